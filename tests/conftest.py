@@ -1,0 +1,281 @@
+"""Every variant of a layer in one table, seeded data for it, and a way to run code under another kernel set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+KINDS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "gru_before")
+GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_before": 3}
+TOLERANCE = {
+    np.dtype(np.float32): {"rtol": 1.3e-6, "atol": 1e-5},
+    np.dtype(np.float64): {"rtol": 1e-9, "atol": 1e-11},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kind of layer; `str` is its name in the test's id."""
+
+    kind: str
+    num_layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+    proj_size: int = 0
+    I: int = 5  # noqa: E741  the letters of the equations
+    H: int = 7
+    T: int = 6
+    B: int = 3
+    dtype: Any = np.float32
+
+    def __str__(self) -> str:
+        words = [self.kind, f"l{self.num_layers}"]
+        words += ["bi"] * self.bidirectional + ["nobias"] * (not self.bias) + ["proj"] * bool(self.proj_size)
+        return "-".join([*words, np.dtype(self.dtype).name])
+
+    @property
+    def D(self) -> int:  # noqa: N802
+        return 1 + self.bidirectional
+
+    @property
+    def out(self) -> int:
+        """Width of one direction's h."""
+        return self.proj_size or self.H
+
+    @property
+    def states(self) -> int:
+        return 2 if self.kind == "lstm" else 1
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters, in the order of torch."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        rows = GATES[self.kind] * self.H
+        for layer in range(self.num_layers):
+            for way in ("", "_reverse")[: self.D]:
+                end = f"_l{layer}{way}"
+                shapes["weight_ih" + end] = (rows, self.I if layer == 0 else self.D * self.out)
+                shapes["weight_hh" + end] = (rows, self.out)
+                if self.bias:
+                    shapes["bias_ih" + end] = shapes["bias_hh" + end] = (rows,)
+                if self.proj_size:
+                    shapes["weight_hr" + end] = (self.proj_size, self.H)
+        return shapes
+
+    def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        n = self.num_layers * self.D
+        return ((n, self.B, self.out), (n, self.B, self.H))[: self.states]
+
+
+def variants(**change: Any) -> list[Variant]:
+    """Cells x layers x directions x bias x projection; keywords replace fields of all of them."""
+    table = [
+        Variant(kind, layers, bidirectional, bias, proj)
+        for kind in KINDS
+        for layers in (1, 2)
+        for bidirectional in (False, True)
+        for bias in (True, False)
+        for proj in ((0, 4) if kind == "lstm" else (0,))
+    ]
+    return [replace(v, **change) for v in table]
+
+
+def both_dtypes(table: list[Variant]) -> list[Variant]:
+    return [replace(v, dtype=dtype) for v in table for dtype in (np.float32, np.float64)]
+
+
+@dataclass
+class Case:
+    """Seeded numbers for a variant: parameters, inputs, and a gradient for everything that comes out."""
+
+    params: dict[str, np.ndarray]
+    x: np.ndarray
+    state: Any
+    dy: np.ndarray
+    dstate: Any
+    lengths: np.ndarray
+    reset: np.ndarray
+
+
+def make_case(v: Variant, seed: int = 0) -> Case:
+    rng = np.random.default_rng([seed, v.T, v.B, v.I, v.H])
+
+    def uniform(shape: tuple[int, ...], bound: float = 1.0) -> np.ndarray:
+        return rng.uniform(-bound, bound, shape).astype(v.dtype)
+
+    def state() -> Any:
+        arrays = tuple(uniform(shape) for shape in v.state_shapes())
+        return arrays if v.states == 2 else arrays[0]
+
+    lengths = rng.integers(0, v.T + 1, v.B)
+    if v.B > 1:
+        lengths[rng.permutation(v.B)[:2]] = [v.T, 0]
+    return Case(
+        params={key: uniform(shape, 1.5 / np.sqrt(v.H)) for key, shape in v.shapes().items()},
+        x=uniform((v.T, v.B, v.I)),
+        state=state(),
+        dy=uniform((v.T, v.B, v.D * v.out)),
+        dstate=state(),
+        lengths=lengths,
+        reset=rng.random((v.T, v.B)) < 0.3,
+    )
+
+
+def make_layer(v: Variant, params: dict[str, np.ndarray] | None = None, **kwargs: Any) -> Any:
+    """The fastrnn layer of a variant, with these parameters."""
+    import fastrnn
+
+    kwargs = dict(num_layers=v.num_layers, bias=v.bias, bidirectional=v.bidirectional, dtype=v.dtype) | kwargs
+    if v.kind == "lstm":
+        layer = fastrnn.LSTM(v.I, v.H, proj_size=v.proj_size, **kwargs)
+    elif v.kind.startswith("gru"):
+        layer = fastrnn.GRU(v.I, v.H, reset_after=v.kind == "gru", **kwargs)
+    else:
+        layer = fastrnn.RNN(v.I, v.H, nonlinearity=v.kind[4:], **kwargs)
+    if params is not None:
+        layer.load_state_dict(params)
+    return layer
+
+
+def make_torch(v: Variant, params: dict[str, np.ndarray], **kwargs: Any) -> Any:
+    """The torch layer of a variant, with these parameters."""
+    torch = pytest.importorskip("torch", reason="torch is not installed, so nothing is compared with PyTorch")
+    kwargs = dict(num_layers=v.num_layers, bias=v.bias, bidirectional=v.bidirectional) | kwargs
+    kwargs["dtype"] = getattr(torch, np.dtype(v.dtype).name)
+    if v.kind == "lstm":
+        net = torch.nn.LSTM(v.I, v.H, proj_size=v.proj_size, **kwargs)
+    elif v.kind == "gru":
+        net = torch.nn.GRU(v.I, v.H, **kwargs)
+    else:
+        net = torch.nn.RNN(v.I, v.H, nonlinearity=v.kind[4:], **kwargs)
+    net.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in params.items()})
+    return net
+
+
+def run_torch(net: Any, case: Case, lengths: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Outputs and all gradients of a torch layer; with lengths as a packed sequence (which refuses lengths of 0)."""
+    import torch
+
+    pair = isinstance(case.state, tuple)
+    x = torch.from_numpy(case.x.copy()).requires_grad_()
+    state = [torch.from_numpy(s.copy()).requires_grad_() for s in (case.state if pair else (case.state,))]
+    inputs = x
+    if lengths is not None:
+        inputs = torch.nn.utils.rnn.pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False)
+    y, last = net(inputs, tuple(state) if pair else state[0])
+    if lengths is not None:
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=case.x.shape[0])
+    last = last if pair else (last,)
+    dlast = [torch.from_numpy(d) for d in (case.dstate if pair else (case.dstate,))]
+    torch.autograd.backward([y, *last], [torch.from_numpy(case.dy), *dlast])
+    return named(
+        y.detach().numpy(),
+        tuple(s.detach().numpy() for s in last),
+        x.grad.numpy(),
+        tuple(s.grad.numpy() for s in state),
+        {key: p.grad.numpy() for key, p in net.named_parameters()},
+    )
+
+
+def run_reference(
+    v: Variant, case: Case, dy: Any = "case", dstate: Any = "case", **kwargs: Any
+) -> dict[str, np.ndarray]:
+    """Outputs and all gradients of the reference, in float64 whatever the variant's dtype."""
+    from fastrnn import reference
+
+    def wide(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(s.astype(np.float64) for s in value)
+        return None if value is None else value.astype(np.float64)
+
+    params = {key: wide(value) for key, value in case.params.items()}
+    y, last, tape = reference.forward(v.kind, wide(case.x), wide(case.state), params, **kwargs)
+    dy = case.dy if isinstance(dy, str) else dy
+    dstate = case.dstate if isinstance(dstate, str) else dstate
+    dx, dfirst, dparams = reference.backward(tape, wide(dy), wide(dstate))
+    return named(y, last, dx, dfirst, dparams)
+
+
+def run_layer(
+    layer: Any, case: Case, dy: Any = "case", dstate: Any = "case", **kwargs: Any
+) -> dict[str, np.ndarray]:
+    """Outputs and all gradients of a fastrnn layer in its training pass."""
+    y, last, tape = layer.forward(case.x, case.state, **kwargs)
+    dy = case.dy if isinstance(dy, str) else dy
+    dstate = case.dstate if isinstance(dstate, str) else dstate
+    g = layer.backward(tape, dy, dstate)
+    return named(y, last, g.x, g.state, g.params)
+
+
+def named(y: Any, last: Any, dx: Any, dfirst: Any, dparams: Any) -> dict[str, np.ndarray]:
+    """One flat dict of everything there is to compare."""
+    last = last if isinstance(last, tuple) else (last,)
+    dfirst = dfirst if isinstance(dfirst, tuple) else (dfirst,)
+    out = {"y": y, "dx": dx}
+    for i, letter in enumerate("hc"[: len(last)]):
+        out[letter + "_n"] = last[i]
+        out["d" + letter + "_0"] = dfirst[i]
+    out |= {"d" + key: value for key, value in dparams.items()}
+    return {key: value for key, value in out.items() if value is not None}
+
+
+def assert_close(got: dict[str, np.ndarray], want: dict[str, np.ndarray], dtype: Any) -> None:
+    """Every array, at the tolerance of its dtype."""
+    assert set(got) == set(want)
+    for key in want:
+        assert got[key].dtype == dtype, key
+        np.testing.assert_allclose(got[key], want[key], err_msg=key, **TOLERANCE[np.dtype(dtype)])
+
+
+def assert_same_bits(got: Any, want: Any, message: str = "") -> None:
+    """Equality of every bit, so that 0.0 is not -0.0 and a NaN equals itself."""
+    if isinstance(want, dict):
+        assert set(got) == set(want)
+        for key in want:
+            assert_same_bits(got[key], want[key], f"{message} {key}")
+    elif isinstance(want, tuple):
+        assert len(got) == len(want)
+        for one, other in zip(got, want, strict=True):
+            assert_same_bits(one, other, message)
+    else:
+        assert got.dtype == want.dtype and got.shape == want.shape, message
+        unsigned = np.dtype(f"u{want.dtype.itemsize}")
+        bits = [np.ascontiguousarray(a).view(unsigned) for a in (got, want)]
+        assert (bits[0] == bits[1]).all(), f"{message}: {(bits[0] != bits[1]).sum()} of {want.size} differ"
+
+
+def numeric_gradient(f: Any, a: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+    """Central differences of the scalar f() with respect to every number of a, which is changed in place."""
+    out = np.zeros_like(a)
+    flat, grad = a.reshape(-1), out.reshape(-1)
+    assert np.shares_memory(flat, a)
+    for i in range(flat.size):
+        old = flat[i]
+        flat[i] = old + eps
+        above = f()
+        flat[i] = old - eps
+        below = f()
+        flat[i] = old
+        grad[i] = (above - below) / (2 * eps)
+    return out
+
+
+def run_python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that sees this directory and these environment variables."""
+    here = Path(__file__).parent
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), *sys.path])} | environment
+    return subprocess.run(
+        [sys.executable, *args], env=env, text=True, capture_output=True, timeout=300, check=False
+    )
+
+
+def kernel_sets() -> list[str]:
+    """Kernel sets that this build has and this CPU can run, found by trying them."""
+    names = ["sse2", "avx2", "avx512", "neon"]
+    return [n for n in names if run_python("-c", "import fastrnn", FASTRNN_ISA=n).returncode == 0]
