@@ -1,0 +1,146 @@
+// cell: the pointwise half of one time step and its derivative, on vecs of hidden units.
+//
+// a    pre-activations, one a gate (bias, input and recurrent part already summed)
+// s    what the tape keeps of a step for backward
+// da   dL/da, in the order in which the products after it read them: the input product takes the first
+//      `gates` of them, the recurrent product the last `gates`; they differ only for the GRU, whose
+//      candidate sees the recurrent part through r
+// dh   dL/dh_t, everything that reaches h_t;  carry: what flows to step t - 1 past the recurrent product
+// sigma(x) = 1 / (1 + e^-x);  o is the elementwise product.  reference.py has the same equations in NumPy.
+#pragma once
+
+#include "math.hpp"
+
+namespace fastrnn {
+namespace FASTRNN_ISA {
+
+// Elman 1990.   h_t = tanh(a)        da = dh (1 - h_t^2)
+template <class T> struct ElmanTanh {
+  static constexpr int gates = 1, saved = 0, grads = 1;
+  static constexpr bool has_c = false, carries_h = false, split_candidate = false;
+  typedef vec<T> V;
+  static FASTRNN_INLINE void forward(V &h, V &, V *, const V *a, V, V, V) { h = tanh<T>(a[0]); }
+  static FASTRNN_INLINE void backward(V *da, V &, V dh, const V *, V, V, V, V h) {
+    da[0] = dh * fnma(h, h, constant<T>(1));
+  }
+};
+
+// h_t = max(0, a)       da = dh where h_t > 0 (NaN stays NaN)
+template <class T> struct ElmanRelu {
+  static constexpr int gates = 1, saved = 0, grads = 1;
+  static constexpr bool has_c = false, carries_h = false, split_candidate = false;
+  typedef vec<T> V;
+  static FASTRNN_INLINE void forward(V &h, V &, V *, const V *a, V, V, V) { h = max(constant<T>(0), a[0]); }
+  static FASTRNN_INLINE void backward(V *da, V &, V dh, const V *, V, V, V, V h) {
+    da[0] = select(h <= constant<T>(0), constant<T>(0), dh);
+  }
+};
+
+// LSTM (Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000), gates i, f, g, o:
+//   i = sigma(a_i)  f = sigma(a_f)  g = tanh(a_g)  o = sigma(a_o)
+//   c_t = f o c_{t-1} + i o g              h_t = o o tanh(c_t)
+//   do = dh tanh(c_t)    dc = carry + dh o (1 - tanh(c_t)^2)
+//   di = dc g    df = dc c_{t-1}    dg = dc i    carry = dc f        each times the derivative of its gate
+// i o g and o o tanh(c_t) share one division each: it is the dearest instruction of the cell.
+template <class T> struct Lstm {
+  static constexpr int gates = 4, saved = 4, grads = 4;
+  static constexpr bool has_c = true, carries_h = false, split_candidate = false;
+  typedef vec<T> V;
+  static FASTRNN_INLINE void forward(V &h, V &c, V *s, const V *a, V, V, V c_prev) {
+    const V one = constant<T>(1);
+    const V i_den = gate_denominator<T>(a[0]);
+    const V f_den = gate_denominator<T>(a[1]);
+    const tanh_parts<T> g(a[2]);
+    const V o_den = gate_denominator<T>(a[3]);
+    const V ig = one / (i_den * g.denominator);
+    s[0] = g.denominator * ig;
+    s[1] = one / f_den;
+    s[2] = g.numerator * (i_den * ig);
+    c = fma(s[1], c_prev, g.numerator * ig);
+    const tanh_parts<T> tanh_c(c);
+    const V oc = one / (o_den * tanh_c.denominator);
+    s[3] = tanh_c.denominator * oc;
+    h = tanh_c.numerator * oc;
+  }
+  static FASTRNN_INLINE void backward(V *da, V &carry, V dh, const V *s, V c, V c_prev, V, V) {
+    const V one = constant<T>(1);
+    const V i = s[0], f = s[1], g = s[2], o = s[3];
+    const V tanh_c = tanh<T>(c);
+    const V dc = fma(dh * o, fnma(tanh_c, tanh_c, one), carry);
+    da[0] = dc * g * (i * (one - i));
+    da[1] = dc * c_prev * (f * (one - f));
+    da[2] = dc * i * fnma(g, g, one);
+    da[3] = dh * tanh_c * (o * (one - o));
+    carry = dc * f;
+  }
+  // m_t = o o tanh(c_t), which projection reads; not kept on the tape
+  static FASTRNN_INLINE V output(const V *s, V c) { return s[3] * tanh<T>(c); }
+};
+
+// GRU (Cho et al. 2014), reset applied after the recurrent product, as PyTorch and cuDNN have it:
+//   r = sigma(a_r)  z = sigma(a_z)  u = R_n h_{t-1} + b_hn  n = tanh(x_n + r o u)
+//   h_t = (1 - z) o n + z o h_{t-1}
+//   dn = dh (1 - z) (1 - n^2)    dz = dh (h_{t-1} - n) z (1 - z)    dr = dn u r (1 - r)    du = dn r
+//   carry = dh z
+// The input product reads (dn, dr, dz), the recurrent one (dr, dz, du).
+template <class T> struct Gru {
+  static constexpr int gates = 3, saved = 4, grads = 4;
+  static constexpr bool has_c = false, carries_h = true, split_candidate = true;
+  typedef vec<T> V;
+  static FASTRNN_INLINE void forward(V &h, V &, V *s, const V *a, V x_n, V h_prev, V) {
+    const V one = constant<T>(1);
+    s[0] = one / gate_denominator<T>(a[0]);
+    s[3] = a[2];
+    const V z_den = gate_denominator<T>(a[1]);
+    const tanh_parts<T> n(fma(s[0], a[2], x_n));
+    const V zn = one / (z_den * n.denominator);
+    s[1] = n.denominator * zn;
+    s[2] = n.numerator * (z_den * zn);
+    h = fma(s[1], h_prev - s[2], s[2]);
+  }
+  static FASTRNN_INLINE void backward(V *da, V &carry, V dh, const V *s, V, V, V h_prev, V) {
+    const V one = constant<T>(1);
+    const V r = s[0], z = s[1], n = s[2], u = s[3];
+    da[0] = dh * (one - z) * fnma(n, n, one);
+    da[1] = da[0] * u * (r * (one - r));
+    da[2] = dh * (h_prev - n) * (z * (one - z));
+    da[3] = da[0] * r;
+    carry = dh * z;
+  }
+};
+
+// GRU, reset applied before the recurrent product, as in the first version of the paper:
+//   n = tanh(x_n + R_n (r o h_{t-1}) + b_n), the rest as above. Two products a step, so two halves:
+//   first r, z and r o h_{t-1}; then n and h_t. Backward takes them in the opposite order:
+//   first dn, dz and carry; then v = R_n^T dn, dr = v h_{t-1} r (1 - r), carry += v r
+template <class T> struct GruBefore {
+  static constexpr int gates = 3, saved = 3, grads = 3;
+  typedef vec<T> V;
+  static FASTRNN_INLINE void forward_gates(V &rh, V *s, const V *a, V h_prev) {
+    const V one = constant<T>(1);
+    s[0] = one / gate_denominator<T>(a[0]);
+    s[1] = one / gate_denominator<T>(a[1]);
+    rh = s[0] * h_prev;
+  }
+  static FASTRNN_INLINE void forward_candidate(V &h, V &n, V z, V a_n, V h_prev) {
+    n = tanh<T>(a_n);
+    h = fma(z, h_prev - n, n);
+  }
+  // da = (dn, dr, dz)
+  static FASTRNN_INLINE void backward_candidate(V *da, V &carry, V dh, const V *s, V h_prev) {
+    const V one = constant<T>(1);
+    const V z = s[1], n = s[2];
+    da[0] = dh * (one - z) * fnma(n, n, one);
+    da[2] = dh * (h_prev - n) * (z * (one - z));
+    carry = dh * z;
+  }
+  static FASTRNN_INLINE void backward_gates(V &dr, V &carry, V v, const V *s, V h_prev) {
+    const V one = constant<T>(1);
+    const V r = s[0];
+    dr = v * h_prev * (r * (one - r));
+    carry = fma(v, r, carry);
+  }
+};
+
+} // namespace FASTRNN_ISA
+} // namespace fastrnn

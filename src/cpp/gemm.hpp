@@ -1,0 +1,168 @@
+// microkernel: one register tile of a product, rows x vecs, and the packed layouts it reads.
+//
+// A panel is W registers wide: [k][W * lanes]. One tile holds MR rows of P neighbouring panels in registers,
+//     c[r][:] = init[r][:] + sum_k a[r][k] panel[k][:]        (k ascending, one fma chain)
+// so that every output element has one order of accumulation, whatever the tile it falls in: a row has the
+// same bits alone and in any batch, a product the same bits in one piece and in several.
+#pragma once
+
+#include "simd.hpp"
+
+namespace fastrnn {
+namespace FASTRNN_ISA {
+
+// Accumulators of one tile: 24 of 32 registers leave room for W panel loads and a broadcast; with 16
+// registers 12 do.
+constexpr int accumulators = FASTRNN_REGISTERS == 32 ? 24 : 12;
+constexpr int max_rows = 8;
+constexpr int max_width = 4;
+constexpr int tile_rows(int width) {
+  return accumulators / width < max_rows ? accumulators / width : max_rows;
+}
+// Few rows leave too few independent fma chains to fill the pipeline: two panels at once up to here.
+constexpr int paired_rows = accumulators >= 16 ? 2 : 1;
+
+template <class T>
+using tile_function = void (*)(T *const *c, size_t c_at, size_t c_step, const T *const *init, size_t init_at,
+                               const T *const *a, size_t depth, const T *panel, size_t panel_step);
+
+template <class T, int MR, int W, int P>
+void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; columns to the next panel
+          const T *const *init, size_t init_at,    // [MR] rows
+          const T *const *a, size_t depth,         // [MR] rows of depth numbers
+          const T *panel, size_t panel_step) {     // [depth][W * lanes], P of them panel_step apart
+  constexpr int VL = lanes<T>;
+  vec<T> acc[MR][P][W];
+  const T *row[MR];
+  unroll<MR>([&](auto r) __attribute__((always_inline)) {
+    row[r] = a[r];
+    const T *from = init[r] + init_at;
+    unroll<P>([&](auto p) __attribute__((always_inline)) {
+      unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = load(from + p * c_step + w * VL); });
+    });
+  });
+  const T *b = panel;
+  for (size_t k = 0; k < depth; ++k, b += W * VL) {
+    vec<T> weight[P][W];
+    unroll<P>([&](auto p) __attribute__((always_inline)) {
+      unroll<W>([&](auto w) __attribute__((always_inline)) { weight[p][w] = load(b + p * panel_step + w * VL); });
+    });
+    unroll<MR>([&](auto r) __attribute__((always_inline)) {
+      const vec<T> x = broadcast(row[r][k]);
+      unroll<P>([&](auto p) __attribute__((always_inline)) {
+        unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = fma(x, weight[p][w], acc[r][p][w]); });
+      });
+    });
+  }
+  unroll<MR>([&](auto r) __attribute__((always_inline)) {
+    T *to = c[r] + c_at;
+    unroll<P>([&](auto p) __attribute__((always_inline)) {
+      unroll<W>([&](auto w) __attribute__((always_inline)) { store(to + p * c_step + w * VL, acc[r][p][w]); });
+    });
+  });
+}
+
+// The same for a whole-sequence product whose rows are columns of the left matrix: c[r][:] += sum_k
+// a[k][r] b[k][:], both sides packed.
+template <class T, int MR, int W> void outer_tile(T *c, const T *a, size_t depth, const T *b) {
+  constexpr int VL = lanes<T>;
+  vec<T> acc[MR][W];
+  unroll<MR>([&](auto r) __attribute__((always_inline)) {
+    unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = load(c + (r * W + w) * VL); });
+  });
+  for (size_t k = 0; k < depth; ++k, a += MR, b += W * VL) {
+    vec<T> right[W];
+    unroll<W>([&](auto w) __attribute__((always_inline)) { right[w] = load(b + w * VL); });
+    unroll<MR>([&](auto r) __attribute__((always_inline)) {
+      const vec<T> left = broadcast(a[r]);
+      unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = fma(left, right[w], acc[r][w]); });
+    });
+  }
+  unroll<MR>([&](auto r) __attribute__((always_inline)) {
+    unroll<W>([&](auto w) __attribute__((always_inline)) { store(c + (r * W + w) * VL, acc[r][w]); });
+  });
+}
+
+// Tables by run-time row count and width: tiles<T>.single[W - 1][MR - 1], ...
+template <class T> using outer_function = void (*)(T *c, const T *a, size_t depth, const T *b);
+template <class T> struct tile_table {
+  tile_function<T> single[max_width][max_rows] = {};
+  tile_function<T> paired[max_width][paired_rows] = {};
+  outer_function<T> outer[max_width][max_rows] = {};
+  constexpr tile_table() {
+    fill_width<1>();
+    fill_width<2>();
+    fill_width<3>();
+    fill_width<4>();
+  }
+
+private:
+  template <int W> constexpr void fill_width() { fill_rows<W, 1>(); }
+  template <int W, int MR> constexpr void fill_rows() {
+    if constexpr (MR <= tile_rows(W)) {
+      single[W - 1][MR - 1] = &tile<T, MR, W, 1>;
+      outer[W - 1][MR - 1] = &outer_tile<T, MR, W>;
+      if constexpr (MR <= paired_rows) paired[W - 1][MR - 1] = &tile<T, MR, W, 2>;
+      fill_rows<W, MR + 1>();
+    }
+  }
+};
+template <class T> constexpr tile_table<T> tiles{};
+
+// Rows are cut into tiles as even as can be: 7 rows as 4 + 3, not 6 + 1, so that no tile is left with the
+// cost of reading a panel for a single row.
+struct row_tiles {
+  size_t count, base, extra;
+  row_tiles(size_t rows, size_t most)
+      : count((rows + most - 1) / most), base(count ? rows / count : 0), extra(count ? rows % count : 0) {}
+  size_t size(size_t i) const { return base + (i < extra ? 1 : 0); }
+};
+
+// ---- packing ------------------------------------------------------------------------------------------
+
+// One register column of a panel: to[k][lane] = from[lane][k], rows of `from` beyond `valid` give zero.
+template <class T>
+void pack_transposed(T *to, size_t to_step, const T *from, size_t ld, size_t valid, size_t depth) {
+  constexpr int VL = lanes<T>;
+  size_t k = 0;
+  if (valid == size_t(VL)) {
+    for (; k + VL <= depth; k += VL) {
+      vec<T> square[VL];
+      unroll<VL>([&](auto i) __attribute__((always_inline)) { square[i] = load(from + i * ld + k); });
+      transpose<T>(square);
+      unroll<VL>([&](auto i) __attribute__((always_inline)) { store(to + (k + i) * to_step, square[i]); });
+    }
+  }
+  for (; k < depth; ++k) {
+    size_t lane = 0;
+    for (; lane < valid; ++lane) to[k * to_step + lane] = from[lane * ld + k];
+    for (; lane < size_t(VL); ++lane) to[k * to_step + lane] = T(0);
+  }
+}
+
+// to[k][lane] = from[k][lane], lanes beyond `valid` zero.
+template <class T> void pack_rows(T *to, size_t to_step, const T *from, size_t ld, size_t valid, size_t depth) {
+  for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load_first(from + k * ld, valid));
+}
+
+// [rows][columns] -> tiles of MR columns: to[tile][k][MR]; a tile cut by the edge is packed as narrow as it is.
+template <class T> void pack_columns(T *to, const T *const *rows, size_t depth, size_t first, size_t width) {
+  constexpr int VL = lanes<T>;
+  if (width == 8 || width == 6) { // the full tiles, as fixed-size copies
+    for (size_t k = 0; k < depth; ++k) {
+      const T *from = rows[k] + first;
+      T *at = to + k * width;
+      if (width == 8)
+        __builtin_memcpy(at, from, 8 * sizeof(T));
+      else
+        __builtin_memcpy(at, from, 6 * sizeof(T));
+    }
+    return;
+  }
+  static_assert(VL >= 1, "");
+  for (size_t k = 0; k < depth; ++k)
+    for (size_t i = 0; i < width; ++i) to[k * width + i] = rows[k][first + i];
+}
+
+} // namespace FASTRNN_ISA
+} // namespace fastrnn

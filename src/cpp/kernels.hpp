@@ -1,0 +1,146 @@
+// kernels: all that one kernel set offers to the layer, as plain pointers and sizes.
+//
+// Row-major packed rows: a row of pre-activations or of saved gates is [unit block][slot][lane], a row of
+// gradients [slot][H]. Panels: see gemm.hpp. A panel covers one block of `lanes` units with all its gates,
+// or, where there is one gate only (Elman) or none (plain products), up to four blocks.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace fastrnn {
+
+enum class Cell { rnn_tanh, rnn_relu, lstm, gru, gru_before };
+
+// Row r starts at base + at[r]: covers time-major and batch-major arrays, ragged ones and reversed time.
+template <class T> struct Rows {
+  T *base = nullptr;
+  const ptrdiff_t *at = nullptr; // [rows], in numbers
+  T *operator[](size_t r) const { return base + at[r]; }
+};
+
+// One step forward of some rows and some panels of units: pre-activations, gates, state.
+template <class T> struct ForwardStep {
+  size_t rows = 0, first_panel = 0, last_panel = 0, hidden = 0;
+  const T *init = nullptr; // [rows] packed: bias, and the input part where it was computed before
+  size_t ld_init = 0;      // 0: one row for all (the bias)
+  Rows<const T> x;         // [rows][input], where the input part is computed here
+  size_t input = 0;
+  const T *w = nullptr; // packed W
+  Rows<const T> h_prev; // [rows][recurrent]
+  size_t recurrent = 0;
+  const T *r = nullptr;             // packed R
+  const T *bias_n = nullptr;        // [H padded] GRU: b_hn
+  const uint8_t *reset = nullptr;   // [rows] or null: rows that start from a zero state
+  const T *zeros = nullptr;         // as long as the longest row
+  T *gates = nullptr;               // [rows] packed, out; null: not kept
+  size_t ld_gates = 0;
+  const T *c_prev = nullptr; // [rows][H padded]
+  T *c = nullptr;
+  size_t ld_c = 0;
+  Rows<T> h;     // [rows][H], out
+  T *rh = nullptr; // [rows][H] reset-before GRU: r o h_prev
+  size_t ld_rh = 0;
+};
+
+// One step of BPTT: dh = dy + carry + d_later R, then through the cell to d.
+template <class T> struct BackwardStep {
+  size_t rows = 0, continuing = 0; // rows [0, continuing) have a later step
+  size_t first_panel = 0, last_panel = 0, hidden = 0;
+  Rows<const T> dy;            // [rows][hidden]; base null: none
+  const T *d_later = nullptr;  // [continuing][depth] gradients of the later step
+  size_t ld_later = 0, depth = 0;
+  const T *r = nullptr;        // packed, plain panels: [depth][hidden]
+  const uint8_t *cut = nullptr; // [rows] or null: the later step began a segment
+  bool keep_dh = false;        // cut rows keep dh (it was cut before) and drop only the carry of c
+  T *carry_h = nullptr, *carry_c = nullptr; // [rows][H padded], in and out
+  size_t ld_carry = 0;
+  const T *gates = nullptr;    // [rows] packed
+  size_t ld_gates = 0;
+  const T *c = nullptr, *c_prev = nullptr; // [rows][H padded]
+  size_t ld_c = 0;
+  Rows<const T> h, h_prev;       // [rows][H]
+  const uint8_t *reset = nullptr; // [rows] or null: this step started from a zero state
+  const T *zeros = nullptr;
+  T *d = nullptr; // [rows][slot][H], out
+  size_t ld_d = 0;
+  T *m = nullptr; // [rows][H] projected LSTM: o o tanh(c); reset-before GRU: r o h_prev
+  size_t ld_m = 0;
+};
+
+// out[i] = init + a[i] . B for plain panels, or packed rows of pre-activations for gate panels.
+template <class T> struct Product {
+  size_t rows = 0, depth = 0, first_panel = 0, last_panel = 0;
+  const T *const *a = nullptr; // [rows] -> [depth]
+  T *const *out = nullptr;     // [rows]
+  const T *b = nullptr;        // packed
+  const T *init = nullptr;     // packed row, gate panels only
+  size_t columns = 0;          // plain: N; gates: H
+  bool add = false;            // plain: out += product
+};
+
+// c[panel][column][W * lanes] += sum_k a[k][column] d[k][slot, unit]: weight gradients over many steps.
+template <class T> struct OuterProduct {
+  size_t depth = 0;
+  const T *const *a = nullptr; // [depth] -> [columns]; null: a column of ones, columns = 1
+  size_t columns = 0;          // of the whole result
+  size_t first = 0, last = 0;  // columns this call adds to
+  size_t c_first = 0, c_columns = 0; // where they stand among the columns of c
+  const T *const *d = nullptr; // [depth] -> [slot][H]
+  size_t first_slot = 0, slots = 0, hidden = 0;
+  T *c = nullptr;
+  T *scratch = nullptr; // scratch_size numbers
+};
+
+// Kernels of one number type. Sizes count numbers of T.
+template <class T> struct Kernels {
+  size_t lanes;
+
+  size_t (*gate_slots)(Cell); // slots of a packed row: its length is slots * H padded
+  size_t (*saved_slots)(Cell);
+  size_t (*grad_slots)(Cell);
+
+  // W [G H, K] -> gate panels; gates [first, first + count) of a matrix of gates each `hidden` rows
+  void (*pack_gates)(T *to, const T *w, size_t ld, size_t first, size_t count, size_t hidden, size_t depth);
+  void (*pack_bias)(T *to, const T *b_ih, const T *b_hh, Cell, size_t hidden); // packed row; either may be null
+  void (*pack_unit_row)(T *to, const T *from, size_t hidden);                  // [H] -> [H padded]
+  // B [K, N], rows contiguous -> plain panels; K may be packed in pieces: `at` of `depth` rows in all
+  void (*pack_plain)(T *to, const T *b, size_t ld, size_t at, size_t rows, size_t depth, size_t columns);
+
+  size_t (*gate_panels)(size_t gates, size_t hidden); // how many
+  size_t (*plain_panels)(size_t columns);
+
+  void (*gate_product)(const Product<T> &, Cell);
+  void (*plain_product)(const Product<T> &);
+  void (*forward[5])(const ForwardStep<T> &);       // by Cell; reset-before GRU: first half
+  void (*forward_candidate)(const ForwardStep<T> &); // reset-before GRU: second half
+  void (*backward[5])(const BackwardStep<T> &);      // by Cell; reset-before GRU: first half
+  void (*backward_gates)(const BackwardStep<T> &);   // reset-before GRU: second half
+  void (*backward_store)(const BackwardStep<T> &);   // d = dh: initial state, projection
+  void (*backward_store_carried)(const BackwardStep<T> &); // the same for cells with a carry of h
+
+  size_t (*outer_scratch)(size_t columns);
+  size_t (*outer_tile)(size_t slots); // columns of one tile
+  void (*outer)(const OuterProduct<T> &);
+  // c[panel][column][...] -> w [slots H, columns of w] with slot order given; column range [first, first + n)
+  void (*unpack_gates)(T *w, size_t ld, const T *c, size_t c_columns, size_t first, size_t n, size_t slots,
+                       const int *order, size_t hidden);
+  void (*unpack_plain)(T *w, size_t ld, const T *c, size_t rows, size_t columns);
+
+  void (*tanh)(T *out, const T *in, size_t n);
+  void (*sigmoid)(T *out, const T *in, size_t n);
+  void (*scale_mask)(T *out, const T *in, const uint8_t *mask, T scale, size_t n); // in * scale where mask
+  double (*peak)(size_t rounds); // fma count of a register-only loop, for measuring the limit
+  T (*read)(const T *from, size_t n, size_t rounds);
+};
+
+struct KernelSet {
+  const char *name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+  template <class T> const Kernels<T> &of() const;
+};
+template <> inline const Kernels<float> &KernelSet::of<float>() const { return f32; }
+template <> inline const Kernels<double> &KernelSet::of<double>() const { return f64; }
+
+} // namespace fastrnn

@@ -1,0 +1,97 @@
+// math: exp, tanh and sigmoid on vecs.
+//
+// All rest on one decomposition, x = n ln2 + r with |r| <= ln2 / 2: e^x = 2^n (1 + p), p = e^r - 1 from a
+// polynomial (coefficients.py prints it and its error). From it expm1 keeps full relative accuracy near 0.
+// NaN passes through (min and max give back their second operand when unordered). Results below the
+// smallest normal number count as zero: calls run with flush-to-zero.
+#pragma once
+
+#include "simd.hpp"
+
+namespace fastrnn {
+namespace FASTRNN_ISA {
+
+template <class T> struct exp_table;
+template <> struct exp_table<float> {
+  static constexpr float log2e = 1.44269504088896341f;
+  static constexpr float ln2_high = 0.693145751953125f, ln2_low = 1.42860677e-06f; // high part: 15 bits
+  // 1.5 * 2^23 rounds to an integer; + 127 leaves n in the low bits with the bias of the exponent
+  static constexpr float round_shift = 12582912.0f + 127.0f;
+  static constexpr int terms = 5;
+  static constexpr float q[terms] = {0.500000002695f, 0.1666657697f, 0.0416663751327f, 0.00836318123465f,
+                                     0.00139411241068f};
+  // arguments of exp: 2^n stays a normal number
+  static constexpr float lowest = -87.0f, highest = 88.0f;
+  // sigmoid inside a product of two denominators (cells.hpp): e^60 (e^20 + 2) is still finite
+  static constexpr float gate_limit = 60.0f;
+  static constexpr float tanh_limit = 20.0f; // of 2x: tanh(10) rounds to 1
+};
+template <> struct exp_table<double> {
+  static constexpr double log2e = 1.4426950408889634074;
+  static constexpr double ln2_high = 0x1.62e42fefa3800p-1, ln2_low = 0x1.ef35793c76730p-45;
+  static constexpr double round_shift = 6755399441055744.0 + 1023.0;
+  static constexpr int terms = 11;
+  static constexpr double q[terms] = {0x1.0000000000000p-1,  0x1.5555555555557p-3,  0x1.5555555555558p-5,
+                                      0x1.11111111100dbp-7,  0x1.6c16c16c151fep-10, 0x1.a01a01abe81f3p-13,
+                                      0x1.a01a01acfa331p-16, 0x1.71de02313a8fbp-19, 0x1.27e4cccf934c5p-22,
+                                      0x1.af4dea252ec7ep-26, 0x1.1f8b495863f16p-29};
+  static constexpr double lowest = -708.0, highest = 709.0;
+  static constexpr double gate_limit = 600.0;
+  static constexpr double tanh_limit = 40.0;
+};
+
+template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }
+
+// e^x = scale (1 + p), for x in [lowest, highest]
+template <class T> struct exp_parts {
+  vec<T> scale, p;
+  FASTRNN_INLINE explicit exp_parts(vec<T> x) {
+    using table = exp_table<T>;
+    const vec<T> shift = broadcast(table::round_shift);
+    const vec<T> t = fma(x, broadcast(table::log2e), shift);
+    const vec<T> n = t - shift;
+    vec<T> r = fnma(n, broadcast(table::ln2_high), x);
+    r = fnma(n, broadcast(table::ln2_low), r);
+    vec<T> q = broadcast(table::q[table::terms - 1]);
+    unroll<table::terms - 1>([&](auto i) __attribute__((always_inline)) {
+      q = fma(q, r, broadcast(table::q[table::terms - 2 - decltype(i)::value]));
+    });
+    p = fma(r * r, q, r);
+    scale = exponent_bits(t);
+  }
+  FASTRNN_INLINE vec<T> expm1() const { return fma(scale, p, scale - constant<T>(1)); }
+  FASTRNN_INLINE vec<T> one_plus_exp() const { return fma(scale, p, scale + constant<T>(1)); }
+};
+
+template <class T> FASTRNN_INLINE vec<T> clamp(vec<T> x, T low, T high) {
+  return max(broadcast(low), min(broadcast(high), x));
+}
+
+// tanh(x) = numerator / denominator, with e^(2x) - 1 and e^(2x) + 1. tanh: at most 2 ULP.
+template <class T> struct tanh_parts {
+  vec<T> numerator, denominator;
+  FASTRNN_INLINE explicit tanh_parts(vec<T> x) {
+    constexpr T limit = exp_table<T>::tanh_limit;
+    numerator = exp_parts<T>(clamp<T>(x + x, -limit, limit)).expm1();
+    denominator = numerator + constant<T>(2);
+  }
+};
+template <class T> FASTRNN_INLINE vec<T> tanh(vec<T> x) {
+  const tanh_parts<T> parts(x);
+  return parts.numerator / parts.denominator;
+}
+
+// sigmoid(x) = 1 / (1 + e^-x); the denominator, with the argument limited so that it (and, for gates, its
+// product with another denominator) stays finite. sigmoid: at most 2 ULP.
+template <class T> FASTRNN_INLINE vec<T> sigmoid_denominator(vec<T> x, T limit) {
+  return exp_parts<T>(clamp<T>(-x, exp_table<T>::lowest, limit)).one_plus_exp();
+}
+template <class T> FASTRNN_INLINE vec<T> gate_denominator(vec<T> x) {
+  return sigmoid_denominator<T>(x, exp_table<T>::gate_limit);
+}
+template <class T> FASTRNN_INLINE vec<T> sigmoid(vec<T> x) {
+  return constant<T>(1) / sigmoid_denominator<T>(x, exp_table<T>::highest);
+}
+
+} // namespace FASTRNN_ISA
+} // namespace fastrnn

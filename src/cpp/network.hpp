@@ -1,0 +1,61 @@
+// What a call works with: the shape of a network, its parameters, and the parameters packed.
+#pragma once
+
+#include <vector>
+
+#include "kernels.hpp"
+#include "memory.hpp"
+
+namespace fastrnn {
+
+struct Shape {
+  Cell cell;
+  size_t input, hidden, proj; // proj 0: none
+  size_t layers, directions;
+  bool bias;
+
+  size_t output() const { return proj ? proj : hidden; } // h_t, and what the recurrent product reads
+  size_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_before ? 3 : 1; }
+  size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
+  size_t count() const { return layers * directions; }
+  bool has_c() const { return cell == Cell::lstm; }
+};
+
+// Parameters of one direction of one layer, as PyTorch lays them out; absent ones null.
+template <class T> struct Parameters {
+  T *w_ih = nullptr; // [G H, I]
+  T *w_hh = nullptr; // [G H, output]
+  T *b_ih = nullptr, *b_hh = nullptr; // [G H]
+  T *w_hr = nullptr; // [P, H]
+};
+
+template <class T> struct PackedDirection {
+  // forward: gate panels, the bias as a packed row
+  Buffer<T> w, r, r_n, bias, bias_n, project;
+  // backward: plain panels, rows in the order of the gradient row
+  Buffer<T> w_back, r_back, r_n_back, project_back;
+};
+
+template <class T> class Packed {
+public:
+  Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, bool forward,
+         bool backward);
+  // Packing is a list of independent jobs, so that the threads of a call can share it.
+  size_t jobs() const { return shape_.count() * 2; }
+  void run_job(size_t i);
+  const PackedDirection<T> &operator()(size_t layer, size_t direction) const {
+    return directions_[layer * shape_.directions + direction];
+  }
+  size_t bytes() const;
+
+private:
+  void pack_forward(size_t i, bool recurrent);
+  void pack_backward(size_t i, bool recurrent);
+  const Kernels<T> &k_;
+  Shape shape_;
+  std::vector<Parameters<const T>> parameters_;
+  bool forward_, backward_;
+  std::vector<PackedDirection<T>> directions_;
+};
+
+} // namespace fastrnn

@@ -1,0 +1,116 @@
+// The threads of one call: one parallel region, a light barrier, the floating-point mode, the stop flag.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+
+namespace fastrnn {
+
+// How many threads a call may use: OMP_NUM_THREADS or the number of cores, until set_num_threads.
+// One in a child forked after this process ran a parallel region: libgomp's pool does not survive a fork.
+int num_threads();
+void set_num_threads(int n);
+
+inline void cpu_relax() {
+#if defined(__x86_64__) || defined(_M_X64)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+void yield_thread();
+
+// Subnormals flushed to zero while it lives, on this thread only; the caller's mode is restored after.
+class FlushSubnormals {
+public:
+  FlushSubnormals() {
+#if defined(__x86_64__) || defined(_M_X64)
+    saved_ = _mm_getcsr();
+    _mm_setcsr((saved_ | 0x9fc0u) & ~0x6000u); // FTZ, DAZ, exceptions masked, round to nearest
+#elif defined(__aarch64__)
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"((saved_ | (1u << 24)) & ~(3ull << 22)));
+#endif
+  }
+  ~FlushSubnormals() {
+#if defined(__x86_64__) || defined(_M_X64)
+    _mm_setcsr(saved_);
+#elif defined(__aarch64__)
+    asm volatile("msr fpcr, %0" ::"r"(saved_));
+#endif
+  }
+  FlushSubnormals(const FlushSubnormals &) = delete;
+  FlushSubnormals &operator=(const FlushSubnormals &) = delete;
+
+private:
+#if defined(__aarch64__)
+  uint64_t saved_ = 0;
+#else
+  unsigned saved_ = 0;
+#endif
+};
+
+// What the threads of a call share.
+class Team {
+public:
+  Team(int size, bool (*interrupted)()) : size_(size), interrupted_(interrupted) {}
+  int size() const { return size_; }
+
+  // All threads of the team meet; false when the call was interrupted. Waiting threads spin, then yield, so
+  // that a thread without a core does not cost its peers a time slice.
+  bool meet() {
+    if (size_ == 1) return !stopped();
+    const unsigned round = round_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+      arrived_.store(0, std::memory_order_relaxed);
+      round_.store(round + 1, std::memory_order_release);
+      return !stopped();
+    }
+    for (unsigned spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+      if (stopped()) return false;
+      if (spins < spin_limit)
+        cpu_relax();
+      else
+        yield_thread();
+    }
+    return !stopped();
+  }
+
+  bool stopped() const { return stop_.load(std::memory_order_relaxed); }
+
+  // The calling thread asks now and then whether the user wants to stop (Ctrl-C): `work` counts operations,
+  // the clock is read every few million of them and the question asked every 50 ms.
+  void poll(size_t work) {
+    if (!interrupted_ || (work_ += work) < (size_t(1) << 22)) return;
+    work_ = 0;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - asked_ < std::chrono::milliseconds(50)) return;
+    asked_ = now;
+    if (interrupted_()) stop_.store(true, std::memory_order_relaxed);
+  }
+
+private:
+  static constexpr unsigned spin_limit = 2000; // some 30 us: longer than any step between two barriers waits
+  const int size_;
+  bool (*const interrupted_)();
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<unsigned> round_{0};
+  alignas(64) std::atomic<bool> stop_{false};
+  size_t work_ = 0;
+  std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
+};
+
+// body(rank) on `threads` threads in one region (none for one thread), subnormals flushed on each.
+void run_region(int threads, void (*body)(void *context, int rank), void *context);
+template <class F> void parallel(int threads, F &&body) {
+  run_region(
+      threads, [](void *context, int rank) { (*static_cast<F *>(context))(rank); }, &body);
+}
+
+} // namespace fastrnn

@@ -1,0 +1,38 @@
+#include "schedule.hpp"
+
+namespace fastrnn {
+
+Plan schedule(const Problem &p) {
+  Plan plan;
+  // one fma per input number costs less inside the step than a pass over a buffer of pre-activations
+  plan.fuse_input = p.cell != Cell::gru_before && (p.input <= 4 || p.steps == 1);
+  if (p.threads == 1 || p.total == 0) return plan;
+
+  const double step_work = 2.0 * double(p.gates) * double(p.hidden) * double(p.recurrent);
+  const double work = double(p.total) * (step_work + 2.0 * double(p.gates) * double(p.hidden) * double(p.input));
+  // opening a region costs some microseconds, a core does some 50 kFLOP in one
+  if (work < 1e6) return plan;
+
+  const size_t threads = size_t(p.threads);
+  const size_t mean_rows = p.steps ? p.total / p.steps : 0;
+  const double recurrent_bytes = double(p.gates) * double(p.hidden) * double(p.recurrent) * double(p.number);
+  // rows: every thread reads all of R each step, which a tile of a few rows pays off only from the near cache
+  const bool rows_fit = mean_rows >= 4 * threads;
+  const bool rows_pay = recurrent_bytes <= double(p.l2) || mean_rows >= 24 * threads;
+  // units: a barrier costs about 0.2 us; a step must be worth several
+  const bool units_pay = step_work * double(mean_rows ? mean_rows : 1) / double(threads) >= 3e4 &&
+                         p.hidden * p.number >= 64 * threads;
+  if (rows_fit && (rows_pay || !units_pay)) {
+    plan.threads = p.threads;
+    plan.split = Split::rows;
+  } else if (units_pay) {
+    plan.threads = p.threads;
+    plan.split = Split::units;
+  } else if (mean_rows >= threads) {
+    plan.threads = p.threads;
+    plan.split = Split::rows;
+  }
+  return plan;
+}
+
+} // namespace fastrnn

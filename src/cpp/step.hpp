@@ -1,0 +1,306 @@
+// step: the microkernel with the cell as its epilogue, forward and backward.
+//
+// A tile of the recurrent product is finished while it is still in the first-level cache: all gates of its
+// units lie side by side, so the cell runs on it at once and no second pass over a gate buffer is needed.
+#pragma once
+
+#include "cells.hpp"
+#include "gemm.hpp"
+#include "kernels.hpp"
+
+namespace fastrnn {
+namespace FASTRNN_ISA {
+
+template <class T> constexpr size_t tile_numbers = size_t(max_rows) * 2 * max_width * lanes<T>;
+
+inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+template <class T> inline size_t blocks(size_t n) { return (n + lanes<T> - 1) / lanes<T>; }
+
+// Where panel p of a matrix with `gates` vectors a unit block stands: its first block and its width.
+struct panel_place {
+  size_t block, width, blocks;
+};
+inline panel_place gate_panel(size_t p, size_t gates, size_t all_blocks) {
+  if (gates > 1) return {p, gates, 1};
+  const size_t n = least(max_width, all_blocks - p * max_width);
+  return {p * max_width, n, n};
+}
+inline size_t gate_panel_count(size_t gates, size_t all_blocks) {
+  return gates > 1 ? all_blocks : (all_blocks + max_width - 1) / max_width;
+}
+
+// ---- forward ------------------------------------------------------------------------------------------
+
+// What a forward step does with the finished pre-activations of one row and one block of units.
+template <class T, class C> struct CellForward {
+  static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0;
+  static constexpr bool split_candidate = C::split_candidate;
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a,
+                                    const T *x_n, bool fresh) {
+    constexpr int VL = lanes<T>;
+    typedef vec<T> V;
+    V pre[gates], saved[gates + 1], h = {}, c = {}, h_prev = {}, c_prev = {}, candidate = {};
+    unroll<gates>([&](auto g) __attribute__((always_inline)) { pre[g] = load(a + g * VL); });
+    if constexpr (C::carries_h) h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    if constexpr (C::has_c)
+      if (!fresh) c_prev = load(s.c_prev + r * s.ld_c + unit);
+    if constexpr (C::split_candidate) candidate = load(x_n);
+    C::forward(h, c, saved, pre, candidate, h_prev, c_prev);
+    store_first(s.h[r] + unit, h, valid);
+    if constexpr (C::has_c) store(s.c + r * s.ld_c + unit, c);
+    if constexpr (C::saved > 0) {
+      if (s.gates) {
+        T *to = s.gates + r * s.ld_gates + unit * slots;
+        unroll<C::saved>([&](auto g) __attribute__((always_inline)) { store(to + g * VL, saved[g]); });
+      }
+    }
+  }
+};
+
+template <class T> struct BeforeGatesForward {
+  static constexpr int gates = 2, slots = 3, first_slot = 0;
+  static constexpr bool split_candidate = false;
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a,
+                                    const T *, bool fresh) {
+    constexpr int VL = lanes<T>;
+    const vec<T> pre[2] = {load(a), load(a + VL)};
+    vec<T> saved[2], rh;
+    GruBefore<T>::forward_gates(rh, saved, pre, load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
+    T *to = s.gates + r * s.ld_gates + unit * slots;
+    store(to, saved[0]);
+    store(to + VL, saved[1]);
+    store_first(s.rh + r * s.ld_rh + unit, rh, valid);
+  }
+};
+
+template <class T> struct BeforeCandidateForward {
+  static constexpr int gates = 1, slots = 3, first_slot = 2;
+  static constexpr bool split_candidate = false;
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a,
+                                    const T *, bool fresh) {
+    constexpr int VL = lanes<T>;
+    T *row = s.gates + r * s.ld_gates + unit * slots;
+    vec<T> h, n;
+    // h_prev of the cell is s.h_prev; the product of this half read r o h_prev instead
+    GruBefore<T>::forward_candidate(h, n, load(row + VL), load(a),
+                                    load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
+    store(row + 2 * VL, n);
+    store_first(s.h[r] + unit, h, valid);
+  }
+};
+
+template <class T, class E> void forward_step(const ForwardStep<T> &s) {
+  constexpr size_t VL = lanes<T>;
+  constexpr size_t gates = E::gates;
+  constexpr bool reads_rh = E::first_slot > 0; // second half of the reset-before GRU
+  constexpr bool direct = E::gates == E::slots;
+  const size_t all_blocks = blocks<T>(s.hidden);
+  const row_tiles tiling(s.rows, tile_rows(gates == 1 ? max_width : int(gates)));
+  alignas(64) T sums[tile_numbers<T>], input_sums[tile_numbers<T>];
+
+  for (size_t p = s.first_panel; p < s.last_panel;) {
+    const panel_place place = gate_panel(p, gates, all_blocks);
+    const size_t width = place.width;
+    const size_t at_once = s.rows <= size_t(paired_rows) && p + 1 < s.last_panel &&
+                                   gate_panel(p + 1, gates, all_blocks).width == width
+                               ? 2
+                               : 1;
+    const size_t unit0 = place.block * VL, panel_blocks = place.blocks * at_once;
+    const size_t ld = width * VL * at_once; // of `sums`
+    for (size_t i = 0, r0 = 0; i < tiling.count; r0 += tiling.size(i), ++i) {
+      const size_t n = tiling.size(i);
+      T *to[max_rows];
+      const T *from[max_rows], *h[max_rows];
+      bool fresh[max_rows];
+      for (size_t j = 0; j < n; ++j) {
+        const size_t r = r0 + j;
+        fresh[j] = s.reset && s.reset[r];
+        if constexpr (reads_rh)
+          h[j] = s.rh + r * s.ld_rh;
+        else
+          h[j] = fresh[j] ? s.zeros : s.h_prev[r];
+        to[j] = sums + j * ld;
+        from[j] = s.init + r * s.ld_init;
+      }
+      const T *candidates = nullptr; // input part of the GRU's candidate, and its distances
+      size_t candidate_row = 0, candidate_block = 0;
+      size_t from_at = unit0 * E::slots;
+      if (s.input) {
+        const T *x[max_rows];
+        T *input_to[max_rows];
+        for (size_t j = 0; j < n; ++j) {
+          x[j] = s.x[r0 + j];
+          input_to[j] = input_sums + j * ld;
+        }
+        for (size_t q = 0; q < at_once; ++q) {
+          const T *init[max_rows];
+          for (size_t j = 0; j < n; ++j) init[j] = from[j] + from_at + q * E::slots * VL * place.blocks;
+          tiles<T>.single[width - 1][n - 1](input_to, q * width * VL, 0, init, 0, x, s.input,
+                                            s.w + (place.block * gates + q * width) * VL * s.input, 0);
+        }
+        for (size_t j = 0; j < n; ++j) from[j] = input_sums + j * ld;
+        from_at = 0;
+      }
+      size_t step = width * VL; // columns from panel to panel, in `from` as in `sums`
+      if constexpr (!direct) {
+        // the candidate of the GRU starts its recurrent sum at b_hn, apart from its input part
+        const size_t stride = s.input ? gates * VL : E::slots * VL;
+        for (size_t j = 0; j < n; ++j) {
+          for (size_t b = 0; b < panel_blocks; ++b) {
+            const T *row = from[j] + from_at + b * stride + E::first_slot * VL;
+            T *at = sums + j * ld + b * gates * VL;
+            unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
+              if constexpr (E::split_candidate && decltype(g)::value == E::gates - 1)
+                store(at + g * VL, load(s.bias_n + unit0 + b * VL));
+              else
+                store(at + g * VL, load(row + g * VL));
+            });
+          }
+        }
+        if constexpr (E::split_candidate) {
+          candidates = from[0] + from_at + 2 * VL;
+          candidate_row = s.input ? ld : s.ld_init;
+          candidate_block = stride;
+        }
+        for (size_t j = 0; j < n; ++j) from[j] = to[j];
+        from_at = 0;
+      }
+      const T *panel = s.r + place.block * gates * VL * s.recurrent;
+      const auto *table = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1];
+      table[n - 1](to, 0, step, from, from_at, h, s.recurrent, panel, width * VL * s.recurrent);
+      for (size_t j = 0; j < n; ++j) {
+        for (size_t b = 0; b < panel_blocks; ++b) {
+          const size_t unit = unit0 + b * VL;
+          E::finish(s, r0 + j, unit, least(VL, s.hidden - unit), sums + j * ld + b * gates * VL,
+                    candidates + j * candidate_row + b * candidate_block, fresh[j]);
+        }
+      }
+    }
+    p += at_once;
+  }
+}
+
+// ---- backward -----------------------------------------------------------------------------------------
+
+template <class T, class C> struct CellBackward {
+  static constexpr bool carries_h = C::carries_h;
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh,
+                                    bool cut) {
+    constexpr int VL = lanes<T>;
+    typedef vec<T> V;
+    V saved[C::saved + 1], da[C::grads], carry = {}, c = {}, c_prev = {}, h = {}, h_prev = {};
+    const bool fresh = s.reset && s.reset[r];
+    const T *gates = s.gates + r * s.ld_gates + unit * C::saved;
+    unroll<C::saved>([&](auto g) __attribute__((always_inline)) { saved[g] = load(gates + g * VL); });
+    if constexpr (C::has_c) {
+      c = load(s.c + r * s.ld_c + unit);
+      if (!fresh) c_prev = load(s.c_prev + r * s.ld_c + unit);
+      if (!cut) carry = load(s.carry_c + r * s.ld_carry + unit);
+    }
+    if constexpr (C::carries_h) h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    if constexpr (C::gates == 1) h = load_first(s.h[r] + unit, valid);
+    C::backward(da, carry, dh, saved, c, c_prev, h_prev, h);
+    if constexpr (C::has_c) {
+      store(s.carry_c + r * s.ld_carry + unit, carry);
+      if (s.m) store_first(s.m + r * s.ld_m + unit, Lstm<T>::output(saved, c), valid);
+    }
+    if constexpr (C::carries_h) store(s.carry_h + r * s.ld_carry + unit, carry);
+    T *d = s.d + r * s.ld_d + unit;
+    unroll<C::grads>([&](auto g) __attribute__((always_inline)) { store_first(d + g * s.hidden, da[g], valid); });
+  }
+};
+
+template <class T> struct StoreBackward {
+  static constexpr bool carries_h = false;
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
+    store_first(s.d + r * s.ld_d + unit, dh, valid);
+  }
+};
+// the last dh of a cell whose state flows past the product
+template <class T> struct StoreCarriedBackward : StoreBackward<T> {
+  static constexpr bool carries_h = true;
+};
+
+template <class T> struct BeforeCandidateBackward {
+  static constexpr bool carries_h = true;
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
+    constexpr int VL = lanes<T>;
+    const bool fresh = s.reset && s.reset[r];
+    const T *gates = s.gates + r * s.ld_gates + unit * 3;
+    const vec<T> saved[3] = {load(gates), load(gates + VL), load(gates + 2 * VL)};
+    const vec<T> h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    vec<T> da[3], carry;
+    GruBefore<T>::backward_candidate(da, carry, dh, saved, h_prev);
+    store(s.carry_h + r * s.ld_carry + unit, carry);
+    T *d = s.d + r * s.ld_d + unit;
+    store_first(d, da[0], valid);
+    store_first(d + 2 * s.hidden, da[2], valid);
+    store_first(s.m + r * s.ld_m + unit, saved[0] * h_prev, valid);
+  }
+};
+
+template <class T> struct BeforeGatesBackward {
+  static constexpr bool carries_h = false;
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> v, bool) {
+    const bool fresh = s.reset && s.reset[r];
+    const vec<T> saved[1] = {load(s.gates + r * s.ld_gates + unit * 3)};
+    vec<T> dr, carry = load(s.carry_h + r * s.ld_carry + unit);
+    GruBefore<T>::backward_gates(dr, carry, v, saved,
+                                 load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
+    store(s.carry_h + r * s.ld_carry + unit, carry);
+    store_first(s.d + r * s.ld_d + s.hidden + unit, dr, valid);
+  }
+};
+
+// dh of a row: dy, plus what flows back from its later step, or, where it has none, dL/dh_n (in carry_h).
+template <class T, class E> void backward_step(const BackwardStep<T> &s) {
+  constexpr size_t VL = lanes<T>;
+  const size_t all_blocks = blocks<T>(s.hidden);
+  alignas(64) T sums[tile_numbers<T>];
+  for (size_t p = s.first_panel; p < s.last_panel; ++p) {
+    const panel_place place = gate_panel(p, 1, all_blocks);
+    const size_t unit0 = place.block * VL, ld = place.width * VL;
+    for (int part = 0; part < 2; ++part) { // rows with a later step, then rows without
+      const size_t begin = part ? s.continuing : 0, end = part ? s.rows : s.continuing;
+      const row_tiles tiling(end - begin, tile_rows(max_width));
+      for (size_t i = 0, r0 = begin; i < tiling.count; r0 += tiling.size(i), ++i) {
+        const size_t n = tiling.size(i);
+        for (size_t j = 0; j < n; ++j) {
+          const size_t r = r0 + j;
+          for (size_t b = 0; b < place.blocks; ++b) {
+            const size_t unit = unit0 + b * VL;
+            vec<T> sum = {};
+            if (s.dy.base) sum = load_first(s.dy[r] + unit, least(VL, s.hidden - unit));
+            if (s.carry_h && (E::carries_h || part)) sum = sum + load(s.carry_h + r * s.ld_carry + unit);
+            store(sums + j * ld + b * VL, sum);
+          }
+        }
+        if (!part && s.depth) {
+          T *to[max_rows];
+          const T *from[max_rows], *later[max_rows];
+          for (size_t j = 0; j < n; ++j) {
+            from[j] = to[j] = sums + j * ld;
+            later[j] = s.d_later + (r0 + j) * s.ld_later;
+          }
+          tiles<T>.single[place.width - 1][n - 1](to, 0, 0, from, 0, later, s.depth, s.r + unit0 * s.depth, 0);
+        }
+        for (size_t j = 0; j < n; ++j) {
+          const size_t r = r0 + j;
+          const bool cut = !part && s.cut && s.cut[r];
+          for (size_t b = 0; b < place.blocks; ++b) {
+            const size_t unit = unit0 + b * VL, valid = least(VL, s.hidden - unit);
+            vec<T> dh = load(sums + j * ld + b * VL);
+            if (cut && !s.keep_dh) {
+              dh = vec<T>{};
+              if (s.dy.base) dh = load_first(s.dy[r] + unit, valid);
+            }
+            E::finish(s, r, unit, valid, dh, cut);
+          }
+        }
+      }
+    }
+  }
+}
+
+} // namespace FASTRNN_ISA
+} // namespace fastrnn
