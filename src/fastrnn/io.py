@@ -1,0 +1,191 @@
+"""Weights in files: safetensors or ``.npz``, by the file's name; never pickle.
+
+Files are written whole or not at all. A file that is truncated or hostile is a ValueError, and reading allocates no
+more than a few times the file's size: every size that the file declares is checked against that first.
+"""
+
+from __future__ import annotations
+
+import io as _io
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.nn import copy_into
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+METADATA = "__metadata__"
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1"}
+_DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?"}
+
+__all__ = ["load", "read", "restore", "save"]
+
+
+def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write arrays, or the parameters of layers, to a ``.safetensors`` or ``.npz`` file, atomically.
+
+    Parameters
+    ----------
+    path : path ending in .safetensors (needs safetensors) or .npz
+    weights : dict of arrays, or of layers and pieces: then "lstm" becomes "lstm.weight_ih_l0" and so on
+    metadata : dict of str, optional
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "weights.npz")
+    >>> save(path, {"a": np.arange(3.0)}); load(path)
+    {'a': array([0., 1., 2.])}
+    """
+    arrays = {}
+    for name, item in weights.items():
+        state = item.state_dict() if hasattr(item, "state_dict") else {None: item}
+        for key, value in state.items():
+            array = np.ascontiguousarray(value).reshape(np.shape(value))
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+            arrays[name if key is None else f"{name}.{key}"] = array
+    meta = dict(metadata or {})
+    if METADATA in arrays or not all(isinstance(s, str) for pair in meta.items() for s in pair):
+        raise TypeError(f"metadata: expected a dict of str, and no weight named {METADATA}")
+    if _is_npz(path):
+        buffer = _io.BytesIO()
+        if meta:
+            arrays[METADATA] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in arrays.items():
+                member = _io.BytesIO()
+                np.lib.format.write_array(member, array, allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getbuffer())  # ZipInfo: a fixed date
+        data: Any = buffer.getbuffer()
+    else:
+        data = _safetensors().numpy.save(arrays, meta or None)
+    write_atomically(path, data)
+
+
+def load(path: PathLike) -> dict[str, Array]:
+    """Read the arrays of a ``.safetensors`` or ``.npz`` file.
+
+    Raises
+    ------
+    ValueError
+        the file is truncated or malformed, or holds anything but plain arrays of real numbers.
+    """
+    return read(path)[0]
+
+
+def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read the arrays and the metadata of a file; as `load`."""
+    npz = _is_npz(path)
+    data = Path(path).read_bytes()
+    try:
+        return _parse_npz(data) if npz else _parse_safetensors(data)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a parser makes of hostile bytes
+        raise ValueError(
+            f"{os.fspath(path)}: not a sound {'.npz' if npz else 'safetensors'} file: {error}"
+        ) from error
+
+
+def restore(path: PathLike, pieces: Mapping[str, Any]) -> dict[str, str]:
+    """Read a file that `save` wrote from the same layers and pieces back into them; give its metadata.
+
+    Nothing is changed unless every entry is there, with the right shape, and nothing else.
+    """
+    arrays, metadata = read(path)
+    copy_into(
+        {f"{n}.{k}": a for n, piece in pieces.items() for k, a in piece.params.items()},
+        arrays,
+        os.fspath(path),
+    )
+    return metadata
+
+
+def write_atomically(path: PathLike, data: Any) -> None:
+    """Write a file beside `path` and rename it: a reader, or a run killed meanwhile, sees the old file or the new."""
+    temporary = f"{os.fspath(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _is_npz(path: PathLike) -> bool:
+    suffix = Path(path).suffix
+    if suffix not in (".npz", ".safetensors"):
+        raise ValueError(f"path: expected a name ending in .safetensors or .npz, got {os.fspath(path)!r}")
+    return suffix == ".npz"
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("a .safetensors file needs safetensors: pip install 'fastrnn[io]'") from error
+    return safetensors
+
+
+def _parse_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise ValueError(f"the header is said to end at byte {8 + size}, the file ends at {len(data)}")
+    header = json.loads(data[8 : 8 + size])
+    metadata = header.pop(METADATA, {})
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"{name}: dtype {entry['dtype']} is not one of NumPy's real numbers")
+        begin, end = entry["data_offsets"]
+        if not 0 <= begin <= end <= len(data) - 8 - size:
+            raise ValueError(f"{name}: bytes {begin} to {end} lie outside the file")
+    arrays = {}
+    # deserialize checks that sizes fit shapes and that the arrays cover the rest of the file exactly once.
+    for name, entry in _safetensors().deserialize(data):
+        array = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        arrays[name] = array.astype(array.dtype.newbyteorder("="))
+    return arrays, metadata
+
+
+def _parse_npz(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
+    arrays = {}
+    with zipfile.ZipFile(_io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        compressed = any(m.compress_type != zipfile.ZIP_STORED for m in members)
+        if compressed or sum(m.file_size for m in members) > len(data):
+            raise ValueError("members are compressed, or larger than the file")
+        for member in members:
+            content = _io.BytesIO(archive.read(member))
+            version = np.lib.format.read_magic(content)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"{member.filename}: unknown .npy version {version}")
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran, dtype = read(content)
+            values = content.getbuffer()[content.tell() :]
+            if dtype.kind not in "fiub" or len(values) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+                raise ValueError(f"{member.filename}: {len(values)} bytes cannot be {dtype} {shape}")
+            array = np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
+            arrays[member.filename.removesuffix(".npy")] = array.astype(dtype.newbyteorder("="), order="C")
+    metadata = json.loads(bytes(arrays.pop(METADATA, np.frombuffer(b"{}", np.uint8))))
+    if not isinstance(metadata, dict) or not all(
+        isinstance(s, str) for pair in metadata.items() for s in pair
+    ):
+        raise ValueError("the metadata are not a dict of str")
+    return arrays, metadata

@@ -1,0 +1,235 @@
+"""Losses fused with their gradient: ``loss, gradient = mse(prediction, target)``.
+
+The loss is a float, summed in float64; the gradient has the dtype of the prediction. ``weights`` (not negative) say
+how much each step counts: "mean" divides by their sum, and what has weight 0 reaches neither the loss nor a gradient,
+whatever stands there, NaN and invalid targets included.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+Reduction = Literal["mean", "sum"]
+
+__all__ = ["gaussian_nll", "huber", "log_softmax", "mse", "softmax_cross_entropy"]
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: Reduction = "mean",
+) -> tuple[float, Array]:
+    """Give the cross-entropy of softmax(logits) in nats, and its gradient with respect to the logits.
+
+    Parameters
+    ----------
+    logits : float [..., C]
+    targets : int [...]
+        the right class, 0 <= target < C where the weight is not 0.
+    weights : float [...], optional
+    label_smoothing : float
+        the target distribution is (1 - s) * one-hot + s / C (Szegedy et al. 2016), as ``torch.nn.CrossEntropyLoss``.
+    reduction : "mean" or "sum"
+
+    Examples
+    --------
+    >>> loss, gradient = softmax_cross_entropy(np.zeros((1, 2)), [0])
+    >>> round(loss, 4), gradient.tolist()
+    (0.6931, [[-0.5, 0.5]])
+    """
+    z = _floats("logits", logits)
+    if z.ndim == 0 or z.shape[-1] == 0:
+        raise ValueError(f"logits: expected shape [..., C] with C >= 1, got {z.shape}")
+    classes = z.shape[-1]
+    right = np.asarray(targets)
+    if right.dtype.kind not in "iu" and right.size:
+        raise TypeError(f"targets: expected integers, got {right.dtype}")
+    if right.shape != z.shape[:-1]:
+        raise ValueError(f"targets: expected shape {z.shape[:-1]}, got {right.shape}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing: expected 0 <= s <= 1, got {label_smoothing}")
+    w, scale = _weights(weights, right.shape, reduction)
+    right = right.astype(np.intp, copy=False).reshape(-1)
+    p = z.reshape(-1, classes).copy()
+    if w is not None:
+        w = w.reshape(-1)
+        p[w == 0] = 0
+        right = np.where(w == 0, 0, right)
+    p -= np.max(p, axis=1, keepdims=True)  # keeps exp from overflowing
+    if right.size and (right.min() < 0 or right.max() >= classes):
+        raise ValueError(f"targets: expected 0 <= target < {classes}, got {right.min()} to {right.max()}")
+
+    rows = np.arange(len(p))
+    nll = -p[rows, right].astype(np.float64)
+    if label_smoothing:
+        nll *= 1 - label_smoothing
+        nll -= label_smoothing * p.mean(axis=1, dtype=np.float64)
+    np.exp(p, out=p)
+    total = p.sum(axis=1, keepdims=True)
+    nll += np.log(total[:, 0], dtype=np.float64)
+
+    factor = np.full(len(p), scale, p.dtype) if w is None else (w * scale).astype(p.dtype)
+    p *= factor[:, None] / total
+    if label_smoothing:
+        p -= (label_smoothing / classes) * factor[:, None]
+    p[rows, right] -= (1 - label_smoothing) * factor
+    loss = float(nll.sum() if w is None else nll @ w)
+    return loss * scale, p.reshape(z.shape)
+
+
+def mse(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    reduction: Reduction = "mean",
+) -> tuple[float, Array]:
+    """Give the squared error and its gradient with respect to the prediction.
+
+    Parameters
+    ----------
+    prediction, target : float, one shape
+    weights : float of that shape, or without its last axis (per step), optional
+    reduction : "mean" (over elements) or "sum"
+
+    Examples
+    --------
+    >>> mse([1.0, 2.0], [1.0, 4.0])
+    (2.0, array([ 0., -2.]))
+    """
+    error, w, scale = _errors(prediction, target, weights, reduction)
+    return _reduce(np.square(error), w, scale), _scaled(2 * error, w, scale)
+
+
+def huber(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    delta: float = 1.0,
+    reduction: Reduction = "mean",
+) -> tuple[float, Array]:
+    """Give the Huber loss and its gradient: e^2 / 2 where |e| <= delta, delta * (|e| - delta / 2) beyond.
+
+    Arguments as of `mse`. Huber 1964; ``torch.nn.HuberLoss``.
+
+    Examples
+    --------
+    >>> huber([0.5, 3.0], [0.0, 0.0])
+    (1.3125, array([0.25, 0.5 ]))
+    """
+    if not delta > 0:
+        raise ValueError(f"delta: expected more than 0, got {delta}")
+    error, w, scale = _errors(prediction, target, weights, reduction)
+    inside = np.clip(error, -delta, delta)
+    return _reduce(inside * (error - inside / 2), w, scale), _scaled(inside, w, scale)
+
+
+def gaussian_nll(
+    mean: ArrayLike,
+    log_variance: ArrayLike,
+    target: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    reduction: Reduction = "mean",
+) -> tuple[float, tuple[Array, Array]]:
+    """Give the negative log-likelihood of N(mean, exp(log_variance)), and its gradients with respect to both.
+
+    (log(2 pi) + log_variance + (target - mean)^2 / exp(log_variance)) / 2. Nix and Weigend 1994.
+
+    Parameters
+    ----------
+    mean, log_variance, target : float, one shape
+    weights, reduction : as of `mse`
+
+    Examples
+    --------
+    >>> loss, (dmean, dlog_variance) = gaussian_nll([0.0], [0.0], [1.0])
+    >>> round(loss, 4), dmean.tolist(), dlog_variance.tolist()
+    (1.4189, [-1.0], [0.0])
+    """
+    error, w, scale = _errors(mean, target, weights, reduction, "mean")
+    log_var = _floats("log_variance", log_variance)
+    if log_var.shape != error.shape:
+        raise ValueError(f"log_variance: expected shape {error.shape}, got {log_var.shape}")
+    if w is not None:
+        log_var = np.where(w == 0, 0, log_var)
+    scaled = error * np.exp(-log_var)
+    squared = error * scaled
+    loss = _reduce((np.log(2 * np.pi) + log_var + squared) / 2, w, scale)
+    return loss, (_scaled(scaled, w, scale), _scaled((1 - squared) / 2, w, scale))
+
+
+def log_softmax(logits: ArrayLike) -> Array:
+    """Give log(softmax(logits)) over the last axis, in the dtype of `logits`.
+
+    Examples
+    --------
+    >>> np.exp(log_softmax([0.0, 0.0]))
+    array([0.5, 0.5])
+    """
+    z: Array = _floats("logits", logits)
+    z = z - np.max(z, axis=-1, keepdims=True)
+    z -= np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    return z
+
+
+def _floats(name: str, value: ArrayLike) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name}: expected real floats, got {array.dtype}")
+    return array
+
+
+def _weights(weights: ArrayLike | None, shape: tuple[int, ...], reduction: str) -> tuple[Array | None, float]:
+    """Give the weights as float64 of `shape` and the factor of the reduction."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction: expected 'mean' or 'sum', got {reduction!r}")
+    if weights is None:
+        total, w = float(np.prod(shape)), None
+    else:
+        w = np.asarray(weights)
+        if w.dtype.kind not in "fiub":
+            raise TypeError(f"weights: expected real numbers, got {w.dtype}")
+        if w.shape != shape and w.shape != shape[:-1]:
+            raise ValueError(f"weights: expected shape {shape}, got {w.shape}")
+        if w.size and not w.min() >= 0:
+            raise ValueError(f"weights: expected no negative weight and no NaN, got {w.min()}")
+        w = np.broadcast_to((w if w.shape == shape else w[..., None]).astype(np.float64), shape)
+        total = float(w.sum())
+    return w, 1.0 if reduction == "sum" else 1 / total if total else 0.0
+
+
+def _errors(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    weights: ArrayLike | None,
+    reduction: str,
+    name: str = "prediction",
+) -> tuple[Array, Array | None, float]:
+    """Give prediction - target with 0 where nothing counts, the weights and the factor of the reduction."""
+    y, t = _floats(name, prediction), np.asarray(target)
+    if t.dtype.kind not in "fiub":
+        raise TypeError(f"target: expected real numbers, got {t.dtype}")
+    if t.shape != y.shape:
+        raise ValueError(f"target: expected shape {y.shape}, got {t.shape}")
+    w, scale = _weights(weights, y.shape, reduction)
+    with np.errstate(invalid="ignore"):  # of what does not count
+        error = (y - t).astype(y.dtype, copy=False)
+    return (error if w is None else np.where(w == 0, 0, error).astype(y.dtype, copy=False)), w, scale
+
+
+def _reduce(loss: Array, w: Array | None, scale: float) -> float:
+    loss = loss.astype(np.float64, copy=False)
+    return float(loss.sum() if w is None else (loss * w).sum()) * scale
+
+
+def _scaled(gradient: Array, w: Array | None, scale: float) -> Array:
+    return (gradient * (scale if w is None else w * scale)).astype(gradient.dtype, copy=False)
