@@ -1,17 +1,17 @@
 """The machine's limit for one case: multiply-adds at peak, weights read from the cache they fit in.
 
-The recurrent product is sequential: step t needs the state of step t - 1, so the recurrent weights R pass from
-their cache level to the registers once per step however many rows share them. Everything else (x W, and in BPTT
-dX, dW, dR) is a product over the whole sequence and bound by the multiply-adds alone. Per layer and direction,
-on n cores that share the hidden units:
+The recurrent product is sequential: step t needs the state of step t - 1, so the recurrent weights R pass
+from their cache level to the registers once per step however many rows share them. Everything else (x W, and
+in BPTT dX, dW, dR) is a product over the whole sequence and bound by the multiply-adds alone. Per layer and
+direction, on n cores that share the hidden units:
 
     forward   = max(FLOP of x W / peak, W / read(W + R))
               + max(FLOP of h R / peak, R / read(W + R) + (T - 1) R / read(R))
     backward  = the same second term for dG R^T, + FLOP of dX, dW and dR / peak
 
 where peak is n times the measured FMA rate of one core, and read(bytes) is n times the read bandwidth of the
-smallest level that holds a core's share. Activations, the tape and Python count as nothing: a limit, not a model.
-Arrays too large for the caches put a floor under it: x and y (and their gradients) at DRAM speed.
+smallest level that holds a core's share. Activations, the tape and Python count as nothing: a limit, not a
+model. Arrays too large for the caches put a floor under it: x and y (and their gradients) at DRAM speed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEVELS = ("L1", "L2", "L3", "DRAM")
 
 @dataclass(frozen=True)
 class Limits:
-    """Measured limits of one core: GFLOP/s by dtype, read bandwidth in GB/s by level, cache sizes in bytes."""
+    """Measured limits of one core: GFLOP/s by dtype, GB/s read from each level, cache sizes in bytes."""
 
     fma_gflops: dict[str, float]
     read_gbs: dict[str, float]
@@ -45,7 +45,7 @@ class Limits:
             return None
 
     def level(self, share: float, cores: int) -> str:
-        """Smallest level that holds `share` bytes of each of `cores` cores (L3 is shared, L1 and L2 are not)."""
+        """Smallest level that holds `share` bytes of each of `cores` cores; only L3 is shared."""
         for level in ("L1", "L2"):
             if share <= self.cache_bytes[level]:
                 return level

@@ -65,7 +65,7 @@ class Case:
 
     @property
     def step_bytes(self) -> int:
-        """Bytes one step of a typical implementation keeps: also the gates and their gradients, the cell state."""
+        """Bytes one step keeps in a typical implementation: also gates, their gradients, cell state."""
         width = self.layers * self.directions * self.H
         kept = self.layers * self.gates + (self.layers * (self.gates + 4) if self.mode == "train" else 0)
         return self.stream_bytes + ITEMSIZE[self.dtype] * self.B * width * kept
@@ -83,7 +83,7 @@ class Case:
         return text
 
     def fields(self) -> dict[str, Any]:
-        """The case as plain JSON values."""
+        """Return the case as plain JSON values."""
         return asdict(self)
 
 
@@ -135,7 +135,7 @@ ODD = (
     (3, 100, 5, 7),
 )
 
-# DeepBench rnn_problems.h, I = H. training set: (H, batch sizes, T). The GRU lists repeat the same H at T 187..1500;
+# DeepBench rnn_problems.h, I = H. training set: (H, batch sizes, T). GRU lists repeat an H at T 187..1500;
 # a step costs the same at any T, so the shortest stands for all of them and 1024 keeps T = 1500.
 DEEPBENCH_TRAINING: dict[str, Sequence[tuple[int, Sequence[int], int]]] = {
     "rnn": ((1760, (16, 32, 64, 128), 50), (2048, (16, 32, 64, 128), 50), (2560, (16, 32, 64, 128), 50)),
@@ -176,7 +176,7 @@ DEEPBENCH_INFERENCE: dict[str, Sequence[tuple[int, Sequence[int], int]]] = {
     ),
 }
 
-# benchdnn's GNMT encoder (first layer bidirectional, the others not), B 1 / 64 / 128, ends and middle of T 10..101
+# benchdnn's GNMT encoder (first layer bidirectional, others not): B 1, 64, 128, ends and middle of T 10..101
 GNMT_BIDIRECTIONAL = tuple((b, t, 256, 256) for b in (1, 64, 128) for t in (10, 50, 101))
 GNMT_FORWARD = tuple((b, t, 512, 512) for b in (1, 64, 128) for t in (10, 50, 101))
 # benchdnn's cases taken from DeepSpeech 2, PyTorch and PaddlePaddle users; DeepSpeech 2 is vanilla and GRU

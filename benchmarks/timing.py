@@ -21,7 +21,7 @@ class Prepared:
     """One engine ready for one case.
 
     `run` is the timed call and nothing else; `read` turns its result into named arrays in PyTorch's layout;
-    `context` is entered around every turn (thread counts, inference modes); `keep` holds what `run` needs alive.
+    `context` is entered around every turn (thread counts, inference modes); `keep` is what `run` needs alive.
     """
 
     run: Callable[[], Any]
@@ -57,7 +57,7 @@ def settle(limit: float = 0.3) -> float:
     start = time.perf_counter()
     while time.perf_counter() - start < limit:
         wall, cpu = time.perf_counter(), time.process_time()
-        time.sleep(0.002)
+        time.sleep(0.012)  # the CPU time of other threads advances by scheduler ticks of up to 10 ms
         if time.process_time() - cpu < 0.1 * (time.perf_counter() - wall):
             break
     return time.perf_counter() - start
@@ -81,7 +81,7 @@ def turn(prepared: Prepared, calls: int) -> float:
 
 
 def calibrate(prepared: Prepared, min_seconds: float) -> int:
-    """Number of calls that take about `min_seconds`, from calls doubled until they are long enough to tell."""
+    """Return how many calls take about `min_seconds`, found by timing more and more of them."""
     settle()
     calls = 1
     with prepared.context():

@@ -52,18 +52,21 @@ def make_workload(case: Case, seed: int = 0) -> Workload:
 
 
 def tolerance(case: Case) -> float:
-    """Relative tolerance of `difference`: rounding grows with the length of the sums, a wrong gate does not."""
+    """Relative tolerance of `difference`: far above rounding, far below the effect of a wrong gate."""
     if case.dtype == "float64":
         return 1e-9
     return 1e-4 if case.mode == "infer" else 5e-4
 
 
-def difference(expected: Arrays, got: Arrays, tol: float) -> str | None:
+def difference(expected: Arrays, got: Arrays, tol: float, *, shared: bool = False) -> str | None:
     """Return None when both hold the same arrays, else one line naming the first that differs.
 
-    Equal means |a - b| <= tol * (|a| + max(1, largest |a| of the array)): sums over a long sequence cancel, so
-    their rounding is relative to the terms and not to the result.
+    Equal means |a - b| <= tol * (|a| + max(1, largest |a| of the array)): sums over a long sequence cancel,
+    so their rounding is relative to the terms and not to the result. `shared` compares the names both have.
     """
+    if shared:
+        expected = {name: value for name, value in expected.items() if name in got}
+        got = {name: got[name] for name in expected}
     if missing := sorted(set(expected) ^ set(got)):
         return f"outputs: expected {sorted(expected)}, got {sorted(got)} (differ in {missing})"
     for name, want in expected.items():

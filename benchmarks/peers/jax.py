@@ -1,7 +1,7 @@
 """JAX: jit of lax.scan, x W of all steps hoisted out of the scan; training is one jit of forward and vjp.
 
-What XLA makes of the scan depends on the weights' layout and on unrolling, and no choice is best for all shapes,
-so `prepare` compiles the candidates and keeps the fastest.
+What XLA makes of the scan depends on the weights' layout and on unrolling, and no choice is best for all
+shapes, so `prepare` compiles the candidates and keeps the fastest.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def cell(kind: str, hidden: int) -> Callable[..., Any]:
 
 
 def forward(case: Case, transposed: bool, unroll: int, params: Any, x: Any) -> tuple[Any, Any]:
-    """All layers and directions; `transposed` says the weights come as [in, G*H]. Returns y and the states."""
+    """Return y and the states of all layers; `transposed` says the weights come as [in, G*H]."""
     import jax
     import jax.numpy as jnp
 
@@ -91,7 +91,7 @@ def forward(case: Case, transposed: bool, unroll: int, params: Any, x: Any) -> t
 
 
 def training(case: Case, transposed: bool, unroll: int, params: Any, x: Any, dy: Any) -> tuple[Any, Any]:
-    """Outputs and the gradients of <y, dy> for all parameters and x."""
+    """Return outputs and the gradients of <y, dy> for all parameters and x."""
     import jax
 
     y, pullback, state = jax.vjp(partial(forward, case, transposed, unroll), params, x, has_aux=True)
@@ -104,10 +104,8 @@ def read(transposed: bool, result: Any) -> Arrays:
     named = {"y": y, **dict(zip(("h_n", "c_n"), state, strict=False))}
     if grads is not None:
         params, named["dx"] = grads
-        flip = transposed
-        named |= {
-            f"d{name}": value.T if flip and value.ndim == 2 else value for name, value in params.items()
-        }
+        for name, value in params.items():
+            named[f"d{name}"] = value.T if transposed and value.ndim == 2 else value
     return {name: np.asarray(value) for name, value in named.items()}
 
 
@@ -133,7 +131,7 @@ def candidate(workload: Workload, transposed: bool, unroll: int) -> Prepared:
 
 
 def prepare(workload: Workload, threads: int) -> Prepared:
-    """JAX on one workload; its thread count is fixed when it loads (`peers.limit_threads`)."""
+    """Prepare JAX for one workload; its thread count is fixed when it loads (`peers.limit_threads`)."""
     import jax
 
     case = workload.case

@@ -1,8 +1,8 @@
 """The ONNX model of a case, which ONNX Runtime and OpenVINO both load.
 
 ONNX orders the gates i, o, f, c (LSTM) and z, r, h (GRU); linear_before_reset = 1 is PyTorch's GRU. Inputs: x
-[T, B, I], optionally lengths [B] (int32) and h0, c0 [D, B, H] (one layer). Outputs: y [T, B, D*H], and per
-layer h<l>, c<l> [D, B, H].
+[T, B, I], optionally lengths [B] (int32) and h_in, c_in [D, B, H] (one layer). Outputs: y [T, B, D*H], and
+per layer h<l>, c<l> [D, B, H].
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def build(workload: Workload, *, lengths: bool = False, state: bool = False) -> 
         inputs.append(declare("lengths", case.B, kind=TensorProto.INT32))
     states = ["h", "c"] if case.kind == "lstm" else ["h"]
     if state:
-        inputs += [declare(f"{name}0", directions, case.B, hidden) for name in states]
+        inputs += [declare(f"{name}_in", directions, case.B, hidden) for name in states]
     outputs = [declare("y", case.T, *([1] if directions == 1 else []), case.B, directions * hidden)]
     nodes, constants, below = [], [], "x"
     for layer in range(case.layers):
@@ -67,7 +67,7 @@ def build(workload: Workload, *, lengths: bool = False, state: bool = False) -> 
             options["linear_before_reset"] = 1
         read_names = [below, f"W{layer}", f"R{layer}", f"B{layer}", "lengths" if lengths else ""]
         if state:
-            read_names += [f"{name}0" for name in states]
+            read_names += [f"{name}_in" for name in states]
         last = layer == case.layers - 1
         raw = "y" if last and directions == 1 else f"raw{layer}"  # [T, D, B, H]; D = 1 is y already
         written = [raw, *(f"{name}{layer}" for name in states)]

@@ -57,7 +57,7 @@ def empty_outputs(opened: Any) -> dict[str, np.ndarray]:
 
 
 def prepare(workload: Workload, threads: int, lengths: np.ndarray | None = None) -> Prepared:
-    """ONNX Runtime on one workload, `lengths` [B] of the rows if they differ."""
+    """Prepare ONNX Runtime for one workload, `lengths` [B] of the rows if they differ."""
     opened = session(onnx_model.build(workload, lengths=lengths is not None), threads)
     inputs = {"x": workload.x}
     if lengths is not None:

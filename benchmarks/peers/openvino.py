@@ -44,7 +44,7 @@ def compiled(model: bytes, threads: int) -> Any:
 
 
 def prepare(workload: Workload, threads: int) -> Prepared:
-    """OpenVINO on one workload."""
+    """Prepare OpenVINO for one workload."""
     import openvino as ov
 
     request = compiled(onnx_model.build(workload), threads).create_infer_request()

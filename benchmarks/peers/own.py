@@ -84,7 +84,7 @@ def train(built: Any, x: Any, dy: Any, **options: Any) -> tuple[Any, Any, Any]:
 
 
 def prepare(workload: Workload, threads: int, *, freeze: bool = True, **options: Any) -> Prepared:
-    """fastrnn on one workload; `options` go to every call (lengths, reset, checkpoint)."""
+    """Prepare fastrnn for one workload; `options` go to every call (lengths, reset, checkpoint)."""
     context = partial(threads_set, threads)
     if workload.case.mode == "infer":
         built = layer(workload, freeze=freeze)

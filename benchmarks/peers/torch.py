@@ -66,7 +66,7 @@ def train(built: Any, x: Any, dy: Any, wanted: list[Any]) -> tuple[Any, Any]:
 
 
 def prepare(workload: Workload, threads: int) -> Prepared:
-    """PyTorch on one workload."""
+    """Prepare PyTorch for one workload."""
     import torch
 
     torch.set_num_threads(threads)

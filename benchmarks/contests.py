@@ -1,0 +1,190 @@
+"""A contest: one case, the engines that run it side by side, and what their times are compared to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import peers
+import timing
+from roofline import Limits, roofline
+from shapes import Case
+from timing import Prepared
+from workload import Arrays, Workload, difference, make_workload, tolerance
+
+OWN = "fastrnn"  # engines whose name starts so are variants of it; all others are peers
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run of bench.py keeps fixed."""
+
+    threads: int
+    peers: tuple[str, ...]
+    rounds: int
+    min_seconds: float
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """factor * time(numerator) / time(denominator), per unit of work, that should be `op` target.
+
+    Without a denominator the value is the numerator's time in microseconds.
+    """
+
+    name: str
+    numerator: str
+    denominator: str | None
+    op: str  # "<=" or ">="
+    target: float
+    factor: float = 1.0
+
+
+def outcome(name: str, value: float, op: str = "", target: float | None = None) -> dict[str, Any]:
+    """One compared figure as JSON values; without a target it only informs."""
+    met = None if target is None else value <= target if op == "<=" else value >= target
+    return {"name": name, "value": value, "op": op, "target": target, "met": met}
+
+
+@dataclass
+class Contest:
+    """Engines (built on demand) for one case; `units` is the work of a call where engines differ in it."""
+
+    case: Case
+    engines: dict[str, Callable[[], Prepared]]
+    checks: dict[str, str] = field(default_factory=dict)  # engine: "all" outputs equal fastrnn's, or "shared"
+    units: dict[str, float] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    figures: Callable[[], list[dict[str, Any]]] | None = None  # more outcomes, measured after the times
+    skipped: dict[str, str] = field(default_factory=dict)
+    title: str = ""
+    rounds: int | None = None
+    on_roofline: bool = False
+
+
+def dense_contest(case: Case, settings: Settings) -> Contest:
+    """Return the contest of fastrnn and every peer that can run a plain dense case."""
+    workload = make_workload(case)
+    engines: dict[str, Callable[[], Prepared]] = {
+        OWN: partial(peers.load(OWN).prepare, workload, settings.threads)
+    }
+    skipped = {}
+    for name in settings.peers:
+        reason = peers.load(name).unsupported(case)
+        if reason:
+            skipped[name] = reason
+        else:
+            engines[name] = partial(peers.load(name).prepare, workload, settings.threads)
+    checks = dict.fromkeys(engines, "all")
+    return Contest(case, engines, checks, skipped=skipped, title=case.label, on_roofline=True)
+
+
+def check(expected: Arrays, prepared: Prepared, how: str, case: Case) -> str | None:
+    """Compare one engine's outputs with fastrnn's; None when equal."""
+    return difference(expected, prepared.outputs(), tolerance(case), shared=how == "shared")
+
+
+def prepare_all(contest: Contest) -> tuple[dict[str, Prepared], dict[str, str], dict[str, str]]:
+    """Build and check the engines; returns (ready, those that failed, those whose outputs are wrong).
+
+    fastrnn's own failure is not caught: without it there is nothing to compare.
+    """
+    ready: dict[str, Prepared] = {}
+    failed: dict[str, str] = {}
+    wrong: dict[str, str] = {}
+    expected: Arrays = {}
+    for name, build in contest.engines.items():
+        try:
+            prepared = build()
+            if name == OWN:
+                expected = prepared.outputs()
+            elif name in contest.checks and (
+                gap := check(expected, prepared, contest.checks[name], contest.case)
+            ):
+                wrong[name] = gap
+                continue
+        except Exception as error:
+            if name.startswith(OWN):
+                raise
+            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            continue
+        ready[name] = prepared
+    return ready, failed, wrong
+
+
+def compare(contest: Contest, seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Evaluate the contest's comparisons whose engines all ran."""
+    per_unit = {name: value / contest.units.get(name, 1.0) for name, value in seconds.items()}
+    found = []
+    for item in contest.comparisons:
+        if item.numerator not in per_unit or (item.denominator and item.denominator not in per_unit):
+            continue
+        value = item.factor * per_unit[item.numerator]
+        value = value / per_unit[item.denominator] if item.denominator else value * 1e6
+        found.append(outcome(item.name, value, item.op, item.target))
+    return found
+
+
+def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Check, time and compare; returns the row of the results file."""
+    case = contest.case
+    start = time.perf_counter()
+    progress("preparing")
+    ready, failed, wrong = prepare_all(contest)
+    timings = timing.measure(ready, contest.rounds or settings.rounds, settings.min_seconds, progress)
+    seconds = {name: timed.seconds for name, timed in timings.items()}
+    row: dict[str, Any] = {
+        **case.fields(),
+        "title": contest.title or case.label,
+        "on_roofline": contest.on_roofline,
+        "flops": case.flops,
+        "threads": settings.threads,
+        "engines": {
+            name: {
+                "seconds": timed.seconds,
+                "calls": timed.calls,
+                "samples": timed.samples,
+                "units": contest.units.get(name, 1.0),
+            }
+            for name, timed in timings.items()
+        },
+        "gflops": case.flops / seconds[OWN] / 1e9,
+        "skipped": contest.skipped,
+        "failed": failed,
+        "wrong": wrong,
+        "comparisons": compare(contest, seconds),
+    }
+    rivals = {name: value for name, value in seconds.items() if not name.startswith(OWN)}
+    if rivals:
+        row["best_peer"] = min(rivals, key=lambda name: rivals[name])
+        row["ratio"] = rivals[row["best_peer"]] / seconds[OWN]
+    if contest.on_roofline and settings.limits:
+        least = roofline(case, settings.limits, settings.threads)
+        row["roofline"] = {
+            "seconds": least.seconds,
+            "bound": least.bound,
+            "weights_level": least.weights_level,
+            "share": least.seconds / seconds[OWN],
+            "peak_share": case.flops / seconds[OWN] / settings.limits.peak(case.dtype, settings.threads),
+        }
+    if contest.figures:
+        progress("figures")
+        row["comparisons"] += contest.figures()
+    row["elapsed"] = time.perf_counter() - start
+    return row
+
+
+def own(case: Case, settings: Settings, **options: Any) -> Callable[[], Prepared]:
+    """Return a builder of fastrnn on its own workload of `case`; `threads` may be overridden."""
+    threads = options.pop("threads", settings.threads)
+
+    def build() -> Prepared:
+        workload: Workload = make_workload(case)
+        prepared: Prepared = peers.load(OWN).prepare(workload, threads, **options)
+        return prepared
+
+    return build
