@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import peers
 import timing
 from roofline import Limits, roofline
@@ -15,6 +16,7 @@ from shapes import Case
 from timing import Prepared
 from workload import Arrays, Workload, difference, make_workload, tolerance
 
+ORACLE_FLOPS = 2e9  # the reference loops over time in Python
 OWN = "fastrnn"  # engines whose name starts so are variants of it; all others are peers
 
 
@@ -64,6 +66,9 @@ class Contest:
     title: str = ""
     rounds: int | None = None
     on_roofline: bool = False
+    oracle: Callable[[], Arrays] | None = (
+        None  # fastrnn's expected outputs, asked for when no peer could tell
+    )
 
 
 def dense_contest(case: Case, settings: Settings) -> Contest:
@@ -79,8 +84,29 @@ def dense_contest(case: Case, settings: Settings) -> Contest:
             skipped[name] = reason
         else:
             engines[name] = partial(peers.load(name).prepare, workload, settings.threads)
-    checks = dict.fromkeys(engines, "all")
-    return Contest(case, engines, checks, skipped=skipped, title=case.label, on_roofline=True)
+    return Contest(
+        case,
+        engines,
+        dict.fromkeys(engines, "all"),
+        skipped=skipped,
+        title=case.label,
+        on_roofline=True,
+        oracle=partial(reference, workload) if case.flops <= ORACLE_FLOPS else None,
+    )
+
+
+def reference(workload: Workload) -> Arrays:
+    """Return outputs and gradients of a workload by fastrnn.reference, plain NumPy in float64."""
+    from fastrnn import reference as oracle
+
+    kind = "rnn_tanh" if workload.case.kind == "rnn" else workload.case.kind
+    params = {name: value.astype(np.float64) for name, value in workload.params.items()}
+    y, state, tape = oracle.forward(kind, workload.x.astype(np.float64), None, params)
+    named = {"y": y, **peers.load(OWN).state_arrays(state)}
+    if workload.dy is None:
+        return named
+    dx, _, grads = oracle.backward(tape, workload.dy.astype(np.float64))
+    return named | {"dx": dx} | {f"d{name}": value for name, value in grads.items()}
 
 
 def check(expected: Arrays, prepared: Prepared, how: str, case: Case) -> str | None:
@@ -113,6 +139,10 @@ def prepare_all(contest: Contest) -> tuple[dict[str, Prepared], dict[str, str], 
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
         ready[name] = prepared
+    if contest.oracle and len(ready) == 1 and not wrong:
+        gap = difference(contest.oracle(), expected, tolerance(contest.case))
+        if gap:
+            wrong["reference"] = gap
     return ready, failed, wrong
 
 

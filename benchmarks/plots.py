@@ -45,6 +45,7 @@ def speedup(rows: list[Row], path: Path, heading: str) -> None:
     for (mode, kind), members in panels.items():
         axis = axes[modes.index(mode)][kinds.index(kind)]
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.axvline(1, color="black", linewidth=1)
         axis.grid(axis="x", which="both", linewidth=0.3)
         axis.set_title(f"{KIND_TITLES[kind]}, {MODE_TITLES[mode]}", fontsize=10)
@@ -86,11 +87,12 @@ def roofline_plot(rows: list[Row], limits: dict[str, Any], threads: int, path: P
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
     peak = limits["fma_gflops"]["float32"] * threads
     low, high = 0.2, max(1000.0, *(2 * intensity(row) for row in rows))
-    for level, bandwidth in limits["read_gbs"].items():
+    for number, (level, bandwidth) in enumerate(limits["read_gbs"].items()):
         rate = bandwidth * (1 if level == "DRAM" else threads)
         edge = peak / rate
         axis.plot([low, edge], [low * rate, peak], color="grey", linewidth=1)
-        axis.text(low * 1.1, low * 1.1 * rate * 1.08, f"{level} {rate:.0f} GB/s", fontsize=8, rotation=32)
+        place = low * (1.5 if number % 2 else 1.05)  # L2 and L3 are often so close that labels would overlap
+        axis.text(place, place * rate * 1.05, f"{level} {rate:.0f} GB/s", fontsize=8, rotation=32)
     axis.plot([peak / limits["read_gbs"]["L1"] / threads, high], [peak, peak], color="black", linewidth=1)
     axis.text(high, peak * 1.05, f"FMA peak {peak:.0f} GFLOP/s", fontsize=8, ha="right")
     for kind in KINDS:

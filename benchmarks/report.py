@@ -71,7 +71,7 @@ def comparison_text(item: dict[str, Any]) -> str:
 def print_row(row: Row) -> str:
     """One row for the terminal."""
     if "error" in row:
-        return f"{row['title']}: FAILED {row['error']}"
+        return f"{row['title']}: FAILED: {row['error']}"
     own = row["engines"]["fastrnn"]["seconds"]
     limit = percent(share(row))
     if row.get("roofline"):
@@ -94,12 +94,14 @@ def problems(results: dict[str, Any]) -> list[str]:
         if "error" in row:
             lines.append(f"FAILED: {row['title']}: {row['error']}")
         else:
-            lines += [f"WRONG: {row['title']}: {name}: {gap}" for name, gap in row["wrong"].items()]
+            lines += [
+                f"WRONG: {row['title']} {row['mode']}: {name}: {gap}" for name, gap in row["wrong"].items()
+            ]
     return lines
 
 
 def ratio_lines(rows: list[Row]) -> list[tuple[str, str, int, float, float, str]]:
-    """(mode, kind, count, geomean, minimum, its row) of the ratio to the best peer, per mode and cell and in all."""
+    """Return (mode, kind, count, geomean, minimum, its row) of the ratio to the best peer."""
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if "ratio" in row:
@@ -182,9 +184,11 @@ def markdown(results: dict[str, Any], stem: str, images: list[str]) -> str:
     lines = [
         f"# {stem}",
         "",
-        f"{meta['cpu']}, {meta['threads']} of {meta['cores']} cores, {meta['system']}, Python {meta['python']}; ",
-        f"{meta['date']}, commit {meta['commit']}, medians of {meta['rounds']} rounds, engines taking turns.  ",
-        f"{versions}.  ",
+        f"{meta['cpu']}, {meta['threads']} of {meta['cores']} cores, {meta['system']},",
+        f"Python {meta['python']};",
+        f"{meta['date']}, commit {meta['commit']}, medians of {meta['rounds']} rounds, engines taking turns.",
+        "",
+        f"{versions}.",
         f"fastrnn's build: {compiler}.",
         "",
     ]
@@ -195,16 +199,12 @@ def markdown(results: dict[str, Any], stem: str, images: list[str]) -> str:
     lines += [f"![{image}]({image})\n" for image in images]
     lines += ["## Targets", ""]
     verdict = {True: "met", False: "**missed**", None: ""}
-    body = [
-        [item["what"], item["target"], item["figure"], verdict[item["met"]], item["where"]]
-        for item in targets(results)
-    ]
+    keys = ("what", "target", "figure", "met", "where")
+    body = [[verdict[item[key]] if key == "met" else item[key] for key in keys] for item in targets(results)]
     lines += table(["what", "target", "figure", "", "worst case"], body)
     if ratios := ratio_lines(dense(rows)):
         lines += ["## Ratio to the best peer of each shape", ""]
-        body = [
-            [m, k, str(n), f"{mean:.2f}", f"{least:.2f}", title] for m, k, n, mean, least, title in ratios
-        ]
+        body = [[*line[:2], str(line[2]), f"{line[3]:.2f}", f"{line[4]:.2f}", line[5]] for line in ratios]
         lines += table(["mode", "cell", "shapes", "geomean", "minimum", "at"], body)
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in dense(rows):
