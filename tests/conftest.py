@@ -29,7 +29,7 @@ class Variant:
     bidirectional: bool = False
     bias: bool = True
     proj_size: int = 0
-    I: int = 5  # noqa: E741  the letters of the equations
+    I: int = 5  # the letters of the equations
     H: int = 7
     T: int = 6
     B: int = 3
@@ -41,7 +41,7 @@ class Variant:
         return "-".join([*words, np.dtype(self.dtype).name])
 
     @property
-    def D(self) -> int:  # noqa: N802
+    def D(self) -> int:
         return 1 + self.bidirectional
 
     @property

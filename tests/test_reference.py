@@ -73,7 +73,7 @@ def test_reset_before_multiplies_before_the_recurrent_product() -> None:
     """One step by hand, with the equation of Cho et al. 2014."""
     v = Variant("gru_before", I=2, H=3, T=1, B=1, dtype=np.float64)
     case = make_case(v)
-    W, R = (case.params[key].reshape(3, 3, -1) for key in ("weight_ih_l0", "weight_hh_l0"))  # noqa: N806
+    W, R = (case.params[key].reshape(3, 3, -1) for key in ("weight_ih_l0", "weight_hh_l0"))
     b_i, b_h = (case.params[key].reshape(3, 3) for key in ("bias_ih_l0", "bias_hh_l0"))
     x, h = case.x[0, 0], case.state[0, 0]
     r = 1 / (1 + np.exp(-(W[0] @ x + b_i[0] + R[0] @ h + b_h[0])))

@@ -1,0 +1,201 @@
+"""Bitwise reproducibility: one kernel set gives the same bits however the work is cut up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import (
+    KINDS,
+    Case,
+    Variant,
+    assert_same_bits,
+    both_dtypes,
+    make_case,
+    make_layer,
+    run_layer,
+    variants,
+)
+
+import fastrnn
+
+TABLE = [
+    replace(v, proj_size=v.proj_size and 10) for v in both_dtypes(variants(I=11, H=19, T=9, B=7)) if v.bias
+]
+KIND = pytest.mark.parametrize("kind", KINDS)
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+# thin and long, wide and short, square: work shared by rows, by units, or not shared
+SIZES = [
+    (60, 1, 8, 8),
+    (12, 1, 64, 256),
+    (6, 40, 33, 48),
+    (30, 5, 20, 70),
+    (3, 150, 16, 20),
+    (40, 16, 64, 128),
+]
+
+
+@pytest.fixture
+def threads() -> Iterator[Any]:
+    """`fastrnn.set_num_threads`, undone afterwards."""
+    before = fastrnn.get_num_threads()
+    yield fastrnn.set_num_threads
+    fastrnn.set_num_threads(before)
+
+
+def take(case: Case, rows: Any) -> Case:
+    """Some rows of a case."""
+
+    def cut(state: Any) -> Any:
+        return tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]
+
+    return Case(
+        case.params,
+        case.x[:, rows],
+        cut(case.state),
+        case.dy[:, rows],
+        cut(case.dstate),
+        case.lengths[rows],
+        case.reset[:, rows],
+    )
+
+
+def without_sums(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Everything but the parameters' gradients, which are sums over rows and steps."""
+    return {key: value for key, value in result.items() if not key.startswith(("dweight", "dbias"))}
+
+
+@pytest.mark.parametrize("rows", ["dense", "lengths", "reset", "lengths and reset"])
+@pytest.mark.parametrize("v", TABLE, ids=str)
+def test_inference_equals_training(v: Variant, rows: str) -> None:
+    case = make_case(v)
+    kwargs = {key: getattr(case, key) for key in ("lengths", "reset") if key in rows}
+    layer = make_layer(v, case.params)
+    y, last, _ = layer.forward(case.x, case.state, **kwargs)
+    got_y, got_last = layer(case.x, case.state, **kwargs)
+    assert_same_bits(got_y, y)
+    assert_same_bits(got_last, last)
+
+
+@pytest.mark.parametrize(("T", "B", "I", "H"), SIZES)
+@pytest.mark.parametrize("rows", ["dense", "lengths and reset"])
+@DTYPES
+@KIND
+def test_threads(kind: str, dtype: Any, rows: str, T: int, B: int, I: int, H: int, threads: Any) -> None:
+    v = Variant(
+        kind, 2, True, I=I, H=H, T=T, B=B, dtype=dtype, proj_size=H // 2 if kind == "lstm" and B == 5 else 0
+    )
+    case = make_case(v)
+    kwargs = {key: getattr(case, key) for key in ("lengths", "reset") if key in rows}
+    layer = make_layer(v, case.params)
+    threads(1)
+    want = run_layer(layer, case, **kwargs)
+    for n in (2, 3, 5):
+        threads(n)
+        assert fastrnn.get_num_threads() == n
+        assert_same_bits(run_layer(layer, case, **kwargs), want, f"{n} threads")
+        assert_same_bits(layer(case.x, case.state, **kwargs)[0], want["y"], f"{n} threads")
+
+
+@pytest.mark.parametrize("v", TABLE, ids=str)
+def test_a_row_alone_equals_that_row_in_a_batch(v: Variant) -> None:
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    for kwargs in ({}, {"lengths": case.lengths, "reset": case.reset}):
+        whole = without_sums(run_layer(layer, case, **kwargs))
+        for b in range(v.B):
+            one = take(case, slice(b, b + 1))
+            alone = {key: getattr(one, key) for key in kwargs}
+            want = {key: value[:, b : b + 1] for key, value in whole.items()}
+            assert_same_bits(without_sums(run_layer(layer, one, **alone)), want, f"row {b}")
+
+
+@pytest.mark.parametrize(("T", "B", "I", "H"), SIZES)
+@DTYPES
+@KIND
+def test_row_counts(kind: str, dtype: Any, T: int, B: int, I: int, H: int) -> None:
+    """Batches of other sizes, which choose other tiles and schedules."""
+    v = Variant(kind, I=I, H=H, T=T, B=B, dtype=dtype)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    whole = without_sums(run_layer(layer, case))
+    for rows in {1, 2, 5, B // 2, B - 1} & set(range(1, B + 1)):
+        got = without_sums(run_layer(layer, take(case, slice(B - rows, B))))
+        assert_same_bits(
+            got, {key: value[:, B - rows :] for key, value in whole.items()}, f"last {rows} rows"
+        )
+
+
+@pytest.mark.parametrize(("T", "B", "I", "H"), SIZES)
+@DTYPES
+@KIND
+def test_whole_equals_chunks(kind: str, dtype: Any, T: int, B: int, I: int, H: int) -> None:
+    """Forward with the state carried over, and backward with its gradient carried back."""
+    v = Variant(
+        kind, 2, I=I, H=H, T=T, B=B, dtype=dtype, proj_size=H // 2 if kind == "lstm" and B == 5 else 0
+    )
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    want = without_sums(run_layer(layer, case))
+    cuts = sorted({0, 1, T // 3, T // 2, T})
+    state, pieces, calls = case.state, [], []
+    for start, stop in pairwise(cuts):
+        y, after, tape = layer.forward(case.x[start:stop], state)
+        assert_same_bits(layer(case.x[start:stop], state)[0], y, f"inference of {start}:{stop}")
+        state = after
+        pieces.append(y)
+        calls.append((start, stop, tape))
+    assert_same_bits(np.concatenate(pieces), want["y"], "y")
+    last = state if v.states == 2 else (state,)
+    assert_same_bits(last, tuple(want[letter + "_n"] for letter in "hc"[: v.states]), "state")
+    dstate = case.dstate
+    for start, stop, tape in reversed(calls):
+        g = layer.backward(tape, case.dy[start:stop], dstate)
+        assert_same_bits(g.x, want["dx"][start:stop], f"dx {start}:{stop}")
+        dstate = g.state
+
+
+@DTYPES
+@KIND
+def test_alignment(kind: str, dtype: Any) -> None:
+    """Wherever the numbers lie in memory."""
+    v = Variant(kind, I=16, H=32, T=4, B=6, dtype=dtype)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    want = run_layer(layer, case)
+    for shift in range(1, 16):
+        moved = Case(**vars(case))
+        for name in ("x", "dy"):
+            value = getattr(case, name)
+            room = np.empty(value.size + shift, dtype)
+            room[shift:] = value.ravel()
+            setattr(moved, name, room[shift:].reshape(value.shape))
+        assert_same_bits(run_layer(layer, moved), want, f"{shift} numbers further")
+
+
+@DTYPES
+@KIND
+def test_repeated_calls(kind: str, dtype: Any) -> None:
+    v = Variant(kind, 2, True, I=30, H=40, T=20, B=12, dtype=dtype)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    want = run_layer(layer, case)
+    for _ in range(10):
+        assert_same_bits(run_layer(layer, case), want)
+
+
+@DTYPES
+@KIND
+def test_full_lengths_and_no_resets_change_nothing(kind: str, dtype: Any) -> None:
+    v = Variant(kind, 2, True, I=9, H=21, T=8, B=6, dtype=dtype)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    want = run_layer(layer, case)
+    full, never = np.full(v.B, v.T), np.zeros((v.T, v.B), bool)
+    assert_same_bits(run_layer(layer, case, lengths=full), want)
+    assert_same_bits(run_layer(layer, case, reset=never), want)
+    assert_same_bits(run_layer(layer, case, lengths=full, reset=never), want)
