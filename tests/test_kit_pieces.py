@@ -224,12 +224,14 @@ def test_losses_against_pytorch() -> None:
     rng = np.random.default_rng(0)
     y, v, t = rng.standard_normal((3, 6, 4)).astype(np.float32)
     ids = rng.integers(0, 4, 6)
-    F = torch.nn.functional  # noqa: N806  the name everyone gives it
+    functional = torch.nn.functional
     peers = {
-        "softmax_cross_entropy": lambda a: F.cross_entropy(a, torch.from_numpy(ids), label_smoothing=0.1),
-        "mse": lambda a: F.mse_loss(a, torch.from_numpy(t)),
-        "huber": lambda a: F.huber_loss(a, torch.from_numpy(t), delta=0.5),
-        "gaussian_nll": lambda a: F.gaussian_nll_loss(
+        "softmax_cross_entropy": lambda a: functional.cross_entropy(
+            a, torch.from_numpy(ids), label_smoothing=0.1
+        ),
+        "mse": lambda a: functional.mse_loss(a, torch.from_numpy(t)),
+        "huber": lambda a: functional.huber_loss(a, torch.from_numpy(t), delta=0.5),
+        "gaussian_nll": lambda a: functional.gaussian_nll_loss(
             a, torch.from_numpy(t), torch.from_numpy(np.exp(v)), full=True
         ),
     }

@@ -1,0 +1,6 @@
+"""``python -m fastrnn demo``."""
+
+from fastrnn.demo import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
