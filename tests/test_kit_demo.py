@@ -64,7 +64,24 @@ def direct_kneser_ney(train: list[int], symbols: int, gram: tuple[int, ...]) -> 
 def test_short_run(cell: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = f"demo --text {text} --cell {cell} --hidden 24 --epochs 2 --out {out}".split()
+    assert demo.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(": held-out") == 2
+    assert "trigram model (interpolated Kneser-Ney)" in printed
+    arrays, config = io.read(out / "weights.npz")
+    assert (config["cell"], config["hidden_size"]) == (cell, "24")
+    assert arrays[f"{cell}.weight_hh_l0"].shape[1] == 24
+    assert (out / "training.png").read_bytes().startswith(b"\x89PNG")
+    first = (out / "weights.npz").read_bytes()
+    assert demo.main(arguments) == 0
+    assert (out / "weights.npz").read_bytes() == first  # a seed fixes everything
 
+
+def test_learns(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(f"demo --text {text} --hidden 32 --epochs 30 --out {tmp_path}".split()) == 0
+    held = [
+        float(line.split()[3]) for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")
+    ]
     assert held[-1] < 0.5 * held[0]
 
 

@@ -1,6 +1,6 @@
 """The main job: a character language model, trained on text that comes with Python, beside a trigram model.
 
-Embedding -> RNN, GRU or LSTM -> Linear -> softmax, truncated BPTT with carried state, Adam, gradient clipping.
+embedding -> RNN, GRU or LSTM -> linear -> softmax, truncated BPTT with carried state, Adam, gradient clipping.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class CharacterModel:
         """Give the bits per character of `text` [N], read as one stream; the first two are not counted."""
         nats, state = 0.0, None
         for start in range(0, len(text) - 1, 1000):
-            x, targets = text[start : start + 1000][: len(text) - 1 - start], text[start + 1 : start + 1001]
+            targets = text[start + 1 : start + 1001]
+            x = text[start : start + len(targets)]
             logits, state = self(x[:, None], state)
             scores = log_softmax(logits)[np.arange(len(x)), 0, targets]
             nats -= float(scores[1:].sum() if start == 0 else scores.sum())
@@ -182,10 +183,8 @@ def run(text: str, cell: str, hidden: int, epochs: int, seed: int, out: Path) ->
                     bar.set_postfix(loss=f"{smooth:.3f}", bpc=f"{smooth / math.log(2):.3f}", refresh=False)
                     bar.update(x[part].size)
             held.append((len(losses), model.bits(held_out)))
-            seconds = time.perf_counter() - began
-            print(
-                f"epoch {epoch}: held-out {held[-1][1]:.3f} bits per character (trigram {trigram:.3f}), {seconds:.0f} s"
-            )
+            result = f"held-out {held[-1][1]:.3f} bits per character (trigram {trigram:.3f})"
+            print(f"epoch {epoch}: {result}, {time.perf_counter() - began:.0f} s")
         print(f"\n{model.sample(600, np.random.default_rng(seed))}\n")
     except KeyboardInterrupt:
         interrupted = True
