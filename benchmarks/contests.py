@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Settings:
     peers: tuple[str, ...]
     rounds: int
     min_seconds: float
+    budget: float = math.inf  # seconds a row may take before three rounds must do
     limits: Limits | None = None
 
 
@@ -165,7 +167,9 @@ def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], 
     start = time.perf_counter()
     progress("preparing")
     ready, failed, wrong = prepare_all(contest)
-    timings = timing.measure(ready, contest.rounds or settings.rounds, settings.min_seconds, progress)
+    timings = timing.measure(
+        ready, contest.rounds or settings.rounds, settings.min_seconds, progress, settings.budget
+    )
     seconds = {name: timed.seconds for name, timed in timings.items()}
     row: dict[str, Any] = {
         **case.fields(),

@@ -103,10 +103,11 @@ def measure(
     rounds: int,
     min_seconds: float,
     progress: Callable[[str], None] = lambda name: None,
+    budget: float = math.inf,
 ) -> dict[str, Timing]:
     """Time every engine in `rounds` rounds; in each the engines take turns, starting one further on.
 
-    `progress` is told the engine before each turn. Returns a `Timing` for every engine.
+    Beyond `budget` seconds three rounds must do: long calls vary less. `progress` is told the engine before each turn. Returns a `Timing` for every engine.
     """
     gc.collect()
     gc.disable()  # a collection with all frameworks loaded takes longer than most samples
@@ -116,7 +117,10 @@ def measure(
             progress(name)
             timings[name] = Timing(calibrate(prepared, min_seconds))
         order = list(engines)
+        start = time.perf_counter()
         for number in range(rounds):
+            if number >= 3 and time.perf_counter() - start > budget:
+                break
             shift = number % len(order)
             for name in order[shift:] + order[:shift]:
                 if number and is_slow(timings[name], timings, min_seconds):

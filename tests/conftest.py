@@ -1,4 +1,4 @@
-"""Every variant of a layer in one table, seeded data for it, and a way to run code under another kernel set."""
+"""Every variant of a layer in one table, seeded data for it, and ways to run and compare."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def make_torch(v: Variant, params: dict[str, np.ndarray], **kwargs: Any) -> Any:
 
 
 def run_torch(net: Any, case: Case, lengths: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Outputs and all gradients of a torch layer; with lengths as a packed sequence (which refuses lengths of 0)."""
+    """Outputs and all gradients of a torch layer; with lengths as a packed sequence, which refuses 0."""
     import torch
 
     pair = isinstance(case.state, tuple)

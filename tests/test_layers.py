@@ -127,7 +127,9 @@ def test_parameters_are_views_of_one_buffer(v: Variant) -> None:
     layer = make_layer(v)
     assert list(layer.params) == list(v.shapes())
     assert {key: p.shape for key, p in layer.params.items()} == v.shapes()
-    assert layer.flat.flags.c_contiguous and layer.flat.ndim == 1 and layer.flat.dtype == v.dtype
+    assert layer.flat.flags.c_contiguous
+    assert layer.flat.ndim == 1
+    assert layer.flat.dtype == v.dtype
     np.testing.assert_array_equal(np.concatenate([p.ravel() for p in layer.params.values()]), layer.flat)
     layer.flat[:] = 0
     assert not any(p.any() for p in layer.params.values())
@@ -143,7 +145,8 @@ def test_gradients_are_views_of_one_buffer(kind: str) -> None:
     _, _, tape = layer.forward(case.x)
     g = layer.backward(tape, case.dy)
     assert list(g.params) == list(layer.params)
-    assert g.flat.shape == layer.flat.shape and g.flat.dtype == layer.flat.dtype
+    assert g.flat.shape == layer.flat.shape
+    assert g.flat.dtype == layer.flat.dtype
     assert all(np.shares_memory(p, g.flat) for p in g.params.values())
     np.testing.assert_array_equal(np.concatenate([p.ravel() for p in g.params.values()]), g.flat)
 
@@ -199,9 +202,12 @@ def test_outputs_are_fresh_and_inputs_stay(kind: str) -> None:
     one = layer(case.x, case.state)
     two = layer(case.x, case.state)
     h_n = [state[0] if v.states == 2 else state for _, state in (one, two)]
-    assert not np.shares_memory(one[0], two[0]) and not np.shares_memory(h_n[0], h_n[1])
+    assert not np.shares_memory(one[0], two[0])
+    assert not np.shares_memory(h_n[0], h_n[1])
     assert not np.shares_memory(h_n[0], one[0])
-    assert one[0].flags.c_contiguous and one[0].flags.owndata and one[0].flags.writeable
+    assert one[0].flags.c_contiguous
+    assert one[0].flags.owndata
+    assert one[0].flags.writeable
     run_layer(layer, case)
     assert_same_bits(case.x, before[0])
     assert_same_bits(layer.flat, before[1])
@@ -232,7 +238,7 @@ def test_tape_serves_one_backward_and_y_is_read_only(kind: str) -> None:
     y, _, tape = layer.forward(case.x)
     assert not y.flags.writeable
     layer.backward(tape, case.dy)
-    with pytest.raises(ValueError, match="^tape: "):
+    with pytest.raises(ValueError, match=r"^tape: "):
         layer.backward(tape, case.dy)
 
 
@@ -261,7 +267,8 @@ def test_dropout(kind: str) -> None:
     assert_same_bits(layer(0.0).forward(case.x)[0], plain)
     one, same, other = (layer(0.5, seed).forward(case.x)[0] for seed in (7, 7, 8))
     assert_same_bits(one, same)
-    assert (one != plain).any() and (one != other).any()
+    assert (one != plain).any()
+    assert (one != other).any()
     twice = layer(0.5)
     assert (twice.forward(case.x)[0] != twice.forward(case.x)[0]).any(), "one mask for every call"
 
@@ -294,7 +301,8 @@ def test_default_initialisation(kind: str) -> None:
     one, same, other = (make_layer(v, rng=np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert_same_bits(one.flat, same.flat)
     assert (one.flat != other.flat).all()
-    assert 0.24 < np.abs(one.flat).max() <= 0.25 and abs(one.flat.mean()) < 0.02
+    assert 0.24 < np.abs(one.flat).max() <= 0.25
+    assert abs(one.flat.mean()) < 0.02
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""tanh and sigmoid of the core: at most 2 ULP, odd or bounded, NaN kept, infinities right, the tail like the rest."""
+"""tanh and sigmoid of the core: at most 2 ULP, odd, bounded, NaN kept, infinities right, tails like the rest."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def exact(name: str, x: NDArray[Any]) -> NDArray[Any]:
 
 
 def worst_ulp(name: str, x: NDArray[Any]) -> float:
-    """Largest error in units in the last place; below the smallest normal number a result may be flushed to 0."""
+    """Largest error in units in the last place; a result below the smallest normal number may be flushed."""
     got, want = CORE[name](x), exact(name, x)
-    assert got.dtype == x.dtype and got.shape == x.shape
+    assert got.dtype == x.dtype
+    assert got.shape == x.shape
     tiny = np.finfo(x.dtype).tiny
     normal = np.abs(want) >= tiny
     assert (np.abs(got[~normal] - want[~normal]) <= tiny).all()

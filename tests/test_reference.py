@@ -1,4 +1,4 @@
-"""The oracle itself: against PyTorch in float64, and by finite differences where PyTorch has no such layer."""
+"""The oracle itself: against PyTorch, and by finite differences where PyTorch has no such thing."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_reset_equals_independent_segments(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_reverse_direction_is_cut_at_the_same_boundary(kind: str) -> None:
-    """The reverse half equals the forward half on flipped segments; the last segment starts from the initial state."""
+    """The reverse half equals the forward half on flipped segments; the last one has the initial state."""
     v = Variant(kind, 1, True, T=5, B=1, dtype=np.float64)
     case = make_case(v)
     reset = np.array([[True], [False], [False], [True], [False]])

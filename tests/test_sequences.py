@@ -63,7 +63,8 @@ def test_padding_reaches_nothing(v: Variant, filler: float) -> None:
     y, last = layer(case.x, case.state, lengths=case.lengths)
     assert_same_bits(y, want_y)
     assert_same_bits(last, want_last)
-    assert not y[pad].any() and not want["dx"][pad].any()
+    assert not y[pad].any()
+    assert not want["dx"][pad].any()
 
 
 @KIND
@@ -83,7 +84,8 @@ def test_rows_of_length_zero_return_their_state(kind: str) -> None:
     case.x[...] = np.nan
     lengths = np.zeros(v.B, int)
     got = run_layer(make_layer(v, case.params), case, lengths=lengths)
-    assert not got["y"].any() and not got["dx"].any()
+    assert not got["y"].any()
+    assert not got["dx"].any()
     for letter, start, dlast in zip("hc", tuples(case.state), tuples(case.dstate), strict=False):
         assert_same_bits(got[letter + "_n"], start)
         np.testing.assert_array_equal(got[f"d{letter}_0"], dlast)
@@ -187,8 +189,10 @@ def test_no_gradient_crosses_a_reset(kind: str) -> None:
     layer = make_layer(v, case.params)
     case.dy[:3] = 0
     got = run_layer(layer, case, dstate=None, reset=reset)
-    assert not got["dx"][:3].any() and got["dx"][3:].any()
-    assert not got["dh_0"][::2].any() and got["dh_0"][1::2].any()
+    assert not got["dx"][:3].any()
+    assert got["dx"][3:].any()
+    assert not got["dh_0"][::2].any()
+    assert got["dh_0"][1::2].any()
 
 
 # -- inputs and outputs at any step
@@ -503,7 +507,8 @@ def test_lengths_equal_truncation(v: Variant, seed: int) -> None:
         for key, value in got.items():
             row = want[key][:, b : b + 1]
             assert_same_bits(value, row[:n] if key in ("y", "dx") else row, f"{key} of row {b}")
-        assert not want["y"][n:, b].any() and not want["dx"][n:, b].any()
+        assert not want["y"][n:, b].any()
+        assert not want["dx"][n:, b].any()
 
 
 @thorough
@@ -550,7 +555,7 @@ def test_reverse_equals_flipping_each_row(v: Variant, seed: int) -> None:
 @thorough
 @given(SMALL, SEED)
 def test_resets_equal_independent_segments(v: Variant, seed: int) -> None:
-    """Each segment of each row by itself; only its first one has the row's state, and in reverse only its last one."""
+    """Each segment of each row by itself; only the first one has the row's state, in reverse the last one."""
     case = make_case(v, seed)
     layer = make_layer(v, case.params)
     want, want_sums = split(whole_call(layer, case))

@@ -94,7 +94,8 @@ def test_nothing_at_all(kind: str, dtype: Any, T: int, B: int, lengths: bool) ->
     kwargs = {"lengths": np.zeros(B, int), "reset": np.zeros((T, B), bool)} if lengths else {}
     layer = make_layer(v, case.params)
     y, last = layer(case.x, case.state, **kwargs)
-    assert y.shape == (T, B, v.D * v.out) and y.dtype == dtype
+    assert y.shape == (T, B, v.D * v.out)
+    assert y.dtype == dtype
     got = run_layer(layer, case, **kwargs)
     states = zip(
         last if v.states == 2 else [last],

@@ -1,0 +1,97 @@
+// Arguments: from Python objects to views, with errors that name the argument, what was expected, what came.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "batch.hpp"
+
+namespace fastrnn {
+
+namespace py = pybind11;
+
+inline std::string shape_text(const std::vector<size_t> &shape) {
+  std::string text = "(";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+inline std::string shape_text(const py::array &a) {
+  return shape_text(std::vector<size_t>(a.shape(), a.shape() + a.ndim()));
+}
+[[noreturn]] inline void wrong_shape(const std::string &name, const std::string &expected, const py::array &got) {
+  throw py::value_error(name + ": expected shape " + expected + ", got " + shape_text(got));
+}
+
+// An array of T as it is, or a converted copy (fastrnn._arrays.as_array: strings, integers, complex and objects
+// are refused there by name). Rows are contiguous and aligned either way; other strides are kept.
+template <class T> py::array real_array(const char *name, py::handle object) {
+  if (py::isinstance<py::array>(object)) {
+    py::array a = py::reinterpret_borrow<py::array>(object);
+    const bool native = py::detail::npy_api::get().PyArray_EquivTypes_(a.dtype().ptr(), py::dtype::of<T>().ptr());
+    if (native && Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_) {
+      const py::ssize_t n = a.ndim();
+      bool fits = reinterpret_cast<uintptr_t>(a.data()) % alignof(T) == 0;
+      if (n > 0 && a.shape(n - 1) > 1 && a.strides(n - 1) != py::ssize_t(sizeof(T))) fits = false;
+      for (py::ssize_t i = 0; i + 1 < n; ++i)
+        if (a.strides(i) % py::ssize_t(sizeof(T)) != 0) fits = false;
+      if (fits) return a;
+    }
+  }
+  static const py::object convert = py::module_::import("fastrnn._arrays").attr("as_array");
+  return convert(name, object, py::dtype::of<T>());
+}
+
+// The same, C-contiguous and of the given shape.
+template <class T> py::array state_array(const char *name, py::handle object, const std::vector<size_t> &shape) {
+  py::array a = real_array<T>(name, object);
+  bool same = size_t(a.ndim()) == shape.size();
+  for (size_t i = 0; same && i < shape.size(); ++i) same = size_t(a.shape(py::ssize_t(i))) == shape[i];
+  if (!same) wrong_shape(name, shape_text(shape), a);
+  if (!(a.flags() & py::array::c_style)) a = py::array_t<T, py::array::c_style | py::array::forcecast>(a);
+  return a;
+}
+
+// How the time and row of a sequence array are laid out.
+struct Layout {
+  bool batch_first = false, batched = true;
+  bool ragged = false;
+  size_t steps = 0, rows = 0;          // steps: the array's own
+  std::vector<size_t> starts;          // ragged
+  size_t time_axis() const { return batched && batch_first ? 1 : 0; }
+  std::vector<size_t> shape(size_t width) const {
+    if (ragged) return {starts.empty() ? 0 : starts.back(), width};
+    if (!batched) return {steps, width};
+    return batch_first ? std::vector<size_t>{rows, steps, width} : std::vector<size_t>{steps, rows, width};
+  }
+};
+
+template <class T> View<T> view_of(const py::array &a, const Layout &layout) {
+  View<T> view;
+  view.base = static_cast<T *>(const_cast<void *>(a.data()));
+  const auto stride = [&](size_t axis) { return a.strides(py::ssize_t(axis)) / ptrdiff_t(sizeof(T)); };
+  view.row.resize(layout.rows);
+  if (layout.ragged) {
+    view.time = stride(0);
+    for (size_t b = 0; b < layout.rows; ++b) view.row[b] = ptrdiff_t(layout.starts[b]) * stride(0);
+  } else {
+    view.time = stride(layout.time_axis());
+    if (layout.batched)
+      for (size_t b = 0; b < layout.rows; ++b) view.row[b] = ptrdiff_t(b) * stride(1 - layout.time_axis());
+    else if (layout.rows)
+      view.row[0] = 0;
+  }
+  // an empty array may have no memory at all, but "no array" means something else
+  static T nothing;
+  if (!view.base) view.base = const_cast<T *>(&nothing);
+  return view;
+}
+
+// fresh, C-contiguous, not initialised
+template <class T> py::array fresh(const std::vector<size_t> &shape) {
+  return py::array(py::dtype::of<T>(), std::vector<py::ssize_t>(shape.begin(), shape.end()));
+}
+template <class T> T *data(const py::array &a) { return static_cast<T *>(const_cast<void *>(a.data())); }
+
+} // namespace fastrnn

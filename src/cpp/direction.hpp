@@ -1,0 +1,129 @@
+// One direction of one layer as the time loops see it, and what both passes share.
+#pragma once
+
+#include "layer.hpp"
+
+namespace fastrnn {
+
+struct Range {
+  size_t begin = 0, end = 0;
+  size_t size() const { return end - begin; }
+};
+inline Range share(size_t n, int rank, int of) {
+  return {n * size_t(rank) / size_t(of), n * size_t(rank + 1) / size_t(of)};
+}
+
+template <class T> struct Direction {
+  size_t layer = 0, direction = 0, index = 0; // index = layer * D + direction
+  size_t input = 0;                           // numbers of one x; 0: no input product
+  Track<const T> x;
+  Track<T> y;             // h_t of every step
+  std::vector<ptrdiff_t> h0_at; // [B] sorted row -> its place in h0
+  const T *h0 = nullptr;  // or a row of zeros
+  const T *zeros = nullptr;
+
+  // h of the step before s
+  Rows<const T> h_prev(size_t s, size_t r0) const {
+    if (s > 0) return y.read(s - 1, r0);
+    return {h0, h0_at.data() + r0};
+  }
+};
+
+// The layout of the hidden layers' outputs: the caller's, so that x and y are addressed alike everywhere.
+template <class T> View<T> hidden_view(T *base, const Batch &batch, const size_t *starts, size_t width) {
+  View<T> view;
+  view.base = base;
+  view.time = ptrdiff_t(starts ? width : batch.rows * width);
+  view.row.resize(batch.rows);
+  for (size_t b = 0; b < batch.rows; ++b) view.row[b] = ptrdiff_t((starts ? starts[b] : b) * width);
+  return view;
+}
+
+template <class T> T *null_if_empty(Buffer<T> &b) { return b.size() ? b.get() : nullptr; }
+
+// Everything a pass needs that does not change while it runs: sizes, directions, scratch rows.
+template <class T> class Pass {
+public:
+  Pass(const Kernels<T> &kernels, const Shape &shape, const Packed<T> &weights, const Batch &batch,
+       const Arrays<T> &arrays, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped, const Plan &plan)
+      : k(kernels), shape(shape), weights(weights), batch(batch), arrays(arrays), plan(plan), H(shape.hidden),
+        Hp(round_up(shape.hidden, kernels.lanes)), R(shape.output()), Rp(round_up(R, kernels.lanes)),
+        slots(kernels.gate_slots(shape.cell)), row(round_up_row(slots * Hp)) {
+    size_t widest = std::max(Hp, Rp);
+    for (size_t l = 0; l < shape.layers; ++l) widest = std::max(widest, shape.layer_input(l));
+    zeros_ = Buffer<T>::zeroed(widest + kernels.lanes);
+    zero_at_.assign(batch.rows, 0);
+    for (size_t l = 0; l < shape.layers; ++l)
+      for (size_t d = 0; d < shape.directions; ++d) directions.push_back(make(l, d, outputs, dropped));
+  }
+
+  // leading dimension of packed rows: one more cache line where rows would all fall into the same cache sets
+  static size_t round_up_row(size_t n) {
+    const size_t line = 64 / sizeof(T);
+    return n * sizeof(T) % 1024 == 0 ? n + line : n;
+  }
+
+  const Kernels<T> &k;
+  const Shape &shape;
+  const Packed<T> &weights;
+  const Batch &batch;
+  const Arrays<T> &arrays;
+  const Plan &plan;
+  const size_t H, Hp, R, Rp, slots, row;
+  std::vector<Direction<T>> directions;
+
+  bool by_rows() const { return plan.split == Split::rows; }
+  bool alone() const { return plan.threads == 1; }
+  // the rows a thread works on: contiguous in sorted order, so that the order of every sum over rows is the
+  // same for any number of threads; balanced by their lengths
+  Range rows_of(int rank) const {
+    if (!by_rows()) return {0, batch.rows};
+    if (batch.uniform) return share(batch.rows, rank, plan.threads);
+    const size_t total = batch.total();
+    Range range;
+    size_t sum = 0, r = 0;
+    for (int i = 0; i <= rank; ++i) {
+      range.begin = r;
+      const size_t until = total * size_t(i + 1) / size_t(plan.threads);
+      while (r < batch.rows && sum < until) sum += batch.length[r++];
+      if (i + 1 == plan.threads) r = batch.rows;
+      range.end = r;
+    }
+    return range;
+  }
+  Range panels_of(size_t panels, int rank) const {
+    return by_rows() ? Range{0, panels} : share(panels, rank, plan.threads);
+  }
+
+private:
+  Direction<T> make(size_t l, size_t d, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped) {
+    Direction<T> dir;
+    dir.layer = l;
+    dir.direction = d;
+    dir.index = l * shape.directions + d;
+    dir.input = l == 0 && !arrays.x ? 0 : shape.layer_input(l);
+    const size_t width = shape.directions * R;
+    if (l == 0) {
+      if (arrays.x) dir.x = Track<const T>(arrays.x, batch, int(d));
+    } else {
+      const bool masked = dropped && !dropped->empty();
+      const T *from = masked ? (*dropped)[l - 1].get() : (*outputs)[l - 1].get();
+      dir.x = Track<const T>(hidden_view<const T>(from, batch, arrays.starts, width), batch, int(d));
+    }
+    if (l + 1 == shape.layers)
+      dir.y = Track<T>(arrays.y, batch, int(d), d * R);
+    else
+      dir.y = Track<T>(hidden_view<T>((*outputs)[l].get(), batch, arrays.starts, width), batch, int(d), d * R);
+    dir.zeros = zeros_.get();
+    dir.h0 = arrays.h0 ? arrays.h0 + dir.index * batch.rows * R : zeros_.get();
+    dir.h0_at = zero_at_;
+    if (arrays.h0)
+      for (size_t r = 0; r < batch.rows; ++r) dir.h0_at[r] = ptrdiff_t(batch.order[r] * R);
+    return dir;
+  }
+
+  Buffer<T> zeros_;
+  std::vector<ptrdiff_t> zero_at_;
+};
+
+} // namespace fastrnn

@@ -1,0 +1,106 @@
+#include "dispatch.hpp"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <unistd.h>
+
+namespace fastrnn {
+
+#if defined(FASTRNN_X86)
+namespace avx512 {
+const KernelSet &kernel_set();
+}
+namespace avx2 {
+const KernelSet &kernel_set();
+}
+namespace sse2 {
+const KernelSet &kernel_set();
+}
+#elif defined(FASTRNN_ARM)
+namespace neon {
+const KernelSet &kernel_set();
+}
+#endif
+
+namespace {
+
+struct Entry {
+  const char *name;
+  bool (*runs_here)();
+  const KernelSet &(*get)();
+};
+
+// best first
+const Entry entries[] = {
+#if defined(FASTRNN_X86)
+    {"avx512",
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+     },
+     avx512::kernel_set},
+    {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); }, avx2::kernel_set},
+    {"sse2", [] { return bool(__builtin_cpu_supports("sse2")); }, sse2::kernel_set},
+#elif defined(FASTRNN_ARM)
+    {"neon", [] { return true; }, neon::kernel_set},
+#endif
+};
+
+std::string join(const std::vector<std::string> &names) {
+  std::string text;
+  for (const auto &name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+const KernelSet &pick() {
+#if defined(FASTRNN_X86)
+  __builtin_cpu_init();
+#endif
+  const char *forced = std::getenv("FASTRNN_ISA");
+  if (forced && !*forced) forced = nullptr;
+  for (const Entry &entry : entries) {
+    if (forced && std::string(forced) != entry.name) continue;
+    if (entry.runs_here()) return entry.get();
+    if (forced) throw std::runtime_error("FASTRNN_ISA: this CPU cannot run the kernel set '" + std::string(forced) +
+                                         "'; it can run " + join(available_kernel_sets()));
+  }
+  std::vector<std::string> known;
+  for (const Entry &entry : entries) known.push_back(entry.name);
+  if (forced)
+    throw std::runtime_error("FASTRNN_ISA: expected one of " + join(known) + ", got '" + std::string(forced) + "'");
+  throw std::runtime_error("fastrnn: no kernel set runs on this CPU; compiled in: " + join(known));
+}
+
+size_t cache_size(int name, size_t otherwise) {
+  const long n = name ? sysconf(name) : 0;
+  return n > 0 ? size_t(n) : otherwise;
+}
+
+} // namespace
+
+std::vector<std::string> available_kernel_sets() {
+#if defined(FASTRNN_X86)
+  __builtin_cpu_init();
+#endif
+  std::vector<std::string> names;
+  for (const Entry &entry : entries)
+    if (entry.runs_here()) names.push_back(entry.name);
+  return names;
+}
+
+const KernelSet &kernels() {
+  static const KernelSet &set = pick();
+  return set;
+}
+
+const Caches &caches() {
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+  static const Caches sizes = {cache_size(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), cache_size(_SC_LEVEL2_CACHE_SIZE, 1 << 20),
+                               cache_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20)};
+#else
+  static const Caches sizes = {32 << 10, 1 << 20, 8 << 20};
+#endif
+  return sizes;
+}
+
+} // namespace fastrnn

@@ -1,0 +1,159 @@
+#include "forward.hpp"
+
+namespace fastrnn {
+
+namespace {
+
+template <class T> class ForwardPass {
+public:
+  ForwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, const Batch &batch,
+              const Arrays<T> &arrays, Tape<T> *tape, const Execution &how)
+      : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
+        pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
+              how.plan),
+        loop_(pass_), team_(how.plan.threads, how.interrupted), packed_(weights), pack_(pack) {
+    if (shape.has_c() && (!tape || tape->segment))
+      for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
+  }
+
+  bool run() {
+    parallel(pass_.plan.threads, [&](int rank) { run_thread(rank); });
+    return !team_.stopped();
+  }
+
+private:
+  // outputs of the hidden layers of an inference call; a training call keeps them on the tape
+  static std::vector<Buffer<T>> make_outputs(const Shape &shape, const Batch &batch, const Arrays<T> &arrays,
+                                             const Tape<T> *tape) {
+    std::vector<Buffer<T>> outputs;
+    if (tape) return outputs;
+    const size_t positions = arrays.starts ? batch.total() : product(batch.steps, batch.rows);
+    for (size_t l = 0; l + 1 < shape.layers; ++l)
+      outputs.emplace_back(product(positions, shape.directions, shape.output()));
+    return outputs;
+  }
+
+  void run_thread(int rank) {
+    if (pack_) {
+      for (size_t i = size_t(rank); i < packed_.jobs(); i += size_t(pass_.plan.threads)) packed_.run_job(i);
+      if (!team_.meet()) return;
+    }
+    for (const Direction<T> &dir : pass_.directions) {
+      const Storage<T> store = storage(dir);
+      // at step 0 every row of the batch has a c; rows and units as in the loop
+      if (pass_.shape.has_c()) load_c0(rank, dir, store);
+      if (!loop_.run(team_, rank, dir, store)) return;
+      finish(rank, dir, store);
+      const bool last_direction = dir.direction + 1 == pass_.shape.directions;
+      if (last_direction && dir.layer + 1 < pass_.shape.layers && tape_ && !tape_->dropped.empty()) {
+        drop(rank, dir.layer);
+        if (!pass_.by_rows() && !team_.meet()) return;
+      }
+    }
+  }
+
+  Storage<T> storage(const Direction<T> &dir) {
+    Storage<T> store;
+    store.end = pass_.batch.steps;
+    if (!tape_) {
+      if (!c_.empty()) store.c = c_[dir.index].get();
+      return store;
+    }
+    TapeDirection<T> &kept = tape_->directions[dir.index];
+    if (tape_->segment) {
+      if (!c_.empty()) store.c = c_[dir.index].get();
+      store.c_checkpoint = kept.c_checkpoint.get();
+      store.segment = pass_.shape.has_c() ? tape_->segment : 0;
+    } else {
+      store.gates = kept.gates.get();
+      store.c = kept.c.get();
+      store.keep_c = true;
+    }
+    return store;
+  }
+
+  void load_c0(int rank, const Direction<T> &dir, const Storage<T> &store) {
+    // by units, the first barrier comes only after step 0: each thread loads the units it will read
+    const Range rows = pass_.rows_of(rank);
+    const Range panels = pass_.panels_of(pass_.Hp / pass_.k.lanes, rank);
+    const size_t first = panels.begin * pass_.k.lanes, last = std::min(panels.end * pass_.k.lanes, pass_.H);
+    for (size_t r = rows.begin; r < rows.end; ++r) {
+      T *to = store.c + r * pass_.Hp;
+      std::memset(to + first, 0, (panels.end * pass_.k.lanes - first) * sizeof(T));
+      if (pass_.arrays.c0 && last > first)
+        std::memcpy(to + first, pass_.arrays.c0 + (dir.index * pass_.batch.rows + pass_.batch.order[r]) * pass_.H + first,
+                    (last - first) * sizeof(T));
+    }
+  }
+
+  // h_n, c_n: the state after each row's last step
+  void finish(int rank, const Direction<T> &dir, const Storage<T> &store) {
+    const Batch &batch = pass_.batch;
+    const Range rows = pass_.by_rows() ? pass_.rows_of(rank) : share(batch.rows, rank, pass_.plan.threads);
+    for (size_t r = rows.begin; r < rows.end; ++r) {
+      const size_t length = batch.length[r], b = dir.index * batch.rows + batch.order[r];
+      const T *h = length ? dir.y(length - 1, r) : dir.h0 + dir.h0_at[r];
+      std::memcpy(pass_.arrays.h_n + b * pass_.R, h, pass_.R * sizeof(T));
+      if (!pass_.shape.has_c()) continue;
+      const size_t at = store.keep_c && length ? batch.rows + batch.first(length - 1) + r : r;
+      std::memcpy(pass_.arrays.c_n + b * pass_.H, store.c + at * pass_.Hp, pass_.H * sizeof(T));
+    }
+  }
+
+  void drop(int rank, size_t layer) {
+    const Batch &batch = pass_.batch;
+    const size_t width = pass_.shape.directions * pass_.R;
+    const View<T> view = hidden_view<T>(nullptr, batch, pass_.arrays.starts, width);
+    const Range rows = pass_.by_rows() ? pass_.rows_of(rank) : share(batch.rows, rank, pass_.plan.threads);
+    for (size_t r = rows.begin; r < rows.end; ++r)
+      for (size_t t = 0; t < batch.length[r]; ++t) {
+        const size_t at = size_t(view.row[batch.order[r]] + ptrdiff_t(t) * view.time);
+        pass_.k.scale_mask(tape_->dropped[layer].get() + at, tape_->outputs[layer].get() + at,
+                           pass_.arrays.dropout[layer] + at, pass_.arrays.dropout_scale, width);
+      }
+  }
+
+  Tape<T> *tape_;
+  std::vector<Buffer<T>> outputs_, c_;
+  Pass<T> pass_;
+  ForwardLoop<T> loop_;
+  Team team_;
+  Packed<T> &packed_;
+  bool pack_;
+};
+
+} // namespace
+
+template <class T> void allocate(Tape<T> &tape, const Kernels<T> &k, const Shape &shape, size_t positions, bool dropout) {
+  const Batch &batch = tape.batch;
+  const size_t Hp = round_up(shape.hidden, k.lanes), row = Pass<T>::round_up_row(k.gate_slots(shape.cell) * Hp);
+  tape.directions.resize(shape.count());
+  for (TapeDirection<T> &d : tape.directions) {
+    if (tape.segment) {
+      const size_t segments = (batch.steps + tape.segment - 1) / tape.segment;
+      if (shape.has_c()) d.c_checkpoint = Buffer<T>(product(segments, batch.rows, Hp));
+      continue;
+    }
+    if (k.saved_slots(shape.cell)) d.gates = Buffer<T>(product(batch.total(), row));
+    if (shape.has_c()) d.c = Buffer<T>(product(batch.rows + batch.total(), Hp));
+  }
+  for (size_t l = 0; l + 1 < shape.layers; ++l) {
+    tape.outputs.emplace_back(product(positions, shape.directions, shape.output()));
+    if (dropout) tape.dropped.emplace_back(product(positions, shape.directions, shape.output()));
+  }
+}
+
+template <class T>
+bool forward(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, const Batch &batch,
+             const Arrays<T> &arrays, Tape<T> *tape, const Execution &how) {
+  return ForwardPass<T>(k, shape, weights, pack, batch, arrays, tape, how).run();
+}
+
+#define FASTRNN_INSTANTIATE(T)                                                                                         \
+  template void allocate(Tape<T> &, const Kernels<T> &, const Shape &, size_t, bool);                                 \
+  template bool forward(const Kernels<T> &, const Shape &, Packed<T> &, bool, const Batch &, const Arrays<T> &,       \
+                        Tape<T> *, const Execution &);
+FASTRNN_INSTANTIATE(float)
+FASTRNN_INSTANTIATE(double)
+
+} // namespace fastrnn

@@ -1,0 +1,189 @@
+// The time loop forward: inference, training, and the recomputation of a checkpointed segment.
+#pragma once
+
+#include "direction.hpp"
+
+namespace fastrnn {
+
+// Where a forward pass over steps [begin, end) keeps its gates and cell states.
+template <class T> struct Storage {
+  size_t begin = 0, end = 0;
+  T *gates = nullptr; // first row: first(begin); null: not kept
+  T *c = nullptr;     // LSTM. kept: [B + rows][H], the state before `begin` first; else [B][H] in place
+  bool keep_c = false;
+  T *c_checkpoint = nullptr; // [segments][B][H]: copies of the state before every segment
+  size_t segment = 0;
+  bool write_h = true; // a recomputation leaves y alone
+};
+
+template <class T> class ForwardLoop {
+public:
+  ForwardLoop(Pass<T> &pass) : p(pass) {
+    // a chunk of pre-activations is to stay in the second-level cache next to the weights
+    const size_t bytes = p.row * sizeof(T), budget = size_t(192) << 10;
+    chunk_rows_ = std::max<size_t>(budget / bytes, 1);
+    const size_t rows = std::max(chunk_rows_, p.batch.rows);
+    const int buffers = p.by_rows() ? p.plan.threads : 1;
+    for (int i = 0; i < buffers; ++i) chunk_.emplace_back(product(p.by_rows() ? rows_held(i) : rows, p.row));
+    for (int i = 0; i < p.plan.threads; ++i) {
+      x_.emplace_back(rows);
+      to_.emplace_back(rows);
+    }
+    if (p.shape.proj || p.shape.cell == Cell::gru_before) {
+      m_ = Buffer<T>(product(p.batch.rows, p.H));
+      m_at_.resize(p.batch.rows);
+      for (size_t r = 0; r < p.batch.rows; ++r) m_at_[r] = ptrdiff_t(r * p.H);
+    }
+    nowhere_ = Buffer<T>(product(p.batch.rows, std::max(p.H, p.R)));
+    nowhere_at_.resize(p.batch.rows);
+    for (size_t r = 0; r < p.batch.rows; ++r) nowhere_at_[r] = ptrdiff_t(r * std::max(p.H, p.R));
+  }
+
+  // One thread's part. False: interrupted.
+  bool run(Team &team, int rank, const Direction<T> &dir, const Storage<T> &store) {
+    const Shape &shape = p.shape;
+    const PackedDirection<T> &w = p.weights(dir.layer, dir.direction);
+    const bool before = shape.cell == Cell::gru_before, saves = p.k.saved_slots(shape.cell) > 0;
+    const Range rows = p.rows_of(rank);
+    const size_t product_gates = before ? 2 : shape.gates();
+    const Range panels = p.panels_of(p.k.gate_panels(product_gates, p.H), rank);
+    const Range input_panels = p.panels_of(p.k.gate_panels(shape.gates(), p.H), rank);
+    const Range candidate_panels = p.panels_of(p.k.gate_panels(1, p.H), rank);
+    const Range output_panels = p.panels_of(p.k.plain_panels(p.R), rank);
+    const bool product_first = dir.input && !p.plan.fuse_input, keep = store.gates && saves;
+    T *const chunk = chunk_[p.by_rows() ? size_t(rank) : 0].get();
+    const T **x = x_[size_t(rank)].get();
+    T **to = to_[size_t(rank)].get();
+    const size_t step_work = shape.gates() * p.H * (p.R + dir.input);
+
+    auto active = [&](size_t s) {
+      const size_t n = p.batch.active(s);
+      return n > rows.begin ? std::min(n, rows.end) - rows.begin : 0;
+    };
+    for (size_t s0 = store.begin; s0 < store.end;) {
+      const size_t widest = active(s0);
+      if (!widest && p.by_rows()) break;
+      const size_t s1 = widest ? std::min(store.end, s0 + std::max<size_t>(chunk_rows_ / widest, 1)) : store.end;
+      // row 0 of step s
+      auto pre = [&](size_t s) {
+        return keep ? store.gates + (p.batch.first(s) - p.batch.first(store.begin) + rows.begin) * p.row
+                    : chunk + (s - s0) * widest * p.row;
+      };
+      if (product_first) {
+        size_t n = 0;
+        for (size_t s = s0; s < s1; ++s) {
+          T *row = pre(s);
+          for (size_t r = 0, m = active(s); r < m; ++r, ++n) {
+            x[n] = dir.x(s, rows.begin + r);
+            to[n] = row + r * p.row;
+          }
+        }
+        Product<T> q;
+        q.rows = n;
+        q.depth = dir.input;
+        q.first_panel = input_panels.begin;
+        q.last_panel = input_panels.end;
+        q.a = x;
+        q.out = to;
+        q.b = w.w.get();
+        q.init = w.bias.get();
+        q.columns = p.H;
+        p.k.gate_product(q, shape.cell);
+      }
+      for (size_t s = s0; s < s1; ++s) {
+        const size_t n = active(s);
+        ForwardStep<T> step;
+        step.rows = n;
+        step.hidden = p.H;
+        step.first_panel = panels.begin;
+        step.last_panel = panels.end;
+        step.init = product_first ? pre(s) : w.bias.get();
+        step.ld_init = product_first ? p.row : 0;
+        if (dir.input && !product_first) {
+          step.x = dir.x.read(s, rows.begin);
+          step.input = dir.input;
+          step.w = w.w.get();
+        }
+        step.h_prev = dir.h_prev(s, rows.begin);
+        step.recurrent = p.R;
+        step.r = w.r.get();
+        step.bias_n = w.bias_n.get();
+        step.zeros = dir.zeros;
+        const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
+        step.reset = reset ? reset + rows.begin : nullptr;
+        step.gates = keep || before ? pre(s) : nullptr;
+        step.ld_gates = p.row;
+        if (shape.has_c()) {
+          step.ld_c = p.Hp;
+          if (store.keep_c) {
+            const size_t at = p.batch.rows + p.batch.first(s) - p.batch.first(store.begin);
+            const size_t at_prev =
+                s == store.begin ? 0 : p.batch.rows + p.batch.first(s - 1) - p.batch.first(store.begin);
+            step.c = store.c + (at + rows.begin) * p.Hp;
+            step.c_prev = store.c + (at_prev + rows.begin) * p.Hp;
+          } else {
+            step.c = store.c + rows.begin * p.Hp;
+            step.c_prev = step.c;
+            if (store.segment && s % store.segment == 0)
+              copy_c(store, s, rows.begin, n, panels);
+          }
+        }
+        const Rows<T> h = store.write_h ? dir.y.rows(s, rows.begin) : Rows<T>{nowhere_.get(), nowhere_at_.data()};
+        step.h = shape.proj ? Rows<T>{m_.get(), m_at_.data() + rows.begin} : h;
+        if (before) {
+          step.rh = m_.get() + rows.begin * p.H;
+          step.ld_rh = p.H;
+        }
+        if (n) p.k.forward[int(shape.cell)](step);
+        if (before) {
+          if (!p.by_rows() && !team.meet()) return false;
+          step.first_panel = candidate_panels.begin;
+          step.last_panel = candidate_panels.end;
+          step.recurrent = p.H;
+          step.r = w.r_n.get();
+          if (n) p.k.forward_candidate(step);
+        }
+        if (shape.proj && store.write_h) {
+          if (!p.by_rows() && !team.meet()) return false;
+          for (size_t r = 0; r < n; ++r) {
+            x[r] = m_.get() + (rows.begin + r) * p.H;
+            to[r] = h[r];
+          }
+          Product<T> q;
+          q.rows = n;
+          q.depth = p.H;
+          q.first_panel = output_panels.begin;
+          q.last_panel = output_panels.end;
+          q.a = x;
+          q.out = to;
+          q.b = w.project.get();
+          q.columns = p.R;
+          p.k.plain_product(q);
+        }
+        if (rank == 0) team.poll(step_work * std::max<size_t>(n, 1));
+        if (p.by_rows() ? team.stopped() : !team.meet()) return false;
+      }
+      s0 = s1;
+    }
+    return true;
+  }
+
+private:
+  size_t rows_held(int rank) const { return std::max(chunk_rows_, p.rows_of(rank).size()); }
+  void copy_c(const Storage<T> &store, size_t s, size_t r0, size_t n, Range panels) {
+    const size_t first = panels.begin * p.k.lanes, last = panels.end * p.k.lanes;
+    T *to = store.c_checkpoint + s / store.segment * p.batch.rows * p.Hp;
+    for (size_t r = r0; r < r0 + n; ++r)
+      std::memcpy(to + r * p.Hp + first, store.c + r * p.Hp + first, (last - first) * sizeof(T));
+  }
+
+  Pass<T> &p;
+  size_t chunk_rows_;
+  std::vector<Buffer<T>> chunk_;
+  std::vector<Buffer<const T *>> x_;
+  std::vector<Buffer<T *>> to_;
+  Buffer<T> m_, nowhere_;
+  std::vector<ptrdiff_t> m_at_, nowhere_at_;
+};
+
+} // namespace fastrnn

@@ -1,0 +1,650 @@
+// Bindings: check, allocate, release the interpreter, call, return. No arithmetic here.
+#include <memory>
+#include <variant>
+
+#include "arrays.hpp"
+#include "dispatch.hpp"
+#include "layer.hpp"
+#include "stream.hpp"
+
+namespace fastrnn {
+namespace {
+
+unsigned long main_thread = 0;
+
+// Asked by the calling thread of a long call, which has released the interpreter.
+bool interrupted() {
+  const PyGILState_STATE gil = PyGILState_Ensure();
+  const bool stop = PyErr_CheckSignals() != 0;
+  PyGILState_Release(gil);
+  return stop;
+}
+auto interruption_hook() { return PyThread_get_thread_ident() == main_thread ? &interrupted : nullptr; }
+
+// Runs a pass without the interpreter; KeyboardInterrupt (or what a signal handler raised) comes out of it.
+template <class F> void without_interpreter(F &&pass) {
+  bool done;
+  {
+    py::gil_scoped_release release;
+    done = pass();
+  }
+  if (!done) {
+    if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
+    throw py::error_already_set();
+  }
+}
+
+template <class T> using PackedPointer = std::shared_ptr<Packed<T>>;
+
+struct PackedWeights {
+  std::variant<PackedPointer<float>, PackedPointer<double>> of;
+  size_t bytes() const {
+    return std::visit([](const auto &p) { return p->bytes(); }, of);
+  }
+};
+
+struct TapeHandle {
+  std::variant<std::unique_ptr<Tape<float>>, std::unique_ptr<Tape<double>>> of;
+  py::object weights, x, h0, c0, y, masks; // kept alive; y is what the caller got
+  Layout layout;
+  double scale = 1;
+  size_t bytes() const {
+    return std::visit([](const auto &t) { return t ? t->bytes() : size_t(0); }, of);
+  }
+};
+
+// Which steps and rows a call has.
+struct Sequence {
+  py::object lengths, reset, steps; // None where not given
+  bool ragged = false;
+};
+
+class Network {
+public:
+  Network(const std::string &cell, size_t input, size_t hidden, size_t proj, size_t layers, bool bidirectional,
+          bool bias, bool batch_first, bool is_double)
+      : batch_first_(batch_first), is_double_(is_double) {
+    const std::pair<const char *, Cell> names[] = {{"rnn_tanh", Cell::rnn_tanh},
+                                                   {"rnn_relu", Cell::rnn_relu},
+                                                   {"lstm", Cell::lstm},
+                                                   {"gru", Cell::gru},
+                                                   {"gru_before", Cell::gru_before}};
+    bool found = false;
+    for (const auto &[name, value] : names)
+      if (cell == name) {
+        shape_.cell = value;
+        found = true;
+      }
+    if (!found) throw py::value_error("cell: expected a cell of the core, got '" + cell + "'");
+    shape_.input = input;
+    shape_.hidden = hidden;
+    shape_.proj = proj;
+    shape_.layers = layers;
+    shape_.directions = bidirectional ? 2 : 1;
+    shape_.bias = bias;
+  }
+
+  py::tuple forward(py::object weights, py::object x, py::object state, py::object lengths, py::object reset,
+                    py::object steps, bool ragged, bool keep, size_t checkpoint, py::object masks, double scale) const {
+    const Sequence sequence{lengths, reset, steps, ragged};
+    return is_double_ ? forward_as<double>(weights, x, state, sequence, keep, checkpoint, masks, scale)
+                      : forward_as<float>(weights, x, state, sequence, keep, checkpoint, masks, scale);
+  }
+  py::tuple backward(TapeHandle &tape, py::object dy, py::object dstate) const {
+    return is_double_ ? backward_as<double>(tape, dy, dstate) : backward_as<float>(tape, dy, dstate);
+  }
+  PackedWeights pack(py::object weights) const {
+    if (is_double_) return {pack_as<double>(weights)};
+    return {pack_as<float>(weights)};
+  }
+
+  const Shape &shape() const { return shape_; }
+  bool is_double() const { return is_double_; }
+
+private:
+  template <class T> std::vector<Parameters<const T>> parameters(py::handle weights) const {
+    const py::tuple arrays = py::cast<py::tuple>(weights);
+    std::vector<Parameters<const T>> all(shape_.count());
+    size_t at = 0;
+    auto next = [&](bool present) -> const T * {
+      if (!present) return nullptr;
+      return static_cast<const T *>(py::reinterpret_borrow<py::array>(arrays[at++]).data());
+    };
+    for (auto &p : all) {
+      p.w_ih = next(true);
+      p.w_hh = next(true);
+      p.b_ih = next(shape_.bias);
+      p.b_hh = next(shape_.bias);
+      p.w_hr = next(shape_.proj > 0);
+    }
+    return all;
+  }
+
+  template <class T> PackedPointer<T> pack_as(py::handle weights) const {
+    auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), true, true);
+    without_interpreter([&] {
+      for (size_t i = 0; i < packed->jobs(); ++i) packed->run_job(i);
+      return true;
+    });
+    return packed;
+  }
+
+  // Frozen weights as they are; else a fresh set that the call packs for itself.
+  template <class T> PackedPointer<T> weights_of(py::handle weights, bool forward, bool backward, bool &pack) const {
+    pack = !py::isinstance<PackedWeights>(weights);
+    if (!pack) return std::get<PackedPointer<T>>(py::cast<const PackedWeights &>(weights).of);
+    return std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), forward, backward);
+  }
+
+  template <class T> Execution execution(const Batch &batch) const {
+    Problem p;
+    p.cell = shape_.cell;
+    p.total = batch.total();
+    p.steps = batch.steps;
+    p.rows = batch.rows;
+    p.input = shape_.layers > 1 ? std::max(shape_.input, shape_.layer_input(1)) : shape_.input;
+    p.hidden = shape_.hidden;
+    p.recurrent = shape_.output();
+    p.number = sizeof(T);
+    p.gates = shape_.gates();
+    p.threads = num_threads();
+    p.l2 = caches().l2;
+    return {schedule(p), p.l2, interruption_hook()};
+  }
+
+  // Sizes from x, or, without input, from the state, the lengths and `steps`.
+  template <class T> Layout layout_of(const py::object &x, const Sequence &sequence, py::handle h0) const {
+    Layout layout;
+    layout.batch_first = batch_first_;
+    const std::string width = std::to_string(shape_.input);
+    if (x.is_none()) {
+      if (sequence.steps.is_none()) throw py::value_error("steps: expected a number of steps where x is None, got None");
+      const long long steps = py::cast<long long>(sequence.steps);
+      if (steps < 0) throw py::value_error("steps: expected at least 0, got " + std::to_string(steps));
+      layout.steps = size_t(steps);
+      layout.rows = 1;
+      if (!h0.is_none()) {
+        const py::array a = real_array<T>("h0", h0);
+        if (a.ndim() == 2)
+          layout.batched = false;
+        else if (a.ndim() == 3)
+          layout.rows = size_t(a.shape(1));
+        else
+          wrong_shape("h0", "(" + std::to_string(shape_.count()) + ", B, " + std::to_string(shape_.output()) + ")", a);
+      } else if (!sequence.lengths.is_none()) {
+        layout.rows = py::len(sequence.lengths);
+      }
+      return layout;
+    }
+    const py::array a = py::reinterpret_borrow<py::array>(x);
+    const auto size = [&](size_t axis) { return size_t(a.shape(py::ssize_t(axis))); };
+    if (!sequence.steps.is_none()) throw py::value_error("steps: expected None where x is given, got " +
+                                                         std::string(py::str(sequence.steps)));
+    if (sequence.ragged) {
+      if (a.ndim() != 2 || size(1) != shape_.input) wrong_shape("x.values", "(total, " + width + ")", a);
+      layout.ragged = true;
+      return layout;
+    }
+    const std::string expected = batch_first_ ? "(B, T, " + width + ") or (T, " + width + ")"
+                                              : "(T, B, " + width + ") or (T, " + width + ")";
+    if ((a.ndim() != 2 && a.ndim() != 3) || size(size_t(a.ndim()) - 1) != shape_.input) wrong_shape("x", expected, a);
+    layout.batched = a.ndim() == 3;
+    layout.steps = size(layout.time_axis());
+    layout.rows = layout.batched ? size(1 - layout.time_axis()) : 1;
+    return layout;
+  }
+
+  // lengths and reset, checked by Python where they are given
+  Batch batch_of(Layout &layout, const Sequence &sequence, const py::array &x) const {
+    const py::module_ arrays = py::module_::import("fastrnn._arrays");
+    py::array lengths;
+    const int64_t *length = nullptr;
+    if (!sequence.lengths.is_none()) {
+      if (!layout.batched)
+        throw py::value_error("lengths: expected None for an unbatched sequence, got an array");
+      if (layout.ragged) {
+        lengths = py::reinterpret_borrow<py::array>(sequence.lengths);
+        layout.rows = size_t(lengths.shape(0));
+        layout.starts.assign(layout.rows + 1, 0);
+        for (size_t b = 0; b < layout.rows; ++b) {
+          const size_t n = size_t(static_cast<const int64_t *>(lengths.data())[b]);
+          layout.starts[b + 1] = layout.starts[b] + n;
+          layout.steps = std::max(layout.steps, n);
+        }
+        if (layout.starts.back() != size_t(x.shape(0)))
+          throw py::value_error("x.lengths: expected a sum of " + std::to_string(x.shape(0)) + ", got " +
+                                std::to_string(layout.starts.back()));
+      } else {
+        lengths = arrays.attr("as_lengths")(sequence.lengths, layout.rows, layout.steps);
+      }
+      length = static_cast<const int64_t *>(lengths.data());
+    }
+    Batch batch(layout.steps, layout.rows, length);
+    if (!sequence.reset.is_none()) {
+      std::vector<size_t> shape = layout.shape(0);
+      shape.pop_back();
+      const py::array flags = arrays.attr("as_reset")(sequence.reset, py::cast(shape));
+      const bool *flag = static_cast<const bool *>(flags.data());
+      const size_t time = !layout.ragged && layout.batched && !layout.batch_first ? layout.rows : 1;
+      const size_t row = layout.batch_first ? layout.steps : 1;
+      batch.set_reset(
+          [&](size_t t, size_t b) {
+            return layout.ragged ? flag[layout.starts[b] + t] : flag[t * time + (layout.batched ? b * row : 0)];
+          },
+          int(shape_.directions));
+    }
+    return batch;
+  }
+
+  std::vector<size_t> state_shape(const Layout &layout, size_t width) const {
+    if (layout.batched) return {shape_.count(), layout.rows, width};
+    return {shape_.count(), width};
+  }
+
+  // (h, c) of an LSTM, h of the others; None entries stay None
+  std::pair<py::object, py::object> state_parts(const char *name, py::handle state) const {
+    if (state.is_none()) return {py::none(), py::none()};
+    if (!shape_.has_c()) return {py::reinterpret_borrow<py::object>(state), py::none()};
+    if ((!py::isinstance<py::tuple>(state) && !py::isinstance<py::list>(state)) || py::len(state) != 2)
+      throw py::type_error(std::string(name) + ": expected a pair (h, c), got " +
+                           std::string(py::str(py::type::of(state).attr("__name__"))));
+    const py::sequence pair = py::reinterpret_borrow<py::sequence>(state);
+    return {pair[0], pair[1]};
+  }
+  template <class T>
+  const T *state_array_of(const char *name, py::object &a, const Layout &layout, size_t width) const {
+    if (a.is_none()) return nullptr;
+    a = state_array<T>(name, a, state_shape(layout, width));
+    return data<T>(py::reinterpret_borrow<py::array>(a));
+  }
+
+  template <class T>
+  py::tuple forward_as(py::object weights, py::object x, py::object state, const Sequence &sequence, bool keep,
+                       size_t checkpoint, py::object masks, double scale) const {
+    const Kernels<T> &k = kernels().of<T>();
+    if (!x.is_none()) x = real_array<T>(sequence.ragged ? "x.values" : "x", x);
+    auto [h0, c0] = state_parts("state", state);
+    Layout layout = layout_of<T>(x, sequence, h0);
+    const Batch batch = batch_of(layout, sequence, x.is_none() ? py::array() : py::reinterpret_borrow<py::array>(x));
+
+    Arrays<T> arrays;
+    if (!x.is_none()) arrays.x = read_view<T>(py::reinterpret_borrow<py::array>(x), layout);
+    arrays.h0 = state_array_of<T>("h0", h0, layout, shape_.output());
+    arrays.c0 = state_array_of<T>("c0", c0, layout, shape_.hidden);
+    const size_t width = product(shape_.directions, shape_.output());
+    checked_size<T>(layout, width);
+    py::array y = fresh<T>(layout.shape(width));
+    if (!batch.uniform || batch.steps < layout.steps) std::memset(data<T>(y), 0, size_t(y.nbytes()));
+    py::array h_n = fresh<T>(state_shape(layout, shape_.output()));
+    py::object c_n = py::none();
+    arrays.y = view_of<T>(y, layout);
+    arrays.h_n = data<T>(h_n);
+    if (shape_.has_c()) {
+      c_n = fresh<T>(state_shape(layout, shape_.hidden));
+      arrays.c_n = data<T>(py::reinterpret_borrow<py::array>(c_n));
+    }
+    if (layout.ragged) arrays.starts = layout.starts.data();
+    const size_t positions = layout.ragged ? layout.starts.back() : product(layout.steps, layout.rows);
+    std::vector<const uint8_t *> mask_rows = mask_pointers(masks, positions * width);
+    if (!mask_rows.empty()) arrays.dropout = mask_rows.data();
+    arrays.dropout_scale = T(scale);
+
+    bool pack;
+    const PackedPointer<T> packed = weights_of<T>(weights, true, false, pack);
+    std::unique_ptr<Tape<T>> tape;
+    if (keep) {
+      tape = std::make_unique<Tape<T>>(batch, std::min(checkpoint, batch.steps));
+      allocate(*tape, k, shape_, positions, !mask_rows.empty());
+    }
+    const Execution how = execution<T>(batch);
+    without_interpreter([&] {
+      return fastrnn::forward(k, shape_, *packed, pack, keep ? tape->batch : batch, arrays, tape.get(), how);
+    });
+
+    const py::object state_n = shape_.has_c() ? py::object(py::make_tuple(h_n, c_n)) : py::object(h_n);
+    if (!keep) return py::make_tuple(y, state_n);
+    // BPTT reads the hidden states from y
+    py::detail::array_proxy(y.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+    auto handle = std::make_unique<TapeHandle>();
+    handle->of = std::move(tape);
+    handle->weights = weights;
+    handle->x = x;
+    handle->h0 = h0;
+    handle->c0 = c0;
+    handle->y = y;
+    handle->masks = masks;
+    handle->layout = layout;
+    handle->scale = scale;
+    return py::make_tuple(y, state_n, py::cast(std::move(handle)));
+  }
+
+  template <class T> py::tuple backward_as(TapeHandle &handle, py::object dy, py::object dstate) const {
+    const Kernels<T> &k = kernels().of<T>();
+    if (!std::holds_alternative<std::unique_ptr<Tape<T>>>(handle.of))
+      throw py::type_error("tape: expected a tape of this layer, got one of another dtype");
+    auto &tape = std::get<std::unique_ptr<Tape<T>>>(handle.of);
+    if (!tape) throw py::value_error("tape: expected a fresh tape, got one that already served a backward");
+    if (tape->directions.size() != shape_.count())
+      throw py::value_error("tape: expected a tape of this layer, got one of another network");
+    const Layout &layout = handle.layout;
+    const Batch &batch = tape->batch;
+    const size_t width = shape_.directions * shape_.output();
+
+    Arrays<T> arrays;
+    if (!handle.x.is_none()) arrays.x = read_view<T>(py::reinterpret_borrow<py::array>(handle.x), layout);
+    if (!handle.h0.is_none()) arrays.h0 = data<T>(py::reinterpret_borrow<py::array>(handle.h0));
+    if (!handle.c0.is_none()) arrays.c0 = data<T>(py::reinterpret_borrow<py::array>(handle.c0));
+    arrays.y = view_of<T>(py::reinterpret_borrow<py::array>(handle.y), layout);
+    if (layout.ragged) arrays.starts = layout.starts.data();
+    const size_t positions = layout.ragged ? layout.starts.back() : layout.steps * layout.rows;
+    std::vector<const uint8_t *> mask_rows = mask_pointers(handle.masks, positions * width);
+    if (!mask_rows.empty()) arrays.dropout = mask_rows.data();
+    arrays.dropout_scale = T(handle.scale);
+
+    Gradients<T> g;
+    py::array dy_kept;
+    if (!dy.is_none()) {
+      dy_kept = real_array<T>("dy", dy);
+      const std::vector<size_t> whole = layout.shape(width);
+      const std::vector<size_t> last = layout.batched ? std::vector<size_t>{layout.rows, width} : std::vector<size_t>{width};
+      const std::vector<size_t> got(dy_kept.shape(), dy_kept.shape() + dy_kept.ndim());
+      if (got == whole) {
+        g.dy = read_view<T>(dy_kept, layout);
+      } else if (got == last) {
+        dy_kept = state_array<T>("dy", dy_kept, last);
+        g.dy_last = data<T>(dy_kept);
+      } else {
+        wrong_shape("dy", shape_text(whole) + " or, for the last step only, " + shape_text(last), dy_kept);
+      }
+    }
+    auto [dh, dc] = state_parts("dstate", dstate);
+    g.dh_n = state_array_of<T>(shape_.has_c() ? "dstate[0]" : "dstate", dh, layout, shape_.output());
+    g.dc_n = state_array_of<T>("dstate[1]", dc, layout, shape_.hidden);
+
+    py::object dx = py::none();
+    if (arrays.x) {
+      py::array a = fresh<T>(layout.shape(shape_.input));
+      if (!batch.uniform || batch.steps < layout.steps) std::memset(data<T>(a), 0, size_t(a.nbytes()));
+      g.dx = view_of<T>(a, layout);
+      dx = a;
+    }
+    py::array dh0 = fresh<T>(state_shape(layout, shape_.output()));
+    py::object dc0 = py::none();
+    g.dh0 = data<T>(dh0);
+    if (shape_.has_c()) {
+      dc0 = fresh<T>(state_shape(layout, shape_.hidden));
+      g.dc0 = data<T>(py::reinterpret_borrow<py::array>(dc0));
+    }
+    size_t numbers = 0;
+    py::array flat = fresh<T>({parameter_count()});
+    g.parameters.resize(shape_.count());
+    for (size_t i = 0; i < shape_.count(); ++i) {
+      auto next = [&](size_t n) -> T * {
+        T *at = data<T>(flat) + numbers;
+        numbers += n;
+        return at;
+      };
+      const size_t GH = shape_.gates() * shape_.hidden, I = shape_.layer_input(i / shape_.directions);
+      Parameters<T> &p = g.parameters[i];
+      p.w_ih = next(GH * I);
+      p.w_hh = next(GH * shape_.output());
+      if (shape_.bias) {
+        p.b_ih = next(GH);
+        p.b_hh = next(GH);
+      }
+      if (shape_.proj) p.w_hr = next(shape_.proj * shape_.hidden);
+      if (i / shape_.directions == 0 && !arrays.x) std::memset(p.w_ih, 0, GH * I * sizeof(T));
+    }
+
+    bool pack;
+    const PackedPointer<T> packed = weights_of<T>(handle.weights, tape->segment > 0, true, pack);
+    const Execution how = execution<T>(batch);
+    without_interpreter(
+        [&] { return fastrnn::backward(k, shape_, *packed, pack, *tape, arrays, g, how); });
+    tape.reset(); // its memory goes; a second backward is refused
+    handle.x = handle.h0 = handle.c0 = handle.y = handle.masks = handle.weights = py::none();
+    const py::object dstate0 = shape_.has_c() ? py::object(py::make_tuple(dh0, dc0)) : py::object(dh0);
+    return py::make_tuple(dx, dstate0, flat);
+  }
+
+  size_t parameter_count() const {
+    size_t n = 0;
+    for (size_t i = 0; i < shape_.count(); ++i) {
+      const size_t GH = shape_.gates() * shape_.hidden;
+      n += GH * (shape_.layer_input(i / shape_.directions) + shape_.output() + (shape_.bias ? 2 : 0)) +
+           shape_.proj * shape_.hidden;
+    }
+    return n;
+  }
+
+  template <class T> static View<const T> read_view(const py::array &a, const Layout &layout) {
+    const View<T> view = view_of<T>(a, layout);
+    return {view.base, view.time, view.row};
+  }
+  // the byte count of an output, checked before NumPy sees it: MemoryError rather than a surprise
+  template <class T> static void checked_size(const Layout &layout, size_t width) {
+    if (!layout.ragged) product(product(std::max<size_t>(layout.steps, 1), std::max<size_t>(layout.rows, 1)), width, sizeof(T));
+  }
+
+  std::vector<const uint8_t *> mask_pointers(const py::object &masks, size_t size) const {
+    std::vector<const uint8_t *> rows;
+    if (masks.is_none()) return rows;
+    const py::array a = py::reinterpret_borrow<py::array>(masks); // [L - 1, positions, width], made by the layer
+    for (size_t l = 0; l + 1 < shape_.layers; ++l) rows.push_back(static_cast<const uint8_t *>(a.data()) + l * size);
+    return rows;
+  }
+
+  Shape shape_;
+  bool batch_first_, is_double_;
+};
+
+// One step at a time; see stream.hpp. Arrays are [B, I] and [B, output], or [I] and [output] for one row.
+class StreamHandle {
+public:
+  StreamHandle(const Network &network, const PackedWeights &weights, size_t rows)
+      : shape_(network.shape()), rows_(rows) {
+    if (network.is_double())
+      of_ = std::make_unique<Stream<double>>(kernels().f64, shape_, std::get<PackedPointer<double>>(weights.of), rows);
+    else
+      of_ = std::make_unique<Stream<float>>(kernels().f32, shape_, std::get<PackedPointer<float>>(weights.of), rows);
+  }
+
+  py::object step(py::handle x, py::handle out) {
+    return std::visit([&](auto &stream) { return step_as(*stream, x, out); }, of_);
+  }
+  py::object state() const {
+    return std::visit([&](const auto &stream) { return state_as(*stream); }, of_);
+  }
+  void set_state(py::handle state) {
+    std::visit([&](auto &stream) { set_state_as(*stream, state); }, of_);
+  }
+  void reset(py::handle rows) {
+    std::visit(
+        [&](auto &stream) {
+          if (rows.is_none()) return stream->reset();
+          const py::array which = py::module_::import("fastrnn._arrays").attr("as_rows")(rows, rows_);
+          for (py::ssize_t i = 0; i < which.shape(0); ++i)
+            stream->reset_row(size_t(static_cast<const int64_t *>(which.data())[i]));
+        },
+        of_);
+  }
+
+private:
+  template <class T> py::object step_as(Stream<T> &stream, py::handle x_object, py::handle out_object) {
+    py::array x = real_array<T>("x", x_object);
+    const bool flat = x.ndim() == 1 && rows_ == 1;
+    const size_t n = size_t(x.ndim());
+    const bool fits = flat ? size_t(x.shape(0)) == shape_.input
+                           : n == 2 && size_t(x.shape(0)) == rows_ && size_t(x.shape(1)) == shape_.input;
+    if (!fits)
+      wrong_shape("x", shape_text(std::vector<size_t>{rows_, shape_.input}) +
+                           (rows_ == 1 ? " or " + shape_text(std::vector<size_t>{shape_.input}) : ""),
+                  x);
+    if (!(x.flags() & py::array::c_style)) x = py::array_t<T, py::array::c_style>(x);
+    py::object out;
+    if (out_object.is_none()) {
+      out = flat ? fresh<T>({shape_.output()}) : fresh<T>({rows_, shape_.output()});
+    } else {
+      out = py::reinterpret_borrow<py::object>(out_object);
+      check_out<T>(out, flat);
+    }
+    T *const to = data<T>(py::reinterpret_borrow<py::array>(out));
+    const T *const from = data<T>(x);
+    if (stream.work() < (size_t(1) << 17)) { // below some 10 us releasing the interpreter costs more than it gives
+      const FlushSubnormals mode;
+      stream.step(to, from);
+    } else {
+      py::gil_scoped_release release;
+      const FlushSubnormals mode;
+      stream.step(to, from);
+    }
+    return out;
+  }
+
+  template <class T> void check_out(const py::object &out, bool flat) const {
+    const std::string dtype = py::str(static_cast<py::object>(py::dtype::of<T>()));
+    if (!py::isinstance<py::array_t<T>>(out))
+      throw py::type_error("out: expected an array of " + dtype + ", got " +
+                           (py::isinstance<py::array>(out)
+                                ? "an array of " + std::string(py::str(static_cast<py::object>(py::reinterpret_borrow<py::array>(out).dtype())))
+                                : std::string(py::str(py::type::of(out).attr("__name__")))));
+    const py::array a = py::reinterpret_borrow<py::array>(out);
+    const size_t n = size_t(a.ndim());
+    const bool fits = flat ? n == 1 && size_t(a.shape(0)) == shape_.output()
+                           : n == 2 && size_t(a.shape(0)) == rows_ && size_t(a.shape(1)) == shape_.output();
+    if (!fits)
+      wrong_shape("out", shape_text(flat ? std::vector<size_t>{shape_.output()}
+                                         : std::vector<size_t>{rows_, shape_.output()}),
+                  a);
+    if (!a.writeable() || !(a.flags() & py::array::c_style) || reinterpret_cast<uintptr_t>(a.data()) % alignof(T))
+      throw py::value_error("out: expected a writable, aligned, C-contiguous array, got one that is not");
+  }
+
+  template <class T> py::object state_as(const Stream<T> &stream) const {
+    py::array h = fresh<T>({shape_.layers, rows_, shape_.output()});
+    if (!shape_.has_c()) {
+      stream.get_state(data<T>(h), nullptr);
+      return h;
+    }
+    py::array c = fresh<T>({shape_.layers, rows_, shape_.hidden});
+    stream.get_state(data<T>(h), data<T>(c));
+    return py::make_tuple(h, c);
+  }
+
+  template <class T> void set_state_as(Stream<T> &stream, py::handle state) {
+    py::object h = py::reinterpret_borrow<py::object>(state), c = py::none();
+    if (shape_.has_c()) {
+      if (!py::isinstance<py::tuple>(state) || py::len(state) != 2)
+        throw py::type_error("state: expected a pair (h, c), got " +
+                             std::string(py::str(py::type::of(state).attr("__name__"))));
+      const py::tuple pair = py::reinterpret_borrow<py::tuple>(state);
+      h = pair[0];
+      c = state_array<T>("c", pair[1], {shape_.layers, rows_, shape_.hidden});
+    }
+    h = state_array<T>("h", h, {shape_.layers, rows_, shape_.output()});
+    stream.set_state(data<T>(py::reinterpret_borrow<py::array>(h)),
+                     c.is_none() ? nullptr : data<T>(py::reinterpret_borrow<py::array>(c)));
+  }
+
+  const Shape shape_;
+  const size_t rows_;
+  std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> of_;
+};
+
+py::dict config() {
+  py::dict d;
+  d["kernel_set"] = kernels().name;
+  d["available_kernel_sets"] = available_kernel_sets();
+  d["threads"] = num_threads();
+  d["compiler"] = FASTRNN_COMPILER;
+  d["cache_bytes"] = py::dict(py::arg("L1") = caches().l1, py::arg("L2") = caches().l2, py::arg("L3") = caches().l3);
+  return d;
+}
+
+// seconds of the fastest of some runs
+template <class F> double fastest(F &&run) {
+  double best = 1e30;
+  for (int i = 0; i < 12; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+// What one core of this machine can do, measured through the project's own registers: GFLOP/s and GB/s.
+py::dict measure_limits() {
+  py::dict peak, read;
+  py::gil_scoped_release release;
+  const size_t rounds = 1 << 18;
+  double flops = 0;
+  const double f32 = fastest([&] { flops = kernels().f32.peak(rounds); }), f32_gflops = flops / f32 * 1e-9;
+  const double f64 = fastest([&] { flops = kernels().f64.peak(rounds); }), f64_gflops = flops / f64 * 1e-9;
+  const std::pair<const char *, size_t> levels[] = {{"L1", caches().l1 / 2},
+                                                    {"L2", caches().l2 / 2},
+                                                    {"L3", std::min(caches().l3 / 2, caches().l2 * 8)},
+                                                    {"DRAM", caches().l3 * 4}};
+  std::vector<double> rates;
+  for (const auto &[name, bytes] : levels) {
+    (void)name;
+    Buffer<float> memory = Buffer<float>::zeroed(bytes / sizeof(float));
+    const size_t rounds_of = std::max<size_t>((size_t(1) << 24) / bytes, 1);
+    volatile float sink = 0;
+    const double t = fastest([&] { sink = kernels().f32.read(memory.get(), memory.size(), rounds_of); });
+    rates.push_back(double(bytes) * double(rounds_of) / t * 1e-9);
+  }
+  py::gil_scoped_acquire acquire;
+  peak["float32"] = f32_gflops;
+  peak["float64"] = f64_gflops;
+  for (size_t i = 0; i < rates.size(); ++i) read[levels[i].first] = rates[i];
+  return py::dict(py::arg("fma_gflops") = peak, py::arg("read_gbs") = read,
+                  py::arg("cache_bytes") = config()["cache_bytes"]);
+}
+
+template <class T> py::array elementwise(const py::array &a, void (*f)(T *, const T *, size_t)) {
+  const py::array_t<T, py::array::c_style | py::array::forcecast> in(a);
+  py::array out(py::dtype::of<T>(), std::vector<py::ssize_t>(in.shape(), in.shape() + in.ndim()));
+  const FlushSubnormals mode;
+  f(data<T>(out), data<T>(in), size_t(in.size()));
+  return out;
+}
+
+} // namespace
+} // namespace fastrnn
+
+PYBIND11_MODULE(_core, m) {
+  using namespace fastrnn;
+  kernels(); // an unknown FASTRNN_ISA is an error of the import
+  main_thread = py::cast<unsigned long>(py::module_::import("threading").attr("main_thread")().attr("ident"));
+
+  py::class_<PackedWeights>(m, "PackedWeights").def_property_readonly("nbytes", &PackedWeights::bytes);
+  py::class_<TapeHandle>(m, "Tape").def_property_readonly("nbytes", &TapeHandle::bytes);
+  py::class_<Network>(m, "Network")
+      .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool>())
+      .def("forward", &Network::forward)
+      .def("backward", &Network::backward)
+      .def("pack", &Network::pack);
+  py::class_<StreamHandle>(m, "Stream")
+      .def(py::init<const Network &, const PackedWeights &, size_t>())
+      .def("step", &StreamHandle::step, py::arg("x"), py::arg("out") = py::none())
+      .def_property("state", &StreamHandle::state, &StreamHandle::set_state)
+      .def("reset", &StreamHandle::reset, py::arg("rows") = py::none());
+  m.def("config", &config);
+  m.def("num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads);
+  m.def("measure_limits", &measure_limits);
+  m.def("schedule", [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
+                       size_t recurrent, size_t number, size_t gates, int threads, size_t l2) {
+    Problem p{cell == "gru_before" ? Cell::gru_before : Cell::lstm, total, steps, rows, input, hidden, recurrent, number,
+              gates, threads, l2};
+    const Plan plan = schedule(p);
+    return py::make_tuple(plan.threads, plan.split == Split::rows ? "rows" : "units", plan.fuse_input);
+  });
+  m.def("tanh", [](const py::array &a) {
+    return a.itemsize() == 8 ? elementwise<double>(a, kernels().f64.tanh) : elementwise<float>(a, kernels().f32.tanh);
+  });
+  m.def("sigmoid", [](const py::array &a) {
+    return a.itemsize() == 8 ? elementwise<double>(a, kernels().f64.sigmoid)
+                             : elementwise<float>(a, kernels().f32.sigmoid);
+  });
+}

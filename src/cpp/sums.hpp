@@ -1,0 +1,120 @@
+// Weight gradients: sums over all steps and rows, taken chunk by chunk as BPTT goes back in time.
+//
+// The order of every sum is that of BPTT (steps descending, rows of a step ascending), so it does not depend
+// on threads, chunks or checkpoints.
+#pragma once
+
+#include "direction.hpp"
+
+namespace fastrnn {
+
+// Pointers to the rows of one chunk, in the order of the sums.
+template <class T> struct ChunkRows {
+  std::vector<const T *> d, x, h, m, dh; // gradients, inputs, h_prev, LSTM m / GRU r o h, projected dh
+};
+
+template <class T> class WeightSums {
+public:
+  WeightSums(const Pass<T> &pass, const Direction<T> &dir) : p(pass), input_(dir.input) {
+    const size_t G = p.shape.gates();
+    const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
+    input_columns_ = input_ + 1; // and the bias, as a column of ones
+    recurrent_columns_ = p.R + (gru ? 1 : 0);
+    input_sum_ = Buffer<T>::zeroed(product(G, p.Hp, input_columns_));
+    recurrent_sum_ = Buffer<T>::zeroed(product(before ? 2 : G, p.Hp, recurrent_columns_));
+    if (before) candidate_sum_ = Buffer<T>::zeroed(product(p.Hp, p.R));
+    if (p.shape.proj) project_sum_ = Buffer<T>::zeroed(product(p.Hp, p.R));
+  }
+
+  static size_t scratch(const Pass<T> &p, const Direction<T> &dir) {
+    return p.k.outer_scratch(std::max({dir.input, p.R, p.H, size_t(1)}));
+  }
+
+  // Adds a chunk; each thread its share of the columns.
+  void add(const ChunkRows<T> &rows, int rank, T *scratch) {
+    const size_t G = p.shape.gates();
+    const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
+    std::vector<OuterProduct<T>> parts;
+    auto part = [&](const T *const *a, size_t columns, size_t first_slot, size_t slots, Buffer<T> &c, size_t c_first,
+                    size_t c_columns) {
+      OuterProduct<T> q;
+      q.depth = rows.d.size();
+      q.a = a;
+      q.columns = columns;
+      q.c_first = c_first;
+      q.c_columns = c_columns;
+      q.d = rows.d.data();
+      q.first_slot = first_slot;
+      q.slots = slots;
+      q.hidden = p.H;
+      q.c = c.get();
+      q.scratch = scratch;
+      parts.push_back(q);
+    };
+    if (input_) part(rows.x.data(), input_, 0, G, input_sum_, 0, input_columns_);
+    part(nullptr, 1, 0, G, input_sum_, input_, input_columns_);
+    if (before) {
+      part(rows.h.data(), p.R, 1, 2, recurrent_sum_, 0, recurrent_columns_);
+      part(rows.m.data(), p.R, 0, 1, candidate_sum_, 0, p.R);
+    } else {
+      part(rows.h.data(), p.R, gru ? 1 : 0, G, recurrent_sum_, 0, recurrent_columns_);
+      if (gru) part(nullptr, 1, 1, G, recurrent_sum_, p.R, recurrent_columns_);
+    }
+    if (p.shape.proj) {
+      part(rows.dh.data(), p.R, 0, 1, project_sum_, 0, p.R);
+      parts.back().d = rows.m.data();
+    }
+    size_t tiles = 0;
+    for (const auto &q : parts) tiles += tiles_of(q);
+    const Range mine = share(tiles, rank, p.plan.threads);
+    size_t at = 0;
+    for (auto &q : parts) {
+      const size_t n = tiles_of(q), width = width_of(q);
+      const size_t begin = std::max(mine.begin, at), end = std::min(mine.end, at + n);
+      if (begin < end) {
+        q.first = (begin - at) * width;
+        q.last = std::min((end - at) * width, q.columns);
+        p.k.outer(q);
+      }
+      at += n;
+    }
+  }
+
+  // Writes the gradients; each thread some columns.
+  void write(const Parameters<T> &to, int rank) {
+    static const int natural[4] = {0, 1, 2, 3}, candidate_first[3] = {2, 0, 1}, candidate[1] = {2};
+    const size_t G = p.shape.gates(), threads = size_t(p.plan.threads);
+    const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
+    const int *order = gru || before ? candidate_first : natural;
+    const Range in = share(input_, rank, int(threads)), re = share(p.R, rank, int(threads));
+    if (to.w_ih && in.size())
+      p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.get(), input_columns_, in.begin, in.size(), G, order, p.H);
+    if (before) {
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), 2, natural,
+                       p.H);
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, candidate_sum_.get(), p.R, re.begin, re.size(), 1, candidate, p.H);
+    } else {
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), G, natural,
+                       p.H);
+    }
+    if (rank != 0) return;
+    if (to.b_ih) p.k.unpack_gates(to.b_ih, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
+    if (to.b_hh) {
+      if (gru)
+        p.k.unpack_gates(to.b_hh, 1, recurrent_sum_.get(), recurrent_columns_, p.R, 1, G, natural, p.H);
+      else
+        p.k.unpack_gates(to.b_hh, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
+    }
+    if (to.w_hr) p.k.unpack_plain(to.w_hr, p.H, project_sum_.get(), p.R, p.H);
+  }
+
+private:
+  size_t width_of(const OuterProduct<T> &q) const { return q.a ? p.k.outer_tile(q.slots) : 1; }
+  size_t tiles_of(const OuterProduct<T> &q) const { return (q.columns + width_of(q) - 1) / width_of(q); }
+
+  const Pass<T> &p;
+  size_t input_, input_columns_, recurrent_columns_;
+  Buffer<T> input_sum_, recurrent_sum_, candidate_sum_, project_sum_; // [panel][column][vec]
+};
+
+} // namespace fastrnn
