@@ -12,6 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long runs only where they are asked for."""
+    if not config.option.markexpr:
+        skip = pytest.mark.skip(reason="long; run with -m slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
 KINDS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "gru_before")
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_before": 3}
 TOLERANCE = {

@@ -130,6 +130,9 @@ def test_ragged_converts() -> None:
     for got, want in zip(ragged.to_list(), rows, strict=True):
         np.testing.assert_array_equal(got, want, strict=True)
     padded = ragged.to_padded()
+    np.testing.assert_array_equal(ragged.to_padded(batch_first=True), padded.swapaxes(0, 1))
+    again = fastrnn.Ragged.from_padded(padded, ragged.lengths)
+    np.testing.assert_array_equal(again.values, ragged.values)
     assert padded.shape == (3, 4, 2)
     for b, row in enumerate(rows):
         np.testing.assert_array_equal(padded[: len(row), b], row)
@@ -383,8 +386,12 @@ def test_tape_is_at_most_gates_plus_two(kind: str) -> None:
 def test_chunks_cover_the_sequence() -> None:
     x = np.arange(7 * 2 * 3, dtype=np.float32).reshape(7, 2, 3)
     pieces = list(fastrnn.chunks(x, 3))
-    assert [len(p) for p in pieces] == [3, 3, 1]
-    np.testing.assert_array_equal(np.concatenate(pieces), x)
+    assert [(len(p), lengths) for p, lengths in pieces] == [(3, None), (3, None), (1, None)]
+    np.testing.assert_array_equal(np.concatenate([p for p, _ in pieces]), x)
+    turned = list(fastrnn.chunks(x.swapaxes(0, 1), 3, batch_first=True))
+    np.testing.assert_array_equal(np.concatenate([p for p, _ in turned], axis=1).swapaxes(0, 1), x)
+    lengths = [part.tolist() for _, part in fastrnn.chunks(x, 3, [7, 4])]
+    assert lengths == [[3, 3], [3, 1], [1, 0]]
 
 
 @KIND

@@ -1,4 +1,5 @@
 // Bindings: check, allocate, release the interpreter, call, return. No arithmetic here.
+#include <chrono>
 #include <memory>
 #include <variant>
 
@@ -554,7 +555,9 @@ private:
 py::dict config() {
   py::dict d;
   d["kernel_set"] = kernels().name;
-  d["available_kernel_sets"] = available_kernel_sets();
+  py::list available;
+  for (const auto &name : available_kernel_sets()) available.append(name);
+  d["available_kernel_sets"] = available;
   d["threads"] = num_threads();
   d["compiler"] = FASTRNN_COMPILER;
   d["cache_bytes"] = py::dict(py::arg("L1") = caches().l1, py::arg("L2") = caches().l2, py::arg("L3") = caches().l3);

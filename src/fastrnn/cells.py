@@ -1,0 +1,155 @@
+"""Single steps: RNNCell, LSTMCell, GRUCell, as torch.nn's, with forward and backward.
+
+A cell is a layer of one step: the same core, the same bits as one step of the layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastrnn._arrays import as_array
+from fastrnn.gradients import Gradients
+from fastrnn.layers import GRU, LSTM, RNN, Parameters, Recurrent, State, views_of
+
+
+class Cell(Parameters):
+    """What the cells share: parameters weight_ih, weight_hh, bias_ih, bias_hh, and one step of a layer."""
+
+    def __init__(self, layer: Recurrent) -> None:
+        # the layer owns the numbers; this is only another naming of them
+        self._layer = layer
+        self.input_size, self.hidden_size, self.bias = layer.input_size, layer.hidden_size, layer.bias
+        self.dtype, self.flat = layer.dtype, layer.flat
+        self.shapes = {name.removesuffix("_l0"): shape for name, shape in layer.shapes.items()}
+        self.params = views_of(self.flat, self.shapes)
+
+    def _one_step(self, x: ArrayLike, state: State) -> tuple[Any, State]:
+        """x with a time axis, and the state with a layer axis."""
+        array = as_array("x", x, self.dtype)
+        if array.ndim not in (1, 2) or array.shape[-1] != self.input_size:
+            raise ValueError(
+                f"x: expected shape (B, {self.input_size}) or ({self.input_size},), got {array.shape}"
+            )
+        if state is None:
+            return array[None], None
+        expected = (*array.shape[:-1], self.hidden_size)
+
+        def part(name: str, value: Any) -> Any:
+            h = as_array(name, value, self.dtype)
+            if h.shape != expected:
+                raise ValueError(f"{name}: expected shape {expected}, got {h.shape}")
+            return h[None]
+
+        if not isinstance(self._layer, LSTM):
+            return array[None], part("h", state)
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise TypeError(f"state: expected a pair (h, c), got {type(state).__name__}")
+        return array[None], (part("h", state[0]), part("c", state[1]))
+
+    @staticmethod
+    def _without_layer(state: State) -> State:
+        return tuple(part[0] for part in state) if isinstance(state, tuple) else state[0]
+
+    def __call__(self, x: ArrayLike, state: State = None) -> State:
+        """One step without a tape: the next state, h or (h, c)."""
+        x_1, state_0 = self._one_step(x, state)
+        return self._without_layer(self._layer(x_1, state_0)[1])
+
+    def forward(self, x: ArrayLike, state: State = None) -> tuple[State, Any]:
+        """One step of the training pass.
+
+        Parameters
+        ----------
+        x : array [B, I] or [I]
+        state : array [B, H] or [H], or for an LSTM a pair of them, optional
+            Zeros by default.
+
+        Returns
+        -------
+        state
+            The next h, or (h, c).
+        tape
+            For :meth:`backward`.
+        """
+        x_1, state_0 = self._one_step(x, state)
+        _, state_n, tape = self._layer.forward(x_1, state_0)
+        return self._without_layer(state_n), tape
+
+    def backward(self, tape: Any, dstate: State) -> Gradients:
+        """Gradients from those of the next state; see :class:`fastrnn.Gradients`."""
+        if isinstance(dstate, (tuple, list)):
+            lifted: Any = tuple(None if d is None else as_array("dstate", d, self.dtype)[None] for d in dstate)
+        else:
+            lifted = None if dstate is None else as_array("dstate", dstate, self.dtype)[None]
+        g = self._layer.backward(tape, None, lifted)
+        return Gradients(g.x[0], self._without_layer(g.state), views_of(g.flat, self.shapes), g.flat)
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias else ", bias=False"
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{bias})"
+
+
+class RNNCell(Cell):
+    """One step of an Elman RNN; parameters as torch.nn.RNNCell.
+
+    >>> import numpy as np, fastrnn
+    >>> fastrnn.RNNCell(3, 4)(np.ones((2, 3), np.float32)).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__(RNN(input_size, hidden_size, 1, nonlinearity, bias, dtype=dtype, rng=rng))
+
+
+class LSTMCell(Cell):
+    """One step of an LSTM; parameters as torch.nn.LSTMCell.
+
+    >>> import numpy as np, fastrnn
+    >>> h, c = fastrnn.LSTMCell(3, 4)(np.ones((2, 3), np.float32))
+    >>> h.shape, c.shape
+    ((2, 4), (2, 4))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__(LSTM(input_size, hidden_size, 1, bias, dtype=dtype, rng=rng))
+
+
+class GRUCell(Cell):
+    """One step of a GRU; parameters as torch.nn.GRUCell.
+
+    >>> import numpy as np, fastrnn
+    >>> fastrnn.GRUCell(3, 4)(np.ones((2, 3), np.float32)).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__(GRU(input_size, hidden_size, 1, bias, reset_after=reset_after, dtype=dtype, rng=rng))

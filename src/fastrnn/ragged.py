@@ -1,0 +1,148 @@
+"""Batches of sequences of unequal length, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastrnn._arrays import _integers
+
+
+class Ragged:
+    """Rows of unequal length, one after the other in one array.
+
+    Every layer takes it in place of ``x`` and gives one back; no padding is ever made.
+
+    Parameters
+    ----------
+    values : array [total, features]
+        The steps of row 0, then those of row 1, and so on.
+    lengths : int array [B]
+        Steps of each row, in any order, zeros allowed; their sum is ``total``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where the shapes do not fit each other or the lengths are not non-negative integers.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> rows = fastrnn.Ragged.from_list([np.ones((3, 4), np.float32), np.zeros((1, 4), np.float32)])
+    >>> y, h_n = fastrnn.GRU(4, 5)(rows)
+    >>> y.values.shape, y.lengths.tolist()
+    ((4, 5), [3, 1])
+    """
+
+    __slots__ = ("lengths", "values")
+
+    def __init__(self, values: ArrayLike, lengths: ArrayLike) -> None:
+        self.values: NDArray[Any] = np.asarray(values)
+        self.lengths: NDArray[np.int64] = _integers("lengths", lengths)
+        if self.values.ndim != 2:
+            raise ValueError(f"values: expected shape (total, features), got {self.values.shape}")
+        if self.lengths.ndim != 1:
+            raise ValueError(f"lengths: expected shape (B,), got {self.lengths.shape}")
+        if self.lengths.size and self.lengths.min() < 0:
+            raise ValueError(f"lengths: expected values of at least 0, got {int(self.lengths.min())}")
+        if int(self.lengths.sum()) != len(self.values):
+            raise ValueError(f"lengths: expected a sum of {len(self.values)}, got {int(self.lengths.sum())}")
+
+    @classmethod
+    def from_list(cls, rows: Sequence[ArrayLike]) -> Ragged:
+        """Rows [steps, features] joined; the number of features must be the same.
+
+        >>> import numpy as np, fastrnn
+        >>> fastrnn.Ragged.from_list([np.ones((2, 3)), np.ones((1, 3))])
+        Ragged(B=2, total=3, features=3, float64)
+        """
+        arrays = [np.asarray(row) for row in rows]
+        for i, row in enumerate(arrays):
+            if row.ndim != 2 or row.shape[1] != arrays[0].shape[1]:
+                features = arrays[0].shape[1] if arrays[0].ndim == 2 else "features"
+                raise ValueError(f"rows[{i}]: expected shape (steps, {features}), got {row.shape}")
+        if not arrays:
+            raise ValueError("rows: expected at least one row, got none")
+        return cls(np.concatenate(arrays), np.array([len(row) for row in arrays], np.int64))
+
+    @classmethod
+    def from_padded(cls, x: ArrayLike, lengths: ArrayLike, *, batch_first: bool = False) -> Ragged:
+        """The valid steps of a padded array [T, B, features] ([B, T, features] if ``batch_first``)."""
+        padded = np.asarray(x)
+        if padded.ndim != 3:
+            raise ValueError(f"x: expected 3 dimensions, got shape {padded.shape}")
+        rows = padded if batch_first else padded.swapaxes(0, 1)
+        n = _integers("lengths", lengths)
+        if n.shape != rows.shape[:1]:
+            raise ValueError(f"lengths: expected shape ({len(rows)},), got {n.shape}")
+        if n.size and (n.min() < 0 or n.max() > rows.shape[1]):
+            wrong = int(n.min() if n.min() < 0 else n.max())
+            raise ValueError(f"lengths: expected values from 0 to {rows.shape[1]}, got {wrong}")
+        return cls(rows[np.arange(rows.shape[1]) < n[:, None]], n)
+
+    def to_padded(self, *, batch_first: bool = False, fill: float = 0.0) -> NDArray[Any]:
+        """As an array [T, B, features] ([B, T, features] if ``batch_first``), the rest set to ``fill``."""
+        steps = int(self.lengths.max(initial=0))
+        padded = np.full((len(self), steps, self.values.shape[1]), fill, self.values.dtype)
+        padded[np.arange(steps) < self.lengths[:, None]] = self.values
+        return padded if batch_first else np.ascontiguousarray(padded.swapaxes(0, 1))
+
+    def to_list(self) -> list[NDArray[Any]]:
+        """The rows [steps, features], views of ``values``."""
+        return [np.asarray(row) for row in np.split(self.values, np.cumsum(self.lengths)[:-1])]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter(self.to_list() if len(self) else [])
+
+    def __repr__(self) -> str:
+        total, features = self.values.shape
+        return f"Ragged(B={len(self)}, total={total}, features={features}, {self.values.dtype})"
+
+
+def chunks(
+    x: ArrayLike, size: int, lengths: ArrayLike | None = None, *, batch_first: bool = False
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64] | None]]:
+    """Pieces of a long batch in time order, for truncated BPTT with carried state.
+
+    Parameters
+    ----------
+    x : array [T, B, features] or [T, features]
+        Batch-major if ``batch_first``.
+    size : int
+        Steps of a piece; the last one may be shorter.
+    lengths : int array [B], optional
+        Steps of each row; a piece gets what is left of them, so that the state of a row that has ended
+        stays what it was.
+
+    Yields
+    ------
+    piece, lengths
+        A view of ``x``, and the lengths within it (None where none were given).
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> gru, state = fastrnn.GRU(3, 4), None
+    >>> for piece, _ in fastrnn.chunks(np.ones((10, 2, 3), np.float32), 4):
+    ...     y, state, tape = gru.forward(piece, state)  # gradients stop where a piece begins
+    >>> y.shape
+    (2, 2, 4)
+    """
+    array = np.asarray(x)
+    if size < 1:
+        raise ValueError(f"size: expected at least 1, got {size}")
+    if array.ndim not in (2, 3):
+        raise ValueError(f"x: expected 2 or 3 dimensions, got shape {array.shape}")
+    axis = 1 if batch_first and array.ndim == 3 else 0
+    left = None if lengths is None else _integers("lengths", lengths)
+    if left is not None and (array.ndim != 3 or left.shape != (array.shape[1 - axis],)):
+        raise ValueError(f"lengths: expected one for each row of x of shape {array.shape}, got {left.shape}")
+    for start in range(0, array.shape[axis], size):
+        piece = array[:, start : start + size] if axis else array[start : start + size]
+        yield piece, None if left is None else np.clip(left - start, 0, piece.shape[axis])
