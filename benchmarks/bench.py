@@ -54,8 +54,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="turns of every engine (default 7; quick 3)")
     parser.add_argument("--min-ms", type=float, help="least length of a sample (default 20; quick 5)")
     parser.add_argument(
-        "--max-seconds", type=float, default=1.0, help="cut T where half of peak takes longer"
+        "--max-seconds", type=float, default=2.0, help="cut T where half of peak takes longer"
     )
+    parser.add_argument("--row-seconds", type=float, default=20.0, help="beyond this, three rounds must do")
     parser.add_argument("--max-gb", type=float, default=2.0, help="cut T where one engine would keep more")
     parser.add_argument("--quick", action="store_true", help="a few shapes of every kind, under a minute")
     parser.add_argument("--json", type=Path, help="write the results here (after every row)")
@@ -140,7 +141,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     fastrnn.set_num_threads(options.threads)
     limits = measured_limits()
     found = tuple(name for name in options.peers if name in versions)
-    settings = Settings(options.threads, found, options.rounds, options.min_ms / 1e3, limits)
+    settings = Settings(
+        options.threads, found, options.rounds, options.min_ms / 1e3, options.row_seconds, limits
+    )
     if "jax" in found:
         peers.load("jax").thorough = not options.quick
     results: dict[str, Any] = {

@@ -107,7 +107,8 @@ def measure(
 ) -> dict[str, Timing]:
     """Time every engine in `rounds` rounds; in each the engines take turns, starting one further on.
 
-    Beyond `budget` seconds three rounds must do: long calls vary less. `progress` is told the engine before each turn. Returns a `Timing` for every engine.
+    Beyond `budget` seconds three rounds must do: long calls vary less. `progress` is told the engine before
+    each turn. Returns a `Timing` for every engine.
     """
     gc.collect()
     gc.disable()  # a collection with all frameworks loaded takes longer than most samples

@@ -199,7 +199,7 @@ def test_difference_finds_a_swapped_gate_and_names_it() -> None:
 
 
 def settings(**change: Any) -> contests.Settings:
-    return replace(contests.Settings(1, (), 1, 1e-4, LIMITS), **change)
+    return replace(contests.Settings(1, (), 1, 1e-4, limits=LIMITS), **change)
 
 
 def torch_or_none() -> tuple[str, ...]:

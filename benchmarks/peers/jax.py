@@ -136,8 +136,10 @@ def prepare(workload: Workload, threads: int) -> Prepared:
 
     case = workload.case
     jax.config.update("jax_enable_x64", case.dtype == "float64")
-    choices = [(True, 1), (False, 1)]
-    if case.T >= 8 and case.H <= 256:  # unrolling removes loop overhead, which large products do not notice
+    choices = [(False, 1), (True, 1)]
+    if (
+        case.T >= 8 and case.B * case.H <= 64
+    ):  # unrolling saves loop overhead; larger steps it only slows down
         choices.append((True, 8))
     best, best_seconds = None, float("inf")
     for transposed, unroll in choices if thorough else choices[:1]:
