@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {
         "meta": {
             **machine(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": commit(),
             "config": {key: str(value) for key, value in own_config().items()},
             "versions": versions,
@@ -159,6 +159,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "rounds": options.rounds,
             "min_ms": options.min_ms,
             "quick": options.quick,
+            "load": os.getloadavg()[0],
         },
         "limits": vars(limits) if limits else None,
         "rows": [],
@@ -199,6 +200,8 @@ def describe(results: dict[str, Any]) -> str:
         ", ".join(f"{name} {version}" for name, version in meta["versions"].items()),
     ]
     lines += [f"without {name}: {reason}" for name, reason in meta["missing"].items()]
+    if meta["load"] > 0.5:
+        lines.append(f"load {meta['load']:.1f}: other processes are running, so even ratios will vary")
     if limits:
         peak = ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in limits["fma_gflops"].items())
         read = ", ".join(f"{name} {value:.0f}" for name, value in limits["read_gbs"].items())

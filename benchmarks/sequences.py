@@ -171,7 +171,15 @@ def ragged_contest(case: Case, settings: Settings) -> Contest:
     if case.mode == "train":
         comparisons.append(Comparison("PyTorch packed over Ragged", "torch packed", OWN, ">=", 5.0))
         comparisons.append(Comparison("PyTorch padded over Ragged", "torch padded", OWN, ">=", 3.0))
-    return Contest(case, engines, checks, units, comparisons, title=f"{case.label}: ragged")
+    return Contest(
+        case,
+        engines,
+        checks,
+        units,
+        comparisons,
+        flops=case.flops * float(lengths.sum()) / (case.T * case.B),
+        title=f"{case.label}: ragged",
+    )
 
 
 # ------------------------------------------------------------------------------------------------- stream

@@ -13,6 +13,7 @@ from typing import Any
 
 from workload import Arrays
 
+BLOCKS = 9
 SLOW = 50  # an engine this many times slower than the fastest is sampled once: its figure needs no precision
 
 
@@ -37,7 +38,7 @@ class Prepared:
 
 @dataclass
 class Timing:
-    """Seconds a call of one engine: the samples of all rounds, each the mean of `calls` calls."""
+    """Seconds a call of one engine: the samples of all rounds, each over `calls` calls."""
 
     calls: int
     samples: list[float] = field(default_factory=list)
@@ -64,11 +65,19 @@ def settle(limit: float = 0.3) -> float:
 
 
 def sample(run: Callable[[], Any], calls: int) -> float:
-    """Mean seconds a call over `calls` calls."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    return (time.perf_counter() - start) / calls
+    """Seconds a call over `calls` calls: the median of the means of up to `BLOCKS` blocks.
+
+    A block that the operating system interrupted is outvoted by the others.
+    """
+    blocks = min(BLOCKS, calls)
+    means = []
+    for number in range(blocks):
+        count = calls * (number + 1) // blocks - calls * number // blocks
+        start = time.perf_counter()
+        for _ in range(count):
+            run()
+        means.append((time.perf_counter() - start) / count)
+    return statistics.median(means)
 
 
 def turn(prepared: Prepared, calls: int) -> float:

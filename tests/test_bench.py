@@ -340,7 +340,7 @@ def test_summary_and_problems(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds, text", [(2.5, "2.5 s"), (1.234e-3, "1.23 ms"), (5e-6, "5 us"), (9e-8, "90 ns")]
+    ("seconds", "text"), [(2.5, "2.5 s"), (1.234e-3, "1.23 ms"), (5e-6, "5 us"), (9e-8, "90 ns")]
 )
 def test_durations(seconds: float, text: str) -> None:
     assert report.duration(seconds) == text

@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from peers import onnx_model
 from timing import Prepared
+
+from peers import onnx_model
 
 if TYPE_CHECKING:
     from shapes import Case
