@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fastrnn import demo, io
 
 TEXT = "The quick brown fox jumps over the lazy dog; pack my box with five dozen jugs.\n" * 40

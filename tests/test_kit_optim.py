@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fastrnn import optim
 from fastrnn.nn import Linear
 
@@ -173,7 +174,7 @@ def test_clip_grad_value() -> None:
         (
             lambda: optim.Adam([np.ones(3)]).load_state_dict({}),
             ValueError,
-            "steps missing; m.0 missing; v.0 missing",
+            "missing steps; missing m.0; missing v.0",
         ),
         (lambda: optim.clip_grad_norm([np.ones(3)], 0), ValueError, "max_norm: expected more than 0, got 0"),
         (

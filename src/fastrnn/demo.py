@@ -1,6 +1,6 @@
 """The main job: a character language model, trained on text that comes with Python, beside a trigram model.
 
-embedding -> RNN, GRU or LSTM -> linear -> softmax, truncated BPTT with carried state, Adam, gradient clipping.
+Embedding, RNN, GRU or LSTM, linear layer, softmax; truncated BPTT with carried state, Adam, clipping.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class CharacterModel:
 def kneser_ney(train: Array, held_out: Array, symbols: int, order: int = 3) -> float:
     """Give the bits per symbol that an interpolated Kneser-Ney model of `train` needs for `held_out`.
 
-    One discount an order, n1 / (n1 + 2 n2); the first order - 1 symbols are not counted. Chen and Goodman 1999.
+    One discount an order, n1 / (n1 + 2 n2); the first order - 1 symbols do not count. Chen and Goodman 1999.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Initialisation in place, of one array or of all the parameters of a layer.
 
 Every function takes an array, a dict of parameters named as in ``torch.nn``, or anything with such a dict in
-``.params`` (a layer, a cell, ``Linear``), writes into it and returns it. ``rng`` is a ``numpy.random.Generator``,
-a seed or None. Matrices that hold several gates on top of each other are treated gate by gate: a gate is what has
-a fan-in and a fan-out, and what can be orthogonal.
+``.params`` (a layer, a cell, ``Linear``), writes into it and returns it. ``rng`` is a
+``numpy.random.Generator``, a seed or None. Matrices that hold several gates on top of each other are treated
+gate by gate: a gate is what has a fan-in and a fan-out, and what can be orthogonal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["forget_bias", "identity", "orthogonal", "torch_uniform", "xavier"]
 
 
 def torch_uniform(target: Target, rng: Seed = None) -> Target:
-    """Fill with PyTorch's default, U(-k, k): k = 1 / sqrt(hidden_size), or 1 / sqrt(fan-in) without a recurrence.
+    """Fill with PyTorch's default: U(-k, k), k = 1 / sqrt(hidden_size), without a recurrence 1 / sqrt(fan-in).
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def xavier(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target:
 def orthogonal(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target:
     """Make the recurrent matrix of every gate (of an array: the whole matrix) orthogonal, times `gain`.
 
-    All singular values are `gain`, so the product of many steps neither grows nor shrinks. Input weights and biases
-    stay as they are. Saxe et al. 2014.
+    All singular values are `gain`, so the product of many steps neither grows nor shrinks. Input weights and
+    biases stay as they are. Saxe et al. 2014.
 
     Examples
     --------
@@ -84,8 +84,8 @@ def orthogonal(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target
 def identity(target: Target, *, scale: float = 1.0) -> Target:
     """Make the recurrent matrix of every gate `scale` times the identity, and the biases 0 (IRNN).
 
-    With ``nonlinearity="relu"`` this is the IRNN of Le, Jaitly and Hinton 2015: without input the hidden state, and
-    the gradient with it, is carried unchanged. Input weights stay as they are.
+    With ``nonlinearity="relu"`` this is the IRNN of Le, Jaitly and Hinton 2015: without input the hidden
+    state, and the gradient with it, is carried unchanged. Input weights stay as they are.
 
     Examples
     --------
@@ -102,8 +102,8 @@ def identity(target: Target, *, scale: float = 1.0) -> Target:
 def forget_bias(target: Target, value: float = 1.0) -> Target:
     """Set the forget-gate bias of an LSTM to `value`, so that it remembers from the start.
 
-    Both of the LSTM's biases count: ``bias_ih`` gets `value`, ``bias_hh`` 0. An array is one bias, [4 * hidden_size],
-    gates i, f, g, o. Jozefowicz, Zaremba and Sutskever 2015.
+    Both of the LSTM's biases count: ``bias_ih`` gets `value`, ``bias_hh`` 0. An array is one bias,
+    [4 * hidden_size], gates i, f, g, o. Jozefowicz, Zaremba and Sutskever 2015.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def _arrays(target: Any) -> dict[str, Array]:
 
 
 def _hidden_size(arrays: dict[str, Array]) -> int:
-    """Give the hidden size (0 without a recurrence); under a projection weight_hh has only proj_size columns."""
+    """Give the hidden size (0: no recurrence); under a projection weight_hh has proj_size columns."""
     for prefix in ("weight_hr", "weight_hh"):
         for name, array in arrays.items():
             if name.startswith(prefix):

@@ -1,7 +1,8 @@
 """Weights in files: safetensors or ``.npz``, by the file's name; never pickle.
 
-Files are written whole or not at all. A file that is truncated or hostile is a ValueError, and reading allocates no
-more than a few times the file's size: every size that the file declares is checked against that first.
+Files are written whole or not at all. A file that is truncated or hostile is a ValueError, and reading
+allocates no more than a few times the file's size: every size that the file declares is checked against that
+first.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from fastrnn.nn import copy_into
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -112,7 +111,7 @@ def restore(path: PathLike, pieces: Mapping[str, Any]) -> dict[str, str]:
 
 
 def write_atomically(path: PathLike, data: Any) -> None:
-    """Write a file beside `path` and rename it: a reader, or a run killed meanwhile, sees the old file or the new."""
+    """Write a file beside `path` and rename it: whoever reads meanwhile sees the old file or the new one."""
     temporary = f"{os.fspath(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -123,6 +122,28 @@ def write_atomically(path: PathLike, data: Any) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def copy_into(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: str = "state_dict") -> None:
+    """Copy `state` into the arrays `params` of the same names and shapes; all or nothing.
+
+    Raises
+    ------
+    ValueError
+        names every missing, unexpected or misshapen entry.
+    """
+    given = {name: np.asarray(value) for name, value in state.items()}
+    wrong = [f"missing {name}" for name in params if name not in given]
+    wrong += [f"unexpected {name}" for name in given if name not in params]
+    for name, array in params.items():
+        if name in given and given[name].shape != array.shape:
+            wrong.append(f"{name}: expected shape {array.shape}, got {given[name].shape}")
+        elif name in given and given[name].dtype.kind not in "fiub":
+            wrong.append(f"{name}: expected real numbers, got {given[name].dtype}")
+    if wrong:
+        raise ValueError(f"{what}: " + "; ".join(wrong))
+    for name, array in params.items():
+        array[...] = given[name]
 
 
 def _is_npz(path: PathLike) -> bool:

@@ -1,8 +1,8 @@
 """Losses fused with their gradient: ``loss, gradient = mse(prediction, target)``.
 
-The loss is a float, summed in float64; the gradient has the dtype of the prediction. ``weights`` (not negative) say
-how much each step counts: "mean" divides by their sum, and what has weight 0 reaches neither the loss nor a gradient,
-whatever stands there, NaN and invalid targets included.
+The loss is a float, summed in float64; the gradient has the dtype of the prediction. ``weights`` (not
+negative) say how much each step counts: "mean" divides by their sum, and what has weight 0 reaches neither
+the loss nor a gradient, whatever stands there, NaN and invalid targets included.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def softmax_cross_entropy(
         the right class, 0 <= target < C where the weight is not 0.
     weights : float [...], optional
     label_smoothing : float
-        the target distribution is (1 - s) * one-hot + s / C (Szegedy et al. 2016), as ``torch.nn.CrossEntropyLoss``.
+        the target distribution is (1 - s) * one-hot + s / C (Szegedy et al. 2016), as
+        ``torch.nn.CrossEntropyLoss``.
     reduction : "mean" or "sum"
 
     Examples

@@ -1,19 +1,20 @@
 """What stands around a recurrent layer: Embedding, Linear, Dropout.
 
-Each has the shape of the layers: ``y, tape = piece.forward(x)`` and ``g = piece.backward(tape, dy)``; calling a piece
-runs inference. Parameters are views of one contiguous buffer, ``piece.flat``, and gradients of one ``g.flat``.
+Each has the shape of the layers: ``y, tape = piece.forward(x)`` and ``g = piece.backward(tape, dy)``; calling
+a piece runs inference. Parameters are views of one contiguous buffer, ``piece.flat``, and gradients of one
+``g.flat``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn import init
-from fastrnn.layers import Gradients
+from fastrnn.gradients import Gradients
+from fastrnn.layers import Parameters, _float_dtype, _size, views_of
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
@@ -21,32 +22,10 @@ Seed = np.random.Generator | int | None
 __all__ = ["Dropout", "Embedding", "Linear"]
 
 
-class _Piece:
-    """Parameters as views of one flat buffer."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike) -> None:
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
-        self._shapes = dict(shapes)
-        self.flat, self.params = self._buffer()
-
-    def _buffer(self) -> tuple[Array, dict[str, Array]]:
-        sizes = {name: int(np.prod(shape, dtype=object)) for name, shape in self._shapes.items()}
-        flat = np.zeros(sum(sizes.values()), self.dtype)
-        views, start = {}, 0
-        for name, size in sizes.items():
-            views[name] = flat[start : start + size].reshape(self._shapes[name])
-            start += size
-        return flat, views
-
-    def state_dict(self) -> dict[str, Array]:
-        """Give a copy of every parameter by PyTorch's name."""
-        return {name: array.copy() for name, array in self.params.items()}
-
-    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Copy parameters in; missing, unexpected or misshapen ones raise one ValueError that names them all."""
-        copy_into(self.params, state)
+class _Piece(Parameters):
+    def _gradients(self) -> tuple[Array, dict[str, Array]]:
+        flat = np.zeros_like(self.flat)
+        return flat, views_of(flat, self.shapes)
 
     def _float(self, name: str, value: ArrayLike, last: int) -> Array:
         array = np.asarray(value)
@@ -54,11 +33,12 @@ class _Piece:
             raise TypeError(f"{name}: expected real floats, got {array.dtype}")
         if array.ndim == 0 or array.shape[-1] != last:
             raise ValueError(f"{name}: expected shape [..., {last}], got {array.shape}")
-        return array.astype(self.dtype, copy=False)
+        return array.astype(self.flat.dtype, copy=False)
 
 
 class Embedding(_Piece):
-    """Table of vectors looked up by integer, as ``torch.nn.Embedding``; weight [num_embeddings, embedding_dim].
+    """Table of vectors looked up by integer, as ``torch.nn.Embedding``; weight [num_embeddings,
+    embedding_dim].
 
     Initially N(0, 1).
 
@@ -73,7 +53,7 @@ class Embedding(_Piece):
     ) -> None:
         self.num_embeddings = _size("num_embeddings", num_embeddings)
         self.embedding_dim = _size("embedding_dim", embedding_dim)
-        super().__init__({"weight": (num_embeddings, embedding_dim)}, dtype)
+        super().__init__({"weight": (num_embeddings, embedding_dim)}, _float_dtype(dtype))
         self.flat[...] = np.random.default_rng(rng).standard_normal(self.flat.size)
 
     def __call__(self, x: ArrayLike) -> Array:
@@ -96,9 +76,10 @@ class Embedding(_Piece):
         dy = self._float("dy", dy, width)
         if dy.shape[:-1] != tape.shape:
             raise ValueError(f"dy: expected shape {(*tape.shape, width)}, got {dy.shape}")
-        flat, params = self._buffer()
+        flat, params = self._gradients()
         rows, values, columns = tape.reshape(-1, 1), dy.reshape(-1), np.arange(width)
-        # add.at is 4 to 8 times faster with one flat index than with rows; blocks keep that index in the cache.
+        # add.at is 4 to 8 times faster with one flat index than with rows; blocks keep that index in the
+        # cache.
         block = max(1, 65536 // width)
         for start in range(0, len(rows), block):
             index = (rows[start : start + block] * width + columns).reshape(-1)
@@ -127,7 +108,7 @@ class Linear(_Piece):
         self.in_features = _size("in_features", in_features)
         self.out_features = _size("out_features", out_features)
         shapes: dict[str, tuple[int, ...]] = {"weight": (out_features, in_features)}
-        super().__init__(shapes | ({"bias": (out_features,)} if bias else {}), dtype)
+        super().__init__(shapes | ({"bias": (out_features,)} if bias else {}), _float_dtype(dtype))
         init.torch_uniform(self, rng)
 
     def __call__(self, x: ArrayLike) -> Array:
@@ -147,7 +128,7 @@ class Linear(_Piece):
         dy = self._float("dy", dy, self.out_features)
         if dy.shape[:-1] != tape.shape[:-1]:
             raise ValueError(f"dy: expected shape {(*tape.shape[:-1], self.out_features)}, got {dy.shape}")
-        flat, params = self._buffer()
+        flat, params = self._gradients()
         rows = dy.reshape(-1, self.out_features)
         np.matmul(rows.T, tape.reshape(-1, self.in_features), out=params["weight"])
         if "bias" in params:
@@ -157,7 +138,8 @@ class Linear(_Piece):
 
 
 class Dropout(_Piece):
-    """Zero each element with probability `p` in ``forward`` and scale the rest by 1 / (1 - p); a call changes nothing.
+    """Zero each element with probability `p` in ``forward`` and scale the rest by 1 / (1 - p); a call changes
+    nothing.
 
     Srivastava et al. 2014. The masks are drawn from `rng`, so a seed fixes them.
 
@@ -171,7 +153,7 @@ class Dropout(_Piece):
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
         if not 0 <= p < 1:
             raise ValueError(f"p: expected 0 <= p < 1, got {p}")
-        super().__init__({}, np.float32)
+        super().__init__({}, np.dtype(np.float32))
         self.p = float(p)
         self.rng = np.random.default_rng(rng)
 
@@ -195,34 +177,4 @@ class Dropout(_Piece):
         dy = np.asarray(dy)
         if tape is not None and dy.shape != tape.shape:
             raise ValueError(f"dy: expected shape {tape.shape}, got {dy.shape}")
-        return Gradients(
-            x=dy if tape is None else dy * tape, state=None, params={}, flat=np.zeros(0, self.dtype)
-        )
-
-
-def copy_into(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: str = "state_dict") -> None:
-    """Copy `state` into the arrays `params` of the same names and shapes; nothing is copied if anything is wrong.
-
-    Raises
-    ------
-    ValueError
-        names every missing, unexpected or misshapen entry.
-    """
-    given = {name: np.asarray(value) for name, value in state.items()}
-    wrong = [f"{name} missing" for name in params if name not in given]
-    wrong += [f"{name} unexpected" for name in given if name not in params]
-    for name, array in params.items():
-        if name in given and given[name].shape != array.shape:
-            wrong.append(f"{name}: expected shape {array.shape}, got {given[name].shape}")
-        elif name in given and given[name].dtype.kind not in "fiub":
-            wrong.append(f"{name}: expected real numbers, got {given[name].dtype}")
-    if wrong:
-        raise ValueError(f"{what}: " + "; ".join(wrong))
-    for name, array in params.items():
-        array[...] = given[name]
-
-
-def _size(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
-    return int(value)
+        return Gradients(x=dy if tape is None else dy * tape, state=None, params={}, flat=self.flat.copy())

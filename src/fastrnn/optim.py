@@ -1,7 +1,7 @@
 """Optimisers, learning-rate schedules and gradient clipping, in place on flat buffers.
 
-An optimiser is built from what it updates, a list of layers and pieces (or of their flat arrays), and stepped with a
-list of their gradients in the same order:
+An optimiser is built from what it updates, a list of layers and pieces (or of their flat arrays), and stepped
+with a list of their gradients in the same order:
 
     optimiser = Adam([embedding, lstm, head], lr=cosine(1e-3, steps=1000))
     norm = clip_grad_norm([g_embedding, g_lstm, g_head], 1.0)
@@ -20,16 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.nn import copy_into
+from fastrnn.io import copy_into
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
 
-# Elements updated at a time. Bigger blocks mean fewer NumPy calls, smaller ones stay in the cache: measured for Adam
-# over 4 million float32, 16384 cost a quarter more, one block over everything a third more; at 500,000 no difference.
+# Elements updated at a time. Bigger blocks mean fewer NumPy calls, smaller ones stay in the cache: measured
+# for Adam over 4 million float32, 16384 cost a quarter more, one block over everything a third more; at
+# 500,000 no difference.
 BLOCK = 65536
-# Moments of parameters that get no gradient any more (rare words) decay into the subnormal numbers, where arithmetic
-# is many times slower, and stay there. Every FLUSH_EVERY steps what is far below any effect becomes 0.
+# Moments of parameters that get no gradient any more (rare words) decay into the subnormal numbers, where
+# arithmetic is many times slower, and stay there. Every FLUSH_EVERY steps what is far below any effect
+# becomes 0.
 FLUSH_EVERY, FLUSH_BELOW = 64, 1e-30
 
 __all__ = ["SGD", "Adam", "AdamW", "RMSprop", "clip_grad_norm", "clip_grad_value"]
@@ -52,7 +54,7 @@ class _Optimiser:
         self._scratch = [np.empty((2, min(BLOCK, max(p.size, 1))), p.dtype) for p in self._params]
 
     def step(self, grads: Sequence[Any]) -> None:
-        """Update every parameter from its gradient: a list as the optimiser was built from, gradients unchanged."""
+        """Update every parameter; `grads` is a list as the optimiser was built from, and stays unchanged."""
         gradients = _flats("grads", grads)
         if [g.shape for g in gradients] != [p.shape for p in self._params]:
             expected = [p.size for p in self._params]
@@ -82,11 +84,11 @@ class _Optimiser:
         return np.add(out, g, out=out)
 
     def state_dict(self) -> dict[str, Array]:
-        """Give a copy of everything a resumed run needs besides the parameters and the arguments, as arrays."""
+        """Give a copy of what a resumed run needs besides parameters and arguments, as arrays."""
         return {"steps": np.array(self.steps), **{name: array.copy() for name, array in self._state.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`; missing, unexpected or misshapen entries raise one ValueError that names them."""
+        """Go on from `state`; missing, unexpected and misshapen entries are named in one ValueError."""
         steps = np.zeros((), np.int64)
         copy_into({"steps": steps, **self._state}, state, "optimiser state")
         self.steps = int(steps)
@@ -133,7 +135,8 @@ class SGD(_Optimiser):
 class Adam(_Optimiser):
     """Adam (Kingma and Ba 2015), as ``torch.optim.Adam``; `weight_decay` adds to the gradient.
 
-    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
+    p -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
 
     Examples
     --------
@@ -311,7 +314,7 @@ def step_decay(lr: float, decay: float, *, every: int) -> Schedule:
 def clip_grad_norm(grads: Sequence[Any], max_norm: float) -> float:
     """Scale all gradients together so that their Euclidean norm is at most `max_norm`; give the norm before.
 
-    A norm that is NaN or infinite is given back with the gradients unchanged. Pascanu et al. 2013, algorithm 1.
+    A norm that is NaN or infinite is given back with the gradients unchanged. Pascanu et al. 2013.
 
     Parameters
     ----------
@@ -327,7 +330,8 @@ def clip_grad_norm(grads: Sequence[Any], max_norm: float) -> float:
     if not max_norm > 0:
         raise ValueError(f"max_norm: expected more than 0, got {max_norm}")
     flats = _flats("grads", grads)
-    norm = math.sqrt(sum(float(np.dot(b, b)) for b in _blocks(flats)))
+    with np.errstate(over="ignore"):
+        norm = math.sqrt(sum(float(np.dot(b, b)) for b in _blocks(flats)))
     if math.isinf(norm):  # the square of a float32 overflows from 1.8e19 on
         norm = math.sqrt(sum(float(np.square(b, dtype=np.float64).sum()) for b in _blocks(flats)))
     if max_norm < norm < math.inf:

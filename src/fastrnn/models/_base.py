@@ -1,8 +1,8 @@
 """What the models share: hyperparameters, the training loop with checkpoints, saving and loading.
 
-A model is a dataclass of hyperparameters (so ``get_params``, ``set_params`` and ``sklearn.base.clone`` work). What
-``fit`` learns from the data besides weights (vocabulary, classes, scales) is ``config_``, plain JSON; the weights are
-in ``pieces_``, a dict of layers. Both together are a safetensors file.
+A model is a dataclass of hyperparameters (so ``get_params``, ``set_params`` and ``sklearn.base.clone`` work).
+What ``fit`` learns from the data besides weights (vocabulary, classes, scales) is ``config_``, plain JSON;
+the weights are in ``pieces_``, a dict of layers. Both together are a safetensors file.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import init, io, optim
-from fastrnn.nn import Dropout, Embedding, Linear, copy_into
+from fastrnn.io import copy_into
+from fastrnn.nn import Dropout, Embedding, Linear
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Array = NDArray[Any]
 Callback = Callable[["Model", dict[str, float]], object]
-Piece = TypeVar("Piece")
 
 CELLS: dict[str, tuple[str, dict[str, str], int]] = {  # class, options, gates
     "lstm": ("LSTM", {}, 4),
@@ -123,7 +126,7 @@ class Model:
         return [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
 
     def _step(self, run: Run, data: Any, batch: Any) -> tuple[float, int]:
-        """Do one batch, backward too if ``run.train``: gives the mean loss in nats and what it is the mean of."""
+        """Do one batch, backward too if ``run.train``: gives the mean loss in nats and of how many it is."""
         raise NotImplementedError
 
     # ---- training
@@ -192,7 +195,9 @@ class Model:
                 run = Run(self.pieces_, train=True)
                 loss, n = self._step(run, data, batch)
                 if not math.isfinite(loss):
-                    raise FloatingPointError(f"the loss became {loss} in epoch {epoch}: try a smaller lr or clip")
+                    raise FloatingPointError(
+                        f"the loss became {loss} in epoch {epoch}: try a smaller lr or clip"
+                    )
                 norm = self._update(run, optimiser)
                 total, count = total + loss * n, count + n
                 if self.verbose:
@@ -208,12 +213,16 @@ class Model:
 
     def _mean_loss(self, data: Any) -> float:
         """Give the loss over all the data, in nats."""
-        results = [self._step(Run(self.pieces_, train=False), data, batch) for batch in self._plan(data, None)]
+        results = [
+            self._step(Run(self.pieces_, train=False), data, batch) for batch in self._plan(data, None)
+        ]
         return sum(loss * n for loss, n in results) / max(sum(n for _, n in results), 1)
 
     def _out_of_patience(self) -> bool:
         losses = [log["val_loss"] for log in self.history_ if "val_loss" in log]
-        return self.patience is not None and len(losses) - (np.argmin(losses) if losses else 0) > self.patience
+        return (
+            self.patience is not None and len(losses) - (np.argmin(losses) if losses else 0) > self.patience
+        )
 
     def _resume(self, path: Any, optimiser: Any, weights: dict[str, Array], best: dict[str, Array]) -> float:
         tensors, metadata = io.read(path)
@@ -221,7 +230,9 @@ class Model:
         for part in ("params", "config"):
             wrong = {k for k in {*stored[part], *own[part]} if stored[part].get(k) != own[part].get(k)}
             if stored["class"] != own["class"] or wrong - set(MAY_CHANGE):
-                raise ValueError(f"resume: {path} is of another run: {sorted(wrong) or stored['class']} differ")
+                raise ValueError(
+                    f"resume: {path} is of another run: {sorted(wrong) or stored['class']} differ"
+                )
         parts: dict[str, dict[str, Array]] = {"weights": {}, "best": {}, "optimiser": {}}
         for name, array in tensors.items():
             part, _, rest = name.partition(".")
@@ -302,7 +313,9 @@ class Model:
             value = getattr(self, f.name)
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
             least = 0 if f.name == "random_state" else 1
-            if f.type in ("int", "int | None") and not (whole and value >= least or value is None and "None" in f.type):
+            if f.type in ("int", "int | None") and not (
+                (whole and value >= least) or (value is None and "None" in f.type)
+            ):
                 raise ValueError(f"{f.name}: expected an integer of at least {least}, got {value!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected 0 <= dropout < 1, got {self.dropout}")
@@ -350,7 +363,7 @@ class Factory:
             getattr(init, model.init)(layers, self.rng)
         elif model.init == "identity":
             init.identity(layers)
-        if model.init == "forget_bias" or model.cell == "lstm" and model.init is None:
+        if model.init == "forget_bias" or (model.cell == "lstm" and model.init is None):
             init.forget_bias(layers)
         return layers
 
@@ -358,8 +371,10 @@ class Factory:
 # ---- symbols and sequences
 
 
-def vocabulary(sequences: Iterable[Iterable[Any]], special: Sequence[Any] = (None,), min_count: int = 1) -> list[Any]:
-    """Give `special` and then the symbols (str or int) by falling frequency; index 0 stands for the unknown."""
+def vocabulary(
+    sequences: Iterable[Iterable[Any]], special: Sequence[Any] = (None,), min_count: int = 1
+) -> list[Any]:
+    """Give `special`, then the symbols (str or int) by falling frequency; index 0 is for unknown ones."""
     counts: Counter[Any] = Counter()
     for sequence in sequences:
         counts.update(sequence)
