@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long runs only where they are asked for."""
     if not config.option.markexpr:
@@ -253,7 +254,8 @@ def assert_same_bits(got: Any, want: Any, message: str = "") -> None:
         for one, other in zip(got, want, strict=True):
             assert_same_bits(one, other, message)
     else:
-        assert got.dtype == want.dtype and got.shape == want.shape, message
+        assert got.dtype == want.dtype, message
+        assert got.shape == want.shape, message
         unsigned = np.dtype(f"u{want.dtype.itemsize}")
         bits = [np.ascontiguousarray(a).view(unsigned) for a in (got, want)]
         assert (bits[0] == bits[1]).all(), f"{message}: {(bits[0] != bits[1]).sum()} of {want.size} differ"

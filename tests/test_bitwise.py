@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import (
+    GATES,
     KINDS,
     Case,
     Variant,
@@ -31,11 +32,11 @@ DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float3
 # thin and long, wide and short, square: work shared by rows, by units, or not shared
 SIZES = [
     (60, 1, 8, 8),
-    (12, 1, 64, 256),
+    (8, 1, 32, 160),
     (6, 40, 33, 48),
-    (30, 5, 20, 70),
+    (15, 6, 20, 112),
     (3, 150, 16, 20),
-    (40, 16, 64, 128),
+    (12, 16, 48, 96),
 ]
 
 
@@ -87,7 +88,7 @@ def test_inference_equals_training(v: Variant, rows: str) -> None:
 @KIND
 def test_threads(kind: str, dtype: Any, rows: str, T: int, B: int, I: int, H: int, threads: Any) -> None:
     v = Variant(
-        kind, 2, True, I=I, H=H, T=T, B=B, dtype=dtype, proj_size=H // 2 if kind == "lstm" and B == 5 else 0
+        kind, 2, True, I=I, H=H, T=T, B=B, dtype=dtype, proj_size=H // 2 if kind == "lstm" and B == 6 else 0
     )
     case = make_case(v)
     kwargs = {key: getattr(case, key) for key in ("lengths", "reset") if key in rows}
@@ -99,6 +100,17 @@ def test_threads(kind: str, dtype: Any, rows: str, T: int, B: int, I: int, H: in
         assert fastrnn.get_num_threads() == n
         assert_same_bits(run_layer(layer, case, **kwargs), want, f"{n} threads")
         assert_same_bits(layer(case.x, case.state, **kwargs)[0], want["y"], f"{n} threads")
+
+
+@KIND
+def test_sizes_cover_every_schedule(kind: str) -> None:
+    """Otherwise `test_threads` would compare one thread with itself."""
+    plans = {
+        fastrnn._core.schedule(kind, T * B, T, B, I, H, H, 4, GATES[kind], n, 1 << 20)[:2]
+        for T, B, I, H in SIZES
+        for n in (2, 3, 5)
+    }
+    assert {(n, way) for n in (2, 3, 5) for way in ("rows", "units")} | {(1, "rows")} <= plans
 
 
 @pytest.mark.parametrize("v", TABLE, ids=str)
@@ -136,7 +148,7 @@ def test_row_counts(kind: str, dtype: Any, T: int, B: int, I: int, H: int) -> No
 def test_whole_equals_chunks(kind: str, dtype: Any, T: int, B: int, I: int, H: int) -> None:
     """Forward with the state carried over, and backward with its gradient carried back."""
     v = Variant(
-        kind, 2, I=I, H=H, T=T, B=B, dtype=dtype, proj_size=H // 2 if kind == "lstm" and B == 5 else 0
+        kind, 2, I=I, H=H, T=T, B=B, dtype=dtype, proj_size=H // 2 if kind == "lstm" and B == 6 else 0
     )
     case = make_case(v)
     layer = make_layer(v, case.params)

@@ -1,4 +1,4 @@
-"""tanh and sigmoid of the core: at most 2 ULP, odd, bounded, NaN kept, infinities right, tails as the rest."""
+"""tanh and sigmoid of the core: at most 2 ULP, odd, bounded, NaN kept, infinities right."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def distance(got: NDArray[Any], want: NDArray[Any]) -> NDArray[Any]:
 
 
 def worst_ulp(name: str, x: NDArray[Any]) -> int:
-    """Largest distance from the correctly rounded result; one below the smallest normal number may be flushed."""
+    """Largest distance from the correctly rounded result; a subnormal one may be flushed to zero."""
     got, want = CORE[name](x), exact(name, x)
     assert got.dtype == x.dtype
     assert got.shape == x.shape

@@ -43,7 +43,10 @@ def records() -> list[dict[str, Any]]:
 
 
 def array(entry: Any) -> Any:
-    return None if entry is None else np.array(entry["data"]).reshape(entry["shape"])
+    if entry is None:
+        return None
+    dtype = int if entry["name"] == "sequence_lens" else np.float32
+    return np.array(entry["data"], dtype).reshape(entry["shape"])
 
 
 @pytest.mark.parametrize("record", records(), ids=lambda r: r["id"])

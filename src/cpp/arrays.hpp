@@ -39,8 +39,7 @@ template <class T> py::array real_array(const char *name, py::handle object) {
       if (fits) return a;
     }
   }
-  static const py::object convert = py::module_::import("fastrnn._arrays").attr("as_array");
-  return convert(name, object, py::dtype::of<T>());
+  return py::module_::import("fastrnn._arrays").attr("as_array")(name, object, py::dtype::of<T>());
 }
 
 // The same, C-contiguous and of the given shape.

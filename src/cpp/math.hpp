@@ -17,14 +17,12 @@ template <> struct exp_table<float> {
   static constexpr float ln2_high = 0.693145751953125f, ln2_low = 1.42860677e-06f; // high part: 15 bits
   // 1.5 * 2^23 rounds to an integer; + 127 leaves n in the low bits with the bias of the exponent
   static constexpr float round_shift = 12582912.0f + 127.0f;
-  static constexpr int terms = 5;
-  static constexpr float q[terms] = {0.500000002695f, 0.1666657697f, 0.0416663751327f, 0.00836318123465f,
-                                     0.00139411241068f};
+  static constexpr int terms = 6;
+  static constexpr float q[terms] = {0.500000001347f, 0.166666667565f, 0.0416664648988f, 0.00833328600346f, 0.00139336522017f, 0.000199075869426f};
   // arguments of exp: 2^n stays a normal number
   static constexpr float lowest = -87.0f, highest = 88.0f;
-  // sigmoid inside a product of two denominators (cells.hpp): e^60 (e^20 + 2) is still finite
-  static constexpr float gate_limit = 60.0f;
-  static constexpr float tanh_limit = 20.0f; // of 2x: tanh(10) rounds to 1
+  // sigmoid inside a product with the denominator of a tanh, which is at most 2 (cells.hpp)
+  static constexpr float gate_limit = 87.0f;
 };
 template <> struct exp_table<double> {
   static constexpr double log2e = 1.4426950408889634074;
@@ -36,8 +34,7 @@ template <> struct exp_table<double> {
                                       0x1.a01a01acfa331p-16, 0x1.71de02313a8fbp-19, 0x1.27e4cccf934c5p-22,
                                       0x1.af4dea252ec7ep-26, 0x1.1f8b495863f16p-29};
   static constexpr double lowest = -708.0, highest = 709.0;
-  static constexpr double gate_limit = 600.0;
-  static constexpr double tanh_limit = 40.0;
+  static constexpr double gate_limit = 708.0;
 };
 
 template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }
@@ -67,13 +64,15 @@ template <class T> FASTRNN_INLINE vec<T> clamp(vec<T> x, T low, T high) {
   return max(broadcast(low), min(broadcast(high), x));
 }
 
-// tanh(x) = numerator / denominator, with e^(2x) - 1 and e^(2x) + 1. tanh: at most 2 ULP.
+// tanh(x) = numerator / denominator = sign(x) (1 - e^(-2|x|)) / (1 + e^(-2|x|)): exactly odd, and as the
+// exponential is at most 1 nothing can overflow or pass 1. tanh: at most 2 ULP.
 template <class T> struct tanh_parts {
   vec<T> numerator, denominator;
   FASTRNN_INLINE explicit tanh_parts(vec<T> x) {
-    constexpr T limit = exp_table<T>::tanh_limit;
-    numerator = exp_parts<T>(clamp<T>(x + x, -limit, limit)).expm1();
-    denominator = numerator + constant<T>(2);
+    const vec<T> sign = sign_bits(x), magnitude = without_sign(x);
+    const vec<T> em1 = exp_parts<T>(max(broadcast(exp_table<T>::lowest), constant<T>(-2) * magnitude)).expm1();
+    numerator = with_sign(em1, sign);
+    denominator = em1 + constant<T>(2);
   }
 };
 template <class T> FASTRNN_INLINE vec<T> tanh(vec<T> x) {

@@ -222,9 +222,10 @@ private:
     }
     Batch batch(layout.steps, layout.rows, length);
     if (!sequence.reset.is_none()) {
-      std::vector<size_t> shape = layout.shape(0);
-      shape.pop_back();
-      const py::array flags = arrays.attr("as_reset")(sequence.reset, py::cast(shape));
+      const std::vector<size_t> shape = layout.shape(0);
+      py::list expected; // as x, without its last axis
+      for (size_t i = 0; i + 1 < shape.size(); ++i) expected.append(shape[i]);
+      const py::array flags = arrays.attr("as_reset")(sequence.reset, expected);
       const bool *flag = static_cast<const bool *>(flags.data());
       const size_t time = !layout.ragged && layout.batched && !layout.batch_first ? layout.rows : 1;
       const size_t row = layout.batch_first ? layout.steps : 1;

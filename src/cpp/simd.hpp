@@ -192,6 +192,14 @@ FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return _mm_max_pd(a, b); }
 FASTRNN_INLINE vfloat exponent_bits(vfloat t) { return (vfloat)((vint32)t << 23); }
 FASTRNN_INLINE vdouble exponent_bits(vdouble t) { return (vdouble)((vint64)t << 52); }
 
+// the sign alone (+-0), the magnitude, and a magnitude given a sign
+FASTRNN_INLINE vfloat sign_bits(vfloat a) { return (vfloat)((vint32)a & (vint32)broadcast(-0.0f)); }
+FASTRNN_INLINE vdouble sign_bits(vdouble a) { return (vdouble)((vint64)a & (vint64)broadcast(-0.0)); }
+FASTRNN_INLINE vfloat without_sign(vfloat a) { return (vfloat)((vint32)a & ~(vint32)broadcast(-0.0f)); }
+FASTRNN_INLINE vdouble without_sign(vdouble a) { return (vdouble)((vint64)a & ~(vint64)broadcast(-0.0)); }
+FASTRNN_INLINE vfloat with_sign(vfloat a, vfloat sign) { return (vfloat)((vint32)without_sign(a) | (vint32)sign); }
+FASTRNN_INLINE vdouble with_sign(vdouble a, vdouble sign) { return (vdouble)((vint64)without_sign(a) | (vint64)sign); }
+
 // a where the mask is set, else b
 FASTRNN_INLINE vfloat select(vint32 mask, vfloat a, vfloat b) { return mask ? a : b; }
 FASTRNN_INLINE vdouble select(vint64 mask, vdouble a, vdouble b) { return mask ? a : b; }

@@ -252,7 +252,8 @@ template <class T> struct BeforeGatesBackward {
   }
 };
 
-// dh of a row: dy, plus what flows back from its later step, or, where it has none, dL/dh_n (in carry_h).
+// dh of a row: what flows back from its later step, or, where it has none, dL/dh_n (in carry_h); plus dy.
+// dy comes last, so that BPTT in pieces, with dstate handed on, gives the same bits as in one.
 template <class T, class E> void backward_step(const BackwardStep<T> &s) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(s.hidden);
@@ -268,11 +269,8 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
         for (size_t j = 0; j < n; ++j) {
           const size_t r = r0 + j;
           for (size_t b = 0; b < place.blocks; ++b) {
-            const size_t unit = unit0 + b * VL;
-            vec<T> sum = {};
-            if (s.dy.base) sum = load_first(s.dy[r] + unit, least(VL, s.hidden - unit));
-            if (s.carry_h && (E::carries_h || part)) sum = sum + load(s.carry_h + r * s.ld_carry + unit);
-            store(sums + j * ld + b * VL, sum);
+            const bool carried = s.carry_h && (E::carries_h || part);
+            store(sums + j * ld + b * VL, carried ? load(s.carry_h + r * s.ld_carry + unit0 + b * VL) : vec<T>{});
           }
         }
         if (!part && s.depth) {
@@ -289,11 +287,8 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
           const bool cut = !part && s.cut && s.cut[r];
           for (size_t b = 0; b < place.blocks; ++b) {
             const size_t unit = unit0 + b * VL, valid = least(VL, s.hidden - unit);
-            vec<T> dh = load(sums + j * ld + b * VL);
-            if (cut && !s.keep_dh) {
-              dh = vec<T>{};
-              if (s.dy.base) dh = load_first(s.dy[r] + unit, valid);
-            }
+            vec<T> dh = cut && !s.keep_dh ? vec<T>{} : load(sums + j * ld + b * VL);
+            if (s.dy.base) dh = dh + load_first(s.dy[r] + unit, valid);
             E::finish(s, r, unit, valid, dh, cut);
           }
         }

@@ -220,9 +220,8 @@ class Model:
 
     def _out_of_patience(self) -> bool:
         losses = [log["val_loss"] for log in self.history_ if "val_loss" in log]
-        return (
-            self.patience is not None and len(losses) - (np.argmin(losses) if losses else 0) > self.patience
-        )
+        since = len(losses) - 1 - losses.index(min(losses)) if losses else -1
+        return self.patience is not None and since >= self.patience
 
     def _resume(self, path: Any, optimiser: Any, weights: dict[str, Array], best: dict[str, Array]) -> float:
         tensors, metadata = io.read(path)
@@ -257,7 +256,7 @@ class Model:
         try:
             header = _header(path, metadata)
             known = {c.__name__: c for c in _subclasses(cls)}
-            model = known[header["class"]](**header["params"])
+            model: Any = known[header["class"]](**header["params"])
             model._check_params()
             model.config_, model.history_ = header["config"], []
             model._rng = np.random.default_rng(model.random_state)
@@ -267,11 +266,11 @@ class Model:
             copy_into(weights, tensors)
         except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"{os.fspath(path)}: not a sound {cls.__name__} file: {error!r}") from error
-        return model
+        return model  # type: ignore[no-any-return]
 
     def _metadata(self, **more: Any) -> dict[str, str]:
         header = {"class": type(self).__name__, "params": self.get_params(), "config": self.config_, **more}
-        return {FORMAT: json.dumps(header)}
+        return {FORMAT: json.dumps(header, default=lambda number: number.item())}
 
     # ---- scikit-learn
 
@@ -297,26 +296,24 @@ class Model:
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "pieces_"):
-            error: type[Exception] = NotFittedError
-            if "sklearn" in sys.modules:  # its own error class, for those who catch it
-                from sklearn.exceptions import NotFittedError as error
+            # scikit-learn's own error class where it is in use, for those who catch it
+            sklearn = sys.modules.get("sklearn.exceptions")
+            error = sklearn.NotFittedError if sklearn else NotFittedError
             raise error(f"this {type(self).__name__} is not fitted yet: call fit first")
 
     def _check_params(self) -> None:
-        choices = {"cell": CELLS, "optimizer": OPTIMISERS, "schedule": ("constant", "cosine", "linear")}
-        choices |= {"dtype": ("float32", "float64")}
+        choices: dict[str, Iterable[Any]] = {"cell": CELLS, "optimizer": OPTIMISERS}
+        choices |= {"schedule": ("constant", "cosine", "linear"), "dtype": ("float32", "float64")}
         choices |= {"init": (None, "orthogonal", "identity", "xavier", "forget_bias")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {list(allowed)}, got {getattr(self, name)!r}")
         for f in fields(self):
             value = getattr(self, f.name)
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            least = 0 if f.name == "random_state" else 1
-            if f.type in ("int", "int | None") and not (
-                (whole and value >= least) or (value is None and "None" in f.type)
-            ):
-                raise ValueError(f"{f.name}: expected an integer of at least {least}, got {value!r}")
+            if str(f.type).startswith("int") and not (value is None and "None" in str(f.type)):
+                least = 0 if f.name == "random_state" else 1
+                if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+                    raise ValueError(f"{f.name}: expected an integer of at least {least}, got {value!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected 0 <= dropout < 1, got {self.dropout}")
 
@@ -387,7 +384,7 @@ def vocabulary(
 
 def encode(symbols: Iterable[Any], vocabulary: Sequence[Any]) -> Array:
     """Give the index of every symbol, 0 for an unknown one."""
-    index = {s: i for i, s in enumerate(vocabulary)}
+    index = {s: i for i, s in enumerate(vocabulary) if s is not None}
     return np.array([index.get(s, 0) for s in symbols], np.intp)
 
 

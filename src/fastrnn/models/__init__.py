@@ -1,0 +1,11 @@
+"""Whole models: ``fit``, ``predict``, ``score``, ``save`` and ``load`` on the pieces of fastrnn."""
+
+from fastrnn.models._base import Model, NotFittedError
+from fastrnn.models.captioner import Captioner
+from fastrnn.models.forecaster import Forecaster
+from fastrnn.models.language import LanguageModel
+from fastrnn.models.sequences import SequenceClassifier, SequenceTagger
+from fastrnn.models.translation import Seq2Seq
+
+__all__ = ["Captioner", "Forecaster", "LanguageModel", "Model", "NotFittedError", "Seq2Seq"]
+__all__ += ["SequenceClassifier", "SequenceTagger"]

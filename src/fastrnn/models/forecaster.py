@@ -1,0 +1,203 @@
+"""Forecaster: the next values of a real-valued series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastrnn.losses import gaussian_nll
+from fastrnn.models._base import Callback, Factory, Model, Run
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = NDArray[Any]
+
+# log-variances are BOUND * tanh(raw / BOUND), of standardised values: a variance can neither vanish nor explode.
+BOUND = 10.0
+
+
+@dataclass(eq=False, kw_only=True)
+class Forecaster(Model):
+    """Autoregression: at each step a Gaussian for the next values, mean and variance (Salinas et al. 2020).
+
+    A series is an array [T] or [T, D]; values are standardised, and the mean is the last value plus what the
+    network says, so an untrained model forecasts about no change.
+
+    Parameters
+    ----------
+    steps : int
+        length of the windows to train on, and of the history that a forecast takes into account.
+    **hyperparameters
+        of every model: see `Model`.
+
+    Examples
+    --------
+    >>> series = np.sin(np.arange(600) * 2 * np.pi / 20)
+    >>> model = Forecaster(hidden_size=16, steps=40, epochs=30, lr=0.01, verbose=False).fit(series)
+    >>> bool(abs(model.predict(series, 10) - np.sin(np.arange(600, 610) * 2 * np.pi / 20)).max() < 0.2)
+    True
+    """
+
+    steps: int = 100
+
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        *,
+        validation: Any = None,
+        callbacks: Iterable[Callback] = (),
+        resume: Any = None,
+    ) -> Self:
+        """Train on a series or a list of them; `validation` likewise, the rest as in `Model.fit`."""
+        series = _series("X", X)
+        values = np.concatenate(series)
+        scale = values.std(axis=0)
+        config = {
+            "mean": values.mean(axis=0).tolist(),
+            "scale": np.where(scale > 0, scale, 1.0).tolist(),
+            "one_dimensional": np.ndim(X if hasattr(X, "shape") or np.isscalar(X[0]) else X[0]) == 1,
+        }
+        if not any(len(s) > 1 for s in series):
+            raise ValueError(f"X: expected at least 2 steps, got {max(len(s) for s in series)}")
+        held_out = (
+            None
+            if validation is None
+            else [self._scaled(s, config) for s in _series("validation", validation)]
+        )
+        return self._fit([self._scaled(s, config) for s in series], config, held_out, callbacks, resume)
+
+    def predict(self, X: ArrayLike, horizon: int = 1) -> Array:
+        """Give the next `horizon` values after the series `X`, [horizon] or [horizon, D] as `X` has it.
+
+        Every step is fed the mean of the one before.
+        """
+        return self._unscaled(self._paths(X, horizon, 1, None)[:, 0])
+
+    def predict_interval(
+        self,
+        X: ArrayLike,
+        horizon: int = 1,
+        level: float = 0.9,
+        *,
+        samples: int = 500,
+        rng: np.random.Generator | int | None = 0,
+    ) -> tuple[Array, Array]:
+        """Give bounds between which the next values lie with probability `level`, each value for itself.
+
+        Quantiles of `samples` futures drawn step by step.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level: expected 0 < level < 1, got {level}")
+        paths = self._paths(X, horizon, samples, np.random.default_rng(rng))
+        low, high = np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=1)
+        return self._unscaled(low), self._unscaled(high)
+
+    def score(self, X: ArrayLike, y: None = None) -> float:
+        """Give R^2 of the forecasts one step ahead, over the series `X` from its second value on."""
+        self._check_fitted()
+        (series,) = _series("X", X)
+        x = self._scaled(series, self.config_)
+        mean, _, _ = self._forward(Run(self.pieces_, train=False), x[:-1, None])
+        return float(1 - np.square(mean[:, 0] - x[1:]).sum() / np.square(x[1:] - x[1:].mean(axis=0)).sum())
+
+    def _paths(self, X: ArrayLike, horizon: int, samples: int, rng: Any) -> Array:
+        """Give standardised futures [horizon, samples, D]: drawn, or the means where `rng` is None."""
+        self._check_fitted()
+        if horizon < 1 or samples < 1:
+            raise ValueError(f"horizon, samples: expected at least 1, got {horizon}, {samples}")
+        (series,) = _series("X", X)
+        x, out, state = self._scaled(series[-self.steps :], self.config_)[:, None], [], None
+        for _ in range(horizon):
+            mean, log_var, state = self._forward(Run(self.pieces_, train=False), x, state)
+            following = mean[-1:]
+            if rng is not None:
+                if not out:  # the history is read once, for all
+                    following, log_var = (np.repeat(a, samples, axis=1) for a in (following, log_var))
+                    state = _repeated(state, samples)
+                following = following + np.exp(log_var[-1:] / 2) * rng.standard_normal(following.shape)
+            x = following.astype(self.dtype)
+            out.append(x[0])
+        return np.array(out, np.float64)
+
+    def _scaled(self, series: Array, config: dict[str, Any]) -> Array:
+        mean, scale = np.array(config["mean"]), np.array(config["scale"])
+        if series.shape[1:] != mean.shape:
+            raise ValueError(
+                f"X: expected series of {len(mean)} values a step, as in fit, got {series.shape}"
+            )
+        return ((series - mean) / scale).astype(self.dtype)
+
+    def _unscaled(self, values: Array) -> Array:
+        values = values * np.array(self.config_["scale"]) + np.array(self.config_["mean"])
+        return values[..., 0] if self.config_["one_dimensional"] else values
+
+    def _build(self, make: Factory) -> dict[str, Any]:
+        width = len(self.config_["mean"])
+        if len(self.config_["scale"]) != width:
+            raise ValueError("scale: expected as many as mean")
+        rnn = make.recurrent(width)
+        head = make.linear(self.hidden_size, 2 * width)
+        head.flat *= 0.1  # begin near "no change, variance 1"
+        return {"rnn": rnn, "drop_out": make.dropout(), "head": head}
+
+    def _plan(self, data: Any, rng: np.random.Generator | None) -> list[Any]:
+        # Windows one after the other from a random start, so that each epoch cuts the series elsewhere.
+        windows = []
+        for i, series in enumerate(data):
+            offset = (
+                0 if rng is None else int(rng.integers(min(self.steps, max(len(series) - self.steps, 1))))
+            )
+            for t in range(offset, len(series) - 1, self.steps):
+                windows.append((i, t, min(t + self.steps, len(series) - 1)))
+        if rng is not None:
+            windows = [windows[i] for i in rng.permutation(len(windows))]
+        return [windows[i : i + self.batch_size] for i in range(0, len(windows), self.batch_size)]
+
+    def _forward(self, run: Run, x: Array, state: Any = None, **kwargs: Any) -> tuple[Array, Array, Any]:
+        """Give means and log-variances [T, B, D] of what follows each step of `x`, and the state."""
+        h, state = run("rnn", x, state, **kwargs)
+        raw = run("head", run("drop_out", h))
+        width = x.shape[-1]
+        return x + raw[..., :width], BOUND * np.tanh(raw[..., width:] / BOUND), state
+
+    def _step(self, run: Run, data: Any, batch: Any) -> tuple[float, int]:
+        lengths = np.array([stop - start for _, start, stop in batch])
+        x = np.zeros((lengths.max(), len(batch), data[0].shape[1]), data[0].dtype)
+        target = np.zeros_like(x)
+        for b, (i, start, stop) in enumerate(batch):
+            x[: lengths[b], b] = data[i][start:stop]
+            target[: lengths[b], b] = data[i][start + 1 : stop + 1]
+        mean, log_var, _ = self._forward(run, x, lengths=lengths)
+        weights = np.arange(len(x))[:, None] < lengths
+        loss, (dmean, dlog_var) = gaussian_nll(mean, log_var, target, weights)
+        if run.train:
+            draw = dlog_var * (1 - np.square(log_var / BOUND))
+            dh = run.back("drop_out", run.back("head", np.concatenate([dmean, draw], axis=-1)).x).x
+            run.back("rnn", dh)
+        return loss, int(lengths.sum())
+
+
+def _series(name: str, X: Any) -> list[Array]:
+    """Give one series or a list of them as a list of float64 [T, D]."""
+    many = not hasattr(X, "shape") and len(X) > 0 and np.ndim(X[0]) > 0
+    out = []
+    for series in X if many else [X]:
+        array = np.asarray(series)
+        if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or array.size == 0:
+            raise ValueError(f"{name}: expected numbers [T] or [T, D], got {array.dtype} {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+        out.append(array.reshape(len(array), -1).astype(np.float64))
+    if len({s.shape[1] for s in out}) != 1:
+        raise ValueError(f"{name}: expected series of one width, got {[s.shape for s in out]}")
+    return out
+
+
+def _repeated(state: Any, n: int) -> Any:
+    return tuple(_repeated(s, n) for s in state) if isinstance(state, tuple) else np.repeat(state, n, axis=1)

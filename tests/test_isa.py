@@ -1,0 +1,93 @@
+"""The other kernel sets of this CPU, each in a process of its own, and how far they agree."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import run_python
+
+from fastrnn import _core
+
+SETS = _core.config()["available_kernel_sets"]
+HERE = Path(__file__).parent
+FILES = ["test_shapes.py", "test_math.py", "test_bitwise.py"]
+
+DIGEST = """
+import hashlib
+from conftest import KINDS, Variant, make_case, make_layer, run_layer
+import numpy as np
+digest = hashlib.sha256()
+for kind in KINDS:
+    for dtype in (np.float32, np.float64):
+        for H in (7, 16, 50):
+            proj_size = 5 if kind == "lstm" else 0
+            v = Variant(kind, 2, True, I=H + 1, H=H, T=9, B=6, dtype=dtype, proj_size=proj_size)
+            case = make_case(v)
+            for key, value in run_layer(make_layer(v, case.params), case, lengths=case.lengths).items():
+                if not key.startswith(("dweight", "dbias")):
+                    digest.update(value.tobytes())
+print(digest.hexdigest())
+"""
+
+
+@functools.cache
+def digest(name: str) -> str:
+    run = run_python("-c", DIGEST, FASTRNN_ISA=name)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_kernel_set_is_the_one_asked_for(name: str) -> None:
+    run = run_python("-c", "from fastrnn import _core; print(_core.config()['kernel_set'])", FASTRNN_ISA=name)
+    assert run.stdout.strip() == name, run.stderr
+
+
+@pytest.mark.parametrize("name", [n for n in SETS if n != _core.config()["kernel_set"]])
+@pytest.mark.parametrize("file", FILES)
+def test_whole_file(file: str, name: str) -> None:
+    """This process has run these files with its own kernel set."""
+    run = run_python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / file), FASTRNN_ISA=name)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    assert " passed" in run.stdout
+
+
+@pytest.mark.skipif(not {"avx2", "avx512"} <= set(SETS), reason="this CPU has not got both AVX2 and AVX-512")
+def test_sets_with_fma_agree_bit_for_bit() -> None:
+    """Where products are fused the same arithmetic runs, only in wider registers."""
+    assert digest("avx2") == digest("avx512")
+
+
+# what the compiler itself calls, and the guard of a static table
+PLAIN_C = {
+    "memcpy",
+    "memset",
+    "memmove",
+    "_GLOBAL_OFFSET_TABLE_",
+    "__cxa_guard_acquire",
+    "__cxa_guard_release",
+}
+
+
+def objects() -> list[Path]:
+    return sorted(
+        p for p in (HERE.parent / "build").rglob("*.o") if "kernels_" in str(p.parent.parent.parent)
+    )
+
+
+@pytest.mark.skipif(not objects(), reason="no build directory with the kernels' objects")
+@pytest.mark.parametrize("path", objects(), ids=lambda p: str(p).split("kernels_")[-1].split(".dir")[0])
+def test_kernels_keep_to_themselves(path: Path) -> None:
+    """A weak symbol outside the namespace could replace another object's, compiled for a smaller CPU."""
+    name = str(path).split("kernels_")[-1].split(".dir")[0]
+    listing = subprocess.run(["nm", "-C", str(path)], text=True, capture_output=True, check=True).stdout
+    symbols = [line[17:].split(" ", 1) for line in listing.splitlines()]
+    assert len(symbols) > 20
+    for kind, symbol in symbols:
+        if kind == "U":
+            assert symbol.split("@")[0] in PLAIN_C, symbol
+        elif kind not in "rdb":
+            assert f"fastrnn::{name}::" in symbol, f"{kind} {symbol}"
