@@ -123,6 +123,11 @@ def summary(results: dict[str, Any]) -> str:
         lines.append(
             f"  {mode:<5} {kind:<4} {count:>3} rows  geomean {mean:.2f}  minimum {least:.2f} ({title})"
         )
+    for row in rows:  # a peer that is missing from a row flatters its ratio
+        lines += [
+            f"  {row['title']} {row['mode']}: no figure for {name}: {why}"
+            for name, why in row["failed"].items()
+        ]
     found = targets(results)
     lines.append(f"targets: {sum(bool(item['met']) for item in found)} of {len(found)} met")
     lines += [
