@@ -266,11 +266,14 @@ def test_a_failed_call_changes_nothing() -> None:
 
 
 def test_sizes_beyond_memory_are_an_error() -> None:
-    with pytest.raises(MemoryError):
-        fastrnn.LSTM(1, 2**30)
+    for sizes in [(1, 2**20), (1, 2**30), (2**31 - 1, 2**31 - 1)]:
+        with pytest.raises(MemoryError):
+            fastrnn.LSTM(*sizes)
     layer = fastrnn.GRU(1, 64)
     with pytest.raises(MemoryError):
         layer(None, steps=2**31 - 1, lengths=np.zeros(2**12, int))
     with pytest.raises(MemoryError):
         layer(np.broadcast_to(f32(0), (2**30, 2**20, 1)))
+    with pytest.raises(MemoryError):
+        layer(np.broadcast_to(f32(0), (2**31, 2**31, 1)))
     assert layer(zeros(2, 1, 1))[0].shape == (2, 1, 64)
