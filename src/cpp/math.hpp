@@ -70,9 +70,9 @@ template <class T> struct tanh_parts {
   vec<T> numerator, denominator;
   FASTRNN_INLINE explicit tanh_parts(vec<T> x) {
     const vec<T> sign = sign_bits(x), magnitude = without_sign(x);
-    const vec<T> em1 = exp_parts<T>(max(broadcast(exp_table<T>::lowest), constant<T>(-2) * magnitude)).expm1();
-    numerator = with_sign(em1, sign);
-    denominator = em1 + constant<T>(2);
+    const exp_parts<T> e(max(broadcast(exp_table<T>::lowest), constant<T>(-2) * magnitude));
+    numerator = with_sign(e.expm1(), sign);
+    denominator = e.one_plus_exp(); // not expm1 + 2: that would amplify the rounding of the numerator
   }
 };
 template <class T> FASTRNN_INLINE vec<T> tanh(vec<T> x) {
