@@ -56,8 +56,8 @@ template <class T> py::array state_array(const char *name, py::handle object, co
 struct Layout {
   bool batch_first = false, batched = true;
   bool ragged = false;
-  size_t steps = 0, rows = 0;          // steps: the array's own
-  std::vector<size_t> starts;          // ragged
+  size_t steps = 0, rows = 0; // steps: the array's own
+  std::vector<size_t> starts; // ragged
   size_t time_axis() const { return batched && batch_first ? 1 : 0; }
   std::vector<size_t> shape(size_t width) const {
     if (ragged) return {starts.empty() ? 0 : starts.back(), width};

@@ -192,7 +192,7 @@ private:
     const size_t base = tape_.segment ? batch.first(chunk.kept_from) : 0;
     const T *gates = tape_.segment ? segment_gates_.get() : kept.gates.get();
     const T *c = tape_.segment ? segment_c_.get() : kept.c.get();
-    const size_t row = batch.first(s) + rows.begin - base;        // on the tape
+    const size_t row = batch.first(s) + rows.begin - base;                       // on the tape
     const size_t row_d = batch.first(s) + rows.begin - batch.first(chunk.begin); // in the chunk
 
     BackwardStep<T> q;
@@ -372,9 +372,7 @@ private:
   Cache make_tracks(const Direction<T> &dir) {
     Cache c;
     const size_t width = p.shape.directions * p.R;
-    auto inner = [&](size_t layer) {
-      return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width);
-    };
+    auto inner = [&](size_t layer) { return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width); };
     if (dir.layer + 1 == p.shape.layers) {
       if (g_.dy) c.dy = Track<const T>(g_.dy, p.batch, int(dir.direction), dir.direction * p.R);
     } else {
@@ -422,7 +420,7 @@ bool backward(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool 
 }
 
 #define FASTRNN_INSTANTIATE(T)                                                                                         \
-  template bool backward(const Kernels<T> &, const Shape &, Packed<T> &, bool, Tape<T> &, const Arrays<T> &,          \
+  template bool backward(const Kernels<T> &, const Shape &, Packed<T> &, bool, Tape<T> &, const Arrays<T> &,           \
                          const Gradients<T> &, const Execution &);
 FASTRNN_INSTANTIATE(float)
 FASTRNN_INSTANTIATE(double)

@@ -17,10 +17,10 @@ namespace fastrnn {
 
 struct Batch {
   size_t steps = 0, rows = 0;
-  std::vector<size_t> order;  // [rows] sorted row -> caller's row
-  std::vector<size_t> length; // [rows] sorted, not increasing
-  bool uniform = true;        // all rows are `steps` long
-  std::vector<size_t> shrinking, prefix; // [steps] active rows, [steps + 1] their sum; only if not uniform
+  std::vector<size_t> order;                   // [rows] sorted row -> caller's row
+  std::vector<size_t> length;                  // [rows] sorted, not increasing
+  bool uniform = true;                         // all rows are `steps` long
+  std::vector<size_t> shrinking, prefix;       // [steps] active rows, [steps + 1] their sum; only if not uniform
   std::vector<uint8_t> reset[2], any_reset[2]; // by direction: [steps][rows] and [steps]; empty: none
 
   size_t active(size_t s) const { return uniform ? rows : shrinking[s]; }

@@ -17,9 +17,9 @@ template <class T> struct Direction {
   size_t layer = 0, direction = 0, index = 0; // index = layer * D + direction
   size_t input = 0;                           // numbers of one x; 0: no input product
   Track<const T> x;
-  Track<T> y;             // h_t of every step
+  Track<T> y;                   // h_t of every step
   std::vector<ptrdiff_t> h0_at; // [B] sorted row -> its place in h0
-  const T *h0 = nullptr;  // or a row of zeros
+  const T *h0 = nullptr;        // or a row of zeros
   const T *zeros = nullptr;
 
   // h of the step before s

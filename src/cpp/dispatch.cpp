@@ -61,8 +61,9 @@ const KernelSet &pick() {
   for (const Entry &entry : entries) {
     if (forced && std::string(forced) != entry.name) continue;
     if (entry.runs_here()) return entry.get();
-    if (forced) throw std::runtime_error("FASTRNN_ISA: this CPU cannot run the kernel set '" + std::string(forced) +
-                                         "'; it can run " + join(available_kernel_sets()));
+    if (forced)
+      throw std::runtime_error("FASTRNN_ISA: this CPU cannot run the kernel set '" + std::string(forced) +
+                               "'; it can run " + join(available_kernel_sets()));
   }
   std::vector<std::string> known;
   for (const Entry &entry : entries) known.push_back(entry.name);

@@ -81,7 +81,8 @@ private:
       T *to = store.c + r * pass_.Hp;
       std::memset(to + first, 0, (panels.end * pass_.k.lanes - first) * sizeof(T));
       if (pass_.arrays.c0 && last > first)
-        std::memcpy(to + first, pass_.arrays.c0 + (dir.index * pass_.batch.rows + pass_.batch.order[r]) * pass_.H + first,
+        std::memcpy(to + first,
+                    pass_.arrays.c0 + (dir.index * pass_.batch.rows + pass_.batch.order[r]) * pass_.H + first,
                     (last - first) * sizeof(T));
     }
   }
@@ -124,7 +125,8 @@ private:
 
 } // namespace
 
-template <class T> void allocate(Tape<T> &tape, const Kernels<T> &k, const Shape &shape, size_t positions, bool dropout) {
+template <class T>
+void allocate(Tape<T> &tape, const Kernels<T> &k, const Shape &shape, size_t positions, bool dropout) {
   const Batch &batch = tape.batch;
   const size_t Hp = round_up(shape.hidden, k.lanes), row = Pass<T>::round_up_row(k.gate_slots(shape.cell) * Hp);
   tape.directions.resize(shape.count());
@@ -150,8 +152,8 @@ bool forward(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool p
 }
 
 #define FASTRNN_INSTANTIATE(T)                                                                                         \
-  template void allocate(Tape<T> &, const Kernels<T> &, const Shape &, size_t, bool);                                 \
-  template bool forward(const Kernels<T> &, const Shape &, Packed<T> &, bool, const Batch &, const Arrays<T> &,       \
+  template void allocate(Tape<T> &, const Kernels<T> &, const Shape &, size_t, bool);                                  \
+  template bool forward(const Kernels<T> &, const Shape &, Packed<T> &, bool, const Batch &, const Arrays<T> &,        \
                         Tape<T> *, const Execution &);
 FASTRNN_INSTANTIATE(float)
 FASTRNN_INSTANTIATE(double)

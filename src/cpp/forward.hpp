@@ -124,8 +124,7 @@ public:
           } else {
             step.c = store.c + rows.begin * p.Hp;
             step.c_prev = step.c;
-            if (store.segment && s % store.segment == 0)
-              copy_c(store, s, rows.begin, n, panels);
+            if (store.segment && s % store.segment == 0) copy_c(store, s, rows.begin, n, panels);
           }
         }
         const Rows<T> h = store.write_h ? dir.y.rows(s, rows.begin) : Rows<T>{nowhere_.get(), nowhere_at_.data()};

@@ -16,9 +16,7 @@ namespace FASTRNN_ISA {
 constexpr int accumulators = FASTRNN_REGISTERS == 32 ? 24 : 12;
 constexpr int max_rows = 8;
 constexpr int max_width = 4;
-constexpr int tile_rows(int width) {
-  return accumulators / width < max_rows ? accumulators / width : max_rows;
-}
+constexpr int tile_rows(int width) { return accumulators / width < max_rows ? accumulators / width : max_rows; }
 // Few rows leave too few independent fma chains to fill the pipeline: two panels at once up to here.
 constexpr int paired_rows = accumulators >= 16 ? 2 : 1;
 
@@ -121,8 +119,7 @@ struct row_tiles {
 // ---- packing ------------------------------------------------------------------------------------------
 
 // One register column of a panel: to[k][lane] = from[lane][k], rows of `from` beyond `valid` give zero.
-template <class T>
-void pack_transposed(T *to, size_t to_step, const T *from, size_t ld, size_t valid, size_t depth) {
+template <class T> void pack_transposed(T *to, size_t to_step, const T *from, size_t ld, size_t valid, size_t depth) {
   constexpr int VL = lanes<T>;
   size_t k = 0;
   if (valid == size_t(VL)) {

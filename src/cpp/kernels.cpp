@@ -25,8 +25,8 @@ void pack_gates(T *to, const T *w, size_t ld, size_t first, size_t count, size_t
     const panel_place place = gate_panel(p, count, all_blocks);
     for (size_t v = 0; v < place.width; ++v) {
       const size_t gate = first + (count > 1 ? v : 0), unit = (place.block + (count > 1 ? 0 : v)) * VL;
-      pack_transposed(to + place.block * count * VL * depth + v * VL, place.width * VL,
-                      w + (gate * hidden + unit) * ld, ld, least(VL, hidden - unit), depth);
+      pack_transposed(to + place.block * count * VL * depth + v * VL, place.width * VL, w + (gate * hidden + unit) * ld,
+                      ld, least(VL, hidden - unit), depth);
     }
   }
 }
@@ -53,8 +53,7 @@ template <class T> void pack_unit_row(T *to, const T *from, size_t hidden) {
   for (size_t unit = 0; unit < hidden; unit += VL) store(to + unit, load_first(from + unit, least(VL, hidden - unit)));
 }
 
-template <class T>
-void pack_plain(T *to, const T *b, size_t ld, size_t at, size_t rows, size_t depth, size_t columns) {
+template <class T> void pack_plain(T *to, const T *b, size_t ld, size_t at, size_t rows, size_t depth, size_t columns) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(columns), panels = gate_panel_count(1, all_blocks);
   for (size_t p = 0; p < panels; ++p) {

@@ -29,16 +29,16 @@ template <class T> struct ForwardStep {
   const T *w = nullptr; // packed W
   Rows<const T> h_prev; // [rows][recurrent]
   size_t recurrent = 0;
-  const T *r = nullptr;             // packed R
-  const T *bias_n = nullptr;        // [H padded] GRU: b_hn
-  const uint8_t *reset = nullptr;   // [rows] or null: rows that start from a zero state
-  const T *zeros = nullptr;         // as long as the longest row
-  T *gates = nullptr;               // [rows] packed, out; null: not kept
+  const T *r = nullptr;           // packed R
+  const T *bias_n = nullptr;      // [H padded] GRU: b_hn
+  const uint8_t *reset = nullptr; // [rows] or null: rows that start from a zero state
+  const T *zeros = nullptr;       // as long as the longest row
+  T *gates = nullptr;             // [rows] packed, out; null: not kept
   size_t ld_gates = 0;
   const T *c_prev = nullptr; // [rows][H padded]
   T *c = nullptr;
   size_t ld_c = 0;
-  Rows<T> h;     // [rows][H], out
+  Rows<T> h;       // [rows][H], out
   T *rh = nullptr; // [rows][H] reset-before GRU: r o h_prev
   size_t ld_rh = 0;
 };
@@ -47,19 +47,19 @@ template <class T> struct ForwardStep {
 template <class T> struct BackwardStep {
   size_t rows = 0, continuing = 0; // rows [0, continuing) have a later step
   size_t first_panel = 0, last_panel = 0, hidden = 0;
-  Rows<const T> dy;            // [rows][hidden]; base null: none
-  const T *d_later = nullptr;  // [continuing][depth] gradients of the later step
+  Rows<const T> dy;           // [rows][hidden]; base null: none
+  const T *d_later = nullptr; // [continuing][depth] gradients of the later step
   size_t ld_later = 0, depth = 0;
-  const T *r = nullptr;        // packed, plain panels: [depth][hidden]
-  const uint8_t *cut = nullptr; // [rows] or null: the later step began a segment
-  bool keep_dh = false;        // cut rows keep dh (it was cut before) and drop only the carry of c
+  const T *r = nullptr;                     // packed, plain panels: [depth][hidden]
+  const uint8_t *cut = nullptr;             // [rows] or null: the later step began a segment
+  bool keep_dh = false;                     // cut rows keep dh (it was cut before) and drop only the carry of c
   T *carry_h = nullptr, *carry_c = nullptr; // [rows][H padded], in and out
   size_t ld_carry = 0;
-  const T *gates = nullptr;    // [rows] packed
+  const T *gates = nullptr; // [rows] packed
   size_t ld_gates = 0;
   const T *c = nullptr, *c_prev = nullptr; // [rows][H padded]
   size_t ld_c = 0;
-  Rows<const T> h, h_prev;       // [rows][H]
+  Rows<const T> h, h_prev;        // [rows][H]
   const uint8_t *reset = nullptr; // [rows] or null: this step started from a zero state
   const T *zeros = nullptr;
   T *d = nullptr; // [rows][slot][H], out
@@ -82,11 +82,11 @@ template <class T> struct Product {
 // c[panel][column][W * lanes] += sum_k a[k][column] d[k][slot, unit]: weight gradients over many steps.
 template <class T> struct OuterProduct {
   size_t depth = 0;
-  const T *const *a = nullptr; // [depth] -> [columns]; null: a column of ones, columns = 1
-  size_t columns = 0;          // of the whole result
-  size_t first = 0, last = 0;  // columns this call adds to
+  const T *const *a = nullptr;       // [depth] -> [columns]; null: a column of ones, columns = 1
+  size_t columns = 0;                // of the whole result
+  size_t first = 0, last = 0;        // columns this call adds to
   size_t c_first = 0, c_columns = 0; // where they stand among the columns of c
-  const T *const *d = nullptr; // [depth] -> [slot][H]
+  const T *const *d = nullptr;       // [depth] -> [slot][H]
   size_t first_slot = 0, slots = 0, hidden = 0;
   T *c = nullptr;
   T *scratch = nullptr; // scratch_size numbers
@@ -112,11 +112,11 @@ template <class T> struct Kernels {
 
   void (*gate_product)(const Product<T> &, Cell);
   void (*plain_product)(const Product<T> &);
-  void (*forward[5])(const ForwardStep<T> &);       // by Cell; reset-before GRU: first half
-  void (*forward_candidate)(const ForwardStep<T> &); // reset-before GRU: second half
-  void (*backward[5])(const BackwardStep<T> &);      // by Cell; reset-before GRU: first half
-  void (*backward_gates)(const BackwardStep<T> &);   // reset-before GRU: second half
-  void (*backward_store)(const BackwardStep<T> &);   // d = dh: initial state, projection
+  void (*forward[5])(const ForwardStep<T> &);              // by Cell; reset-before GRU: first half
+  void (*forward_candidate)(const ForwardStep<T> &);       // reset-before GRU: second half
+  void (*backward[5])(const BackwardStep<T> &);            // by Cell; reset-before GRU: first half
+  void (*backward_gates)(const BackwardStep<T> &);         // reset-before GRU: second half
+  void (*backward_store)(const BackwardStep<T> &);         // d = dh: initial state, projection
   void (*backward_store_carried)(const BackwardStep<T> &); // the same for cells with a carry of h
 
   size_t (*outer_scratch)(size_t columns);

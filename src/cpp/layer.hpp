@@ -9,20 +9,20 @@ namespace fastrnn {
 
 // Arrays a pass reads and writes, all in the caller's order of rows.
 template <class T> struct Arrays {
-  View<const T> x;                          // [t][b] -> [I]; base null: no input
-  const T *h0 = nullptr, *c0 = nullptr;     // [L D][B][output], [L D][B][H]; null: zero
-  View<T> y;                                // [t][b] -> [D output]
-  T *h_n = nullptr, *c_n = nullptr;         // as h0, c0
-  const uint8_t *const *dropout = nullptr;  // [L - 1] masks in the layout of the hidden layers; null: none
+  View<const T> x;                         // [t][b] -> [I]; base null: no input
+  const T *h0 = nullptr, *c0 = nullptr;    // [L D][B][output], [L D][B][H]; null: zero
+  View<T> y;                               // [t][b] -> [D output]
+  T *h_n = nullptr, *c_n = nullptr;        // as h0, c0
+  const uint8_t *const *dropout = nullptr; // [L - 1] masks in the layout of the hidden layers; null: none
   T dropout_scale = T(1);
-  const size_t *starts = nullptr;           // ragged: where each row begins; null: hidden layers are [t][b]
+  const size_t *starts = nullptr; // ragged: where each row begins; null: hidden layers are [t][b]
 };
 
 template <class T> struct Gradients {
-  View<const T> dy;                      // as y; base null: none
-  const T *dy_last = nullptr;            // [B][D output], of each row's last step; null: none
+  View<const T> dy;                         // as y; base null: none
+  const T *dy_last = nullptr;               // [B][D output], of each row's last step; null: none
   const T *dh_n = nullptr, *dc_n = nullptr; // null: zero
-  View<T> dx;                            // base null: not wanted
+  View<T> dx;                               // base null: not wanted
   T *dh0 = nullptr, *dc0 = nullptr;
   std::vector<Parameters<T>> parameters; // [L D], written
 };

@@ -18,7 +18,8 @@ template <> struct exp_table<float> {
   // 1.5 * 2^23 rounds to an integer; + 127 leaves n in the low bits with the bias of the exponent
   static constexpr float round_shift = 12582912.0f + 127.0f;
   static constexpr int terms = 6;
-  static constexpr float q[terms] = {0.500000001347f, 0.166666667565f, 0.0416664648988f, 0.00833328600346f, 0.00139336522017f, 0.000199075869426f};
+  static constexpr float q[terms] = {0.500000001347f,   0.166666667565f,   0.0416664648988f,
+                                     0.00833328600346f, 0.00139336522017f, 0.000199075869426f};
   // arguments of exp: 2^n stays a normal number
   static constexpr float lowest = -87.0f, highest = 88.0f;
   // sigmoid inside a product with the denominator of a tanh, which is at most 2 (cells.hpp)

@@ -159,7 +159,8 @@ private:
     layout.batch_first = batch_first_;
     const std::string width = std::to_string(shape_.input);
     if (x.is_none()) {
-      if (sequence.steps.is_none()) throw py::value_error("steps: expected a number of steps where x is None, got None");
+      if (sequence.steps.is_none())
+        throw py::value_error("steps: expected a number of steps where x is None, got None");
       const long long steps = py::cast<long long>(sequence.steps);
       if (steps < 0) throw py::value_error("steps: expected at least 0, got " + std::to_string(steps));
       layout.steps = size_t(steps);
@@ -179,15 +180,15 @@ private:
     }
     const py::array a = py::reinterpret_borrow<py::array>(x);
     const auto size = [&](size_t axis) { return size_t(a.shape(py::ssize_t(axis))); };
-    if (!sequence.steps.is_none()) throw py::value_error("steps: expected None where x is given, got " +
-                                                         std::string(py::str(sequence.steps)));
+    if (!sequence.steps.is_none())
+      throw py::value_error("steps: expected None where x is given, got " + std::string(py::str(sequence.steps)));
     if (sequence.ragged) {
       if (a.ndim() != 2 || size(1) != shape_.input) wrong_shape("x.values", "(total, " + width + ")", a);
       layout.ragged = true;
       return layout;
     }
-    const std::string expected = batch_first_ ? "(B, T, " + width + ") or (T, " + width + ")"
-                                              : "(T, B, " + width + ") or (T, " + width + ")";
+    const std::string expected =
+        batch_first_ ? "(B, T, " + width + ") or (T, " + width + ")" : "(T, B, " + width + ") or (T, " + width + ")";
     if ((a.ndim() != 2 && a.ndim() != 3) || size(size_t(a.ndim()) - 1) != shape_.input) wrong_shape("x", expected, a);
     layout.batched = a.ndim() == 3;
     layout.steps = size(layout.time_axis());
@@ -201,8 +202,7 @@ private:
     py::array lengths;
     const int64_t *length = nullptr;
     if (!sequence.lengths.is_none()) {
-      if (!layout.batched)
-        throw py::value_error("lengths: expected None for an unbatched sequence, got an array");
+      if (!layout.batched) throw py::value_error("lengths: expected None for an unbatched sequence, got an array");
       if (layout.ragged) {
         lengths = py::reinterpret_borrow<py::array>(sequence.lengths);
         layout.rows = size_t(lengths.shape(0));
@@ -348,7 +348,8 @@ private:
     if (!dy.is_none()) {
       dy_kept = real_array<T>("dy", dy);
       const std::vector<size_t> whole = layout.shape(width);
-      const std::vector<size_t> last = layout.batched ? std::vector<size_t>{layout.rows, width} : std::vector<size_t>{width};
+      const std::vector<size_t> last =
+          layout.batched ? std::vector<size_t>{layout.rows, width} : std::vector<size_t>{width};
       const std::vector<size_t> got(dy_kept.shape(), dy_kept.shape() + dy_kept.ndim());
       if (got == whole) {
         g.dy = read_view<T>(dy_kept, layout);
@@ -401,8 +402,7 @@ private:
     bool pack;
     const PackedPointer<T> packed = weights_of<T>(handle.weights, tape->segment > 0, true, pack);
     const Execution how = execution<T>(batch);
-    without_interpreter(
-        [&] { return fastrnn::backward(k, shape_, *packed, pack, *tape, arrays, g, how); });
+    without_interpreter([&] { return fastrnn::backward(k, shape_, *packed, pack, *tape, arrays, g, how); });
     tape.reset(); // its memory goes; a second backward is refused
     handle.x = handle.h0 = handle.c0 = handle.y = handle.masks = handle.weights = py::none();
     const py::object dstate0 = shape_.has_c() ? py::object(py::make_tuple(dh0, dc0)) : py::object(dh0);
@@ -425,7 +425,8 @@ private:
   }
   // the byte count of an output, checked before NumPy sees it: MemoryError rather than a surprise
   template <class T> static void checked_size(const Layout &layout, size_t width) {
-    if (!layout.ragged) product(product(std::max<size_t>(layout.steps, 1), std::max<size_t>(layout.rows, 1)), width, sizeof(T));
+    if (!layout.ragged)
+      product(product(std::max<size_t>(layout.steps, 1), std::max<size_t>(layout.rows, 1)), width, sizeof(T));
   }
 
   std::vector<const uint8_t *> mask_pointers(const py::object &masks, size_t size) const {
@@ -479,8 +480,9 @@ private:
     const bool fits = flat ? size_t(x.shape(0)) == shape_.input
                            : n == 2 && size_t(x.shape(0)) == rows_ && size_t(x.shape(1)) == shape_.input;
     if (!fits)
-      wrong_shape("x", shape_text(std::vector<size_t>{rows_, shape_.input}) +
-                           (rows_ == 1 ? " or " + shape_text(std::vector<size_t>{shape_.input}) : ""),
+      wrong_shape("x",
+                  shape_text(std::vector<size_t>{rows_, shape_.input}) +
+                      (rows_ == 1 ? " or " + shape_text(std::vector<size_t>{shape_.input}) : ""),
                   x);
     if (!(x.flags() & py::array::c_style)) x = py::array_t<T, py::array::c_style>(x);
     py::object out;
@@ -508,15 +510,16 @@ private:
     if (!py::isinstance<py::array_t<T>>(out))
       throw py::type_error("out: expected an array of " + dtype + ", got " +
                            (py::isinstance<py::array>(out)
-                                ? "an array of " + std::string(py::str(static_cast<py::object>(py::reinterpret_borrow<py::array>(out).dtype())))
+                                ? "an array of " + std::string(py::str(static_cast<py::object>(
+                                                       py::reinterpret_borrow<py::array>(out).dtype())))
                                 : std::string(py::str(py::type::of(out).attr("__name__")))));
     const py::array a = py::reinterpret_borrow<py::array>(out);
     const size_t n = size_t(a.ndim());
     const bool fits = flat ? n == 1 && size_t(a.shape(0)) == shape_.output()
                            : n == 2 && size_t(a.shape(0)) == rows_ && size_t(a.shape(1)) == shape_.output();
     if (!fits)
-      wrong_shape("out", shape_text(flat ? std::vector<size_t>{shape_.output()}
-                                         : std::vector<size_t>{rows_, shape_.output()}),
+      wrong_shape("out",
+                  shape_text(flat ? std::vector<size_t>{shape_.output()} : std::vector<size_t>{rows_, shape_.output()}),
                   a);
     if (!a.writeable() || !(a.flags() & py::array::c_style) || reinterpret_cast<uintptr_t>(a.data()) % alignof(T))
       throw py::value_error("out: expected a writable, aligned, C-contiguous array, got one that is not");
@@ -639,8 +642,17 @@ PYBIND11_MODULE(_core, m) {
   m.def("measure_limits", &measure_limits);
   m.def("schedule", [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
                        size_t recurrent, size_t number, size_t gates, int threads, size_t l2) {
-    Problem p{cell == "gru_before" ? Cell::gru_before : Cell::lstm, total, steps, rows, input, hidden, recurrent, number,
-              gates, threads, l2};
+    Problem p{cell == "gru_before" ? Cell::gru_before : Cell::lstm,
+              total,
+              steps,
+              rows,
+              input,
+              hidden,
+              recurrent,
+              number,
+              gates,
+              threads,
+              l2};
     const Plan plan = schedule(p);
     return py::make_tuple(plan.threads, plan.split == Split::rows ? "rows" : "units", plan.fuse_input);
   });

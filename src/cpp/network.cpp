@@ -36,7 +36,8 @@ template <class T> void Packed<T>::run_job(size_t job) {
 }
 
 template <class T> void Packed<T>::pack_forward(size_t i, bool recurrent) {
-  const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(), I = shape_.layer_input(i / shape_.directions);
+  const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(),
+               I = shape_.layer_input(i / shape_.directions);
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
   if (!recurrent) {
@@ -52,7 +53,8 @@ template <class T> void Packed<T>::pack_forward(size_t i, bool recurrent) {
 }
 
 template <class T> void Packed<T>::pack_backward(size_t i, bool recurrent) {
-  const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(), I = shape_.layer_input(i / shape_.directions);
+  const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(),
+               I = shape_.layer_input(i / shape_.directions);
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
   const bool gru = shape_.cell == Cell::gru, before = shape_.cell == Cell::gru_before;

@@ -23,10 +23,10 @@ struct Shape {
 
 // Parameters of one direction of one layer, as PyTorch lays them out; absent ones null.
 template <class T> struct Parameters {
-  T *w_ih = nullptr; // [G H, I]
-  T *w_hh = nullptr; // [G H, output]
+  T *w_ih = nullptr;                  // [G H, I]
+  T *w_hh = nullptr;                  // [G H, output]
   T *b_ih = nullptr, *b_hh = nullptr; // [G H]
-  T *w_hr = nullptr; // [P, H]
+  T *w_hr = nullptr;                  // [P, H]
 };
 
 template <class T> struct PackedDirection {

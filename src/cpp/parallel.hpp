@@ -109,8 +109,7 @@ private:
 // body(rank) on `threads` threads in one region (none for one thread), subnormals flushed on each.
 void run_region(int threads, void (*body)(void *context, int rank), void *context);
 template <class F> void parallel(int threads, F &&body) {
-  run_region(
-      threads, [](void *context, int rank) { (*static_cast<F *>(context))(rank); }, &body);
+  run_region(threads, [](void *context, int rank) { (*static_cast<F *>(context))(rank); }, &body);
 }
 
 } // namespace fastrnn

@@ -58,7 +58,7 @@ template <class T> void plain_product(const Product<T> &q) {
 constexpr size_t outer_depth = 96;
 
 template <class T> size_t outer_scratch(size_t columns) {
-  return outer_depth * (columns + max_rows + size_t(max_width) * lanes<T>) + 64;
+  return outer_depth * (columns + max_rows + size_t(max_width) * lanes<T>)+64;
 }
 
 template <class T> void outer_product(const OuterProduct<T> &q) {
@@ -82,8 +82,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
         const size_t unit = (place.block + (q.slots > 1 ? 0 : v)) * VL;
         const size_t from = slot * q.hidden + unit, valid = least(VL, q.hidden - unit);
         T *to = right + v * VL;
-        for (size_t k = 0; k < depth; ++k)
-          store(to + k * place.width * VL, load_first(q.d[k0 + k] + from, valid));
+        for (size_t k = 0; k < depth; ++k) store(to + k * place.width * VL, load_first(q.d[k0 + k] + from, valid));
       }
       T *c = q.c + (place.block * q.slots * q.c_columns + q.c_first * place.width) * VL;
       for (size_t first = q.first; first < q.last; first += most)
@@ -110,7 +109,8 @@ void unpack_gates(T *w, size_t ld, const T *c, size_t c_columns, size_t first, s
       if (valid == VL) {
         for (; column + VL <= n; column += VL) {
           vec<T> square[VL];
-          unroll<lanes<T>>([&](auto i) __attribute__((always_inline)) { square[i] = load(from + (column + i) * step); });
+          unroll<lanes<T>>([&](auto i)
+                               __attribute__((always_inline)) { square[i] = load(from + (column + i) * step); });
           transpose<T>(square);
           unroll<lanes<T>>([&](auto i) __attribute__((always_inline)) { store(to + i * ld + column, square[i]); });
         }

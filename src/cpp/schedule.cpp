@@ -20,8 +20,8 @@ Plan schedule(const Problem &p) {
   const bool rows_fit = mean_rows >= 4 * threads;
   const bool rows_pay = recurrent_bytes <= double(p.l2) || mean_rows >= 24 * threads;
   // units: a barrier costs about 0.2 us; a step must be worth several
-  const bool units_pay = step_work * double(mean_rows ? mean_rows : 1) / double(threads) >= 3e4 &&
-                         p.hidden * p.number >= 64 * threads;
+  const bool units_pay =
+      step_work * double(mean_rows ? mean_rows : 1) / double(threads) >= 3e4 && p.hidden * p.number >= 64 * threads;
   if (rows_fit && (rows_pay || !units_pay)) {
     plan.threads = p.threads;
     plan.split = Split::rows;

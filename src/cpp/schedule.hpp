@@ -9,7 +9,7 @@ namespace fastrnn {
 
 struct Problem {
   Cell cell;
-  size_t total;  // steps summed over rows
+  size_t total; // steps summed over rows
   size_t steps, rows, input, hidden, recurrent;
   size_t number; // bytes of one number: 4 or 8
   size_t gates;

@@ -60,8 +60,8 @@ template <class T, class C> struct CellForward {
 template <class T> struct BeforeGatesForward {
   static constexpr int gates = 2, slots = 3, first_slot = 0;
   static constexpr bool split_candidate = false;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a,
-                                    const T *, bool fresh) {
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a, const T *,
+                                    bool fresh) {
     constexpr int VL = lanes<T>;
     const vec<T> pre[2] = {load(a), load(a + VL)};
     vec<T> saved[2], rh;
@@ -76,8 +76,8 @@ template <class T> struct BeforeGatesForward {
 template <class T> struct BeforeCandidateForward {
   static constexpr int gates = 1, slots = 3, first_slot = 2;
   static constexpr bool split_candidate = false;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a,
-                                    const T *, bool fresh) {
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a, const T *,
+                                    bool fresh) {
     constexpr int VL = lanes<T>;
     T *row = s.gates + r * s.ld_gates + unit * slots;
     vec<T> h, n;
@@ -101,10 +101,10 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   for (size_t p = s.first_panel; p < s.last_panel;) {
     const panel_place place = gate_panel(p, gates, all_blocks);
     const size_t width = place.width;
-    const size_t at_once = s.rows <= size_t(paired_rows) && p + 1 < s.last_panel &&
-                                   gate_panel(p + 1, gates, all_blocks).width == width
-                               ? 2
-                               : 1;
+    const size_t at_once =
+        s.rows <= size_t(paired_rows) && p + 1 < s.last_panel && gate_panel(p + 1, gates, all_blocks).width == width
+            ? 2
+            : 1;
     const size_t unit0 = place.block * VL, panel_blocks = place.blocks * at_once;
     const size_t ld = width * VL * at_once; // of `sums`
     for (size_t i = 0, r0 = 0; i < tiling.count; r0 += tiling.size(i), ++i) {
@@ -245,8 +245,7 @@ template <class T> struct BeforeGatesBackward {
     const bool fresh = s.reset && s.reset[r];
     const vec<T> saved[1] = {load(s.gates + r * s.ld_gates + unit * 3)};
     vec<T> dr, carry = load(s.carry_h + r * s.ld_carry + unit);
-    GruBefore<T>::backward_gates(dr, carry, v, saved,
-                                 load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
+    GruBefore<T>::backward_gates(dr, carry, v, saved, load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
     store(s.carry_h + r * s.ld_carry + unit, carry);
     store_first(s.d + r * s.ld_d + s.hidden + unit, dr, valid);
   }

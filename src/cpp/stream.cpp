@@ -29,7 +29,8 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
   const bool before = shape_.cell == Cell::gru_before;
   for (size_t l = 0; l < shape_.layers; ++l) {
     const PackedDirection<T> &w = (*weights_)(l, 0);
-    const Rows<const T> input = l ? Rows<const T>{h(l - 1, turn_ ^ 1), at_output_.get()} : Rows<const T>{x, at_input_.get()};
+    const Rows<const T> input =
+        l ? Rows<const T>{h(l - 1, turn_ ^ 1), at_output_.get()} : Rows<const T>{x, at_input_.get()};
     const Rows<const T> h_prev = {h(l, turn_), at_output_.get()};
     const Rows<T> h_next = {h(l, turn_ ^ 1), at_output_.get()};
     ForwardStep<T> s;

@@ -88,14 +88,15 @@ public:
     const int *order = gru || before ? candidate_first : natural;
     const Range in = share(input_, rank, int(threads)), re = share(p.R, rank, int(threads));
     if (to.w_ih && in.size())
-      p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.get(), input_columns_, in.begin, in.size(), G, order, p.H);
-    if (before) {
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), 2, natural,
+      p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.get(), input_columns_, in.begin, in.size(), G, order,
                        p.H);
+    if (before) {
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), 2,
+                       natural, p.H);
       p.k.unpack_gates(to.w_hh + re.begin, p.R, candidate_sum_.get(), p.R, re.begin, re.size(), 1, candidate, p.H);
     } else {
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), G, natural,
-                       p.H);
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), G,
+                       natural, p.H);
     }
     if (rank != 0) return;
     if (to.b_ih) p.k.unpack_gates(to.b_ih, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);

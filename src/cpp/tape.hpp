@@ -8,8 +8,8 @@ namespace fastrnn {
 
 // One direction of one layer. Rows are numbered as Batch::first(s) + r.
 template <class T> struct TapeDirection {
-  Buffer<T> gates; // [total rows][slots][H]; checkpointed: one segment
-  Buffer<T> c;     // LSTM: [B + total rows][H], the first B rows are c_0; checkpointed: one segment
+  Buffer<T> gates;        // [total rows][slots][H]; checkpointed: one segment
+  Buffer<T> c;            // LSTM: [B + total rows][H], the first B rows are c_0; checkpointed: one segment
   Buffer<T> c_checkpoint; // LSTM, checkpointed: [segments][B][H], the state before each segment
 };
 

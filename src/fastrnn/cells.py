@@ -81,7 +81,9 @@ class Cell(Parameters):
     def backward(self, tape: Any, dstate: State) -> Gradients:
         """Gradients from those of the next state; see :class:`fastrnn.Gradients`."""
         if isinstance(dstate, (tuple, list)):
-            lifted: Any = tuple(None if d is None else as_array("dstate", d, self.dtype)[None] for d in dstate)
+            lifted: Any = tuple(
+                None if d is None else as_array("dstate", d, self.dtype)[None] for d in dstate
+            )
         else:
             lifted = None if dstate is None else as_array("dstate", dstate, self.dtype)[None]
         g = self._layer.backward(tape, None, lifted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastrnn import _core
+import fastrnn._core as _core
 
 
 def set_num_threads(n: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _core
+import fastrnn._core as _core
 from fastrnn.gradients import Gradients
 from fastrnn.layers import Recurrent, State, _float_dtype, parameter_shapes
 
@@ -29,7 +29,9 @@ from fastrnn.layers import Recurrent, State, _float_dtype, parameter_shapes
 class _Borrowed(Recurrent):
     """A layer on parameters that belong to the caller."""
 
-    def __init__(self, cell: str, gates: int, params: Mapping[str, Any], batch_first: bool, dropout: float, rng: Any):
+    def __init__(
+        self, cell: str, gates: int, params: Mapping[str, Any], batch_first: bool, dropout: float, rng: Any
+    ):
         arrays = {name: np.asarray(value) for name, value in params.items()}
         for name in ("weight_ih_l0", "weight_hh_l0"):
             if name not in arrays or arrays[name].ndim != 2:
@@ -137,7 +139,18 @@ def lstm_forward(
 ) -> tuple[Any, State, Any]:
     """LSTM training pass: ``y, (h_n, c_n), tape``; see :meth:`fastrnn.LSTM.forward`."""
     return _forward(  # type: ignore[no-any-return]
-        "lstm", 4, x, state, params, batch_first, dropout, rng, checkpoint, lengths=lengths, reset=reset, steps=steps
+        "lstm",
+        4,
+        x,
+        state,
+        params,
+        batch_first,
+        dropout,
+        rng,
+        checkpoint,
+        lengths=lengths,
+        reset=reset,
+        steps=steps,
     )
 
 
@@ -179,7 +192,18 @@ def gru_forward(
     """GRU training pass: ``y, h_n, tape``; see :meth:`fastrnn.GRU.forward`."""
     cell = "gru" if reset_after else "gru_before"
     return _forward(  # type: ignore[no-any-return]
-        cell, 3, x, state, params, batch_first, dropout, rng, checkpoint, lengths=lengths, reset=reset, steps=steps
+        cell,
+        3,
+        x,
+        state,
+        params,
+        batch_first,
+        dropout,
+        rng,
+        checkpoint,
+        lengths=lengths,
+        reset=reset,
+        steps=steps,
     )
 
 
@@ -227,7 +251,18 @@ def rnn_forward(
     """Elman RNN training pass: ``y, h_n, tape``; see :meth:`fastrnn.RNN.forward`."""
     cell = _elman(nonlinearity)
     return _forward(  # type: ignore[no-any-return]
-        cell, 1, x, state, params, batch_first, dropout, rng, checkpoint, lengths=lengths, reset=reset, steps=steps
+        cell,
+        1,
+        x,
+        state,
+        params,
+        batch_first,
+        dropout,
+        rng,
+        checkpoint,
+        lengths=lengths,
+        reset=reset,
+        steps=steps,
     )
 
 

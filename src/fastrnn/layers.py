@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastrnn import _core
+import fastrnn._core as _core
 from fastrnn.gradients import Gradients as Gradients
 from fastrnn.ragged import Ragged
 
@@ -40,7 +40,13 @@ def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def parameter_shapes(
-    gates: int, input_size: int, hidden_size: int, num_layers: int, bias: bool, directions: int, proj_size: int
+    gates: int,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bias: bool,
+    directions: int,
+    proj_size: int,
 ) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the parameters, in the order of the flat buffer."""
     output = proj_size or hidden_size
@@ -161,7 +167,13 @@ class Recurrent(Parameters):
         self._stateful = cell == "lstm"
         super().__init__(
             parameter_shapes(
-                self._gates, self.input_size, self.hidden_size, self.num_layers, self.bias, directions, self.proj_size
+                self._gates,
+                self.input_size,
+                self.hidden_size,
+                self.num_layers,
+                self.bias,
+                directions,
+                self.proj_size,
             ),
             self.dtype,
         )
@@ -263,7 +275,14 @@ class Recurrent(Parameters):
         (5, 2, 3)
         """
         return self._forward(  # type: ignore[return-value]
-            x, state, lengths, reset, steps, True, _checkpoint(checkpoint, x, steps, lengths, self.batch_first), self
+            x,
+            state,
+            lengths,
+            reset,
+            steps,
+            True,
+            _checkpoint(checkpoint, x, steps, lengths, self.batch_first),
+            self,
         )
 
     def _forward(
@@ -308,7 +327,13 @@ class Recurrent(Parameters):
             positions = int(np.prod(shape[:-1])) if shape else 0
         else:
             h0 = state[0] if self._stateful and state is not None else state
-            rows = np.shape(h0)[1] if h0 is not None and np.ndim(h0) == 3 else len(lengths) if lengths is not None else 1
+            rows = (
+                np.shape(h0)[1]
+                if h0 is not None and np.ndim(h0) == 3
+                else len(lengths)
+                if lengths is not None
+                else 1
+            )
             positions = int(steps or 0) * rows
         width = (2 if self.bidirectional else 1) * (self.proj_size or self.hidden_size)
         kept = self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
@@ -421,7 +446,9 @@ class Recurrent(Parameters):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle: everything but the core's objects."""
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_network", "_arrays", "_weights", "params")}
+        kept = {
+            k: v for k, v in self.__dict__.items() if k not in ("_network", "_arrays", "_weights", "params")
+        }
         return {**kept, "frozen": self.frozen}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
