@@ -47,6 +47,7 @@ struct PackedWeights {
 struct TapeHandle {
   std::variant<std::unique_ptr<Tape<float>>, std::unique_ptr<Tape<double>>> of;
   py::object weights, x, h0, c0, y, masks; // kept alive; y is what the caller got
+  Shape shape;
   Layout layout;
   double scale = 1;
   size_t bytes() const {
@@ -315,6 +316,7 @@ private:
     handle->c0 = c0;
     handle->y = y;
     handle->masks = masks;
+    handle->shape = shape_;
     handle->layout = layout;
     handle->scale = scale;
     return py::make_tuple(y, state_n, py::cast(std::move(handle)));
@@ -326,7 +328,7 @@ private:
       throw py::type_error("tape: expected a tape of this layer, got one of another dtype");
     auto &tape = std::get<std::unique_ptr<Tape<T>>>(handle.of);
     if (!tape) throw py::value_error("tape: expected a fresh tape, got one that already served a backward");
-    if (tape->directions.size() != shape_.count())
+    if (!(handle.shape == shape_) || (handle.layout.batched && handle.layout.batch_first != batch_first_))
       throw py::value_error("tape: expected a tape of this layer, got one of another network");
     const Layout &layout = handle.layout;
     const Batch &batch = tape->batch;

@@ -9,10 +9,15 @@
 namespace fastrnn {
 
 struct Shape {
-  Cell cell;
-  size_t input, hidden, proj; // proj 0: none
-  size_t layers, directions;
-  bool bias;
+  Cell cell = Cell::lstm;
+  size_t input = 0, hidden = 0, proj = 0; // proj 0: none
+  size_t layers = 1, directions = 1;
+  bool bias = true;
+
+  bool operator==(const Shape &o) const {
+    return cell == o.cell && input == o.input && hidden == o.hidden && proj == o.proj && layers == o.layers &&
+           directions == o.directions && bias == o.bias;
+  }
 
   size_t output() const { return proj ? proj : hidden; } // h_t, and what the recurrent product reads
   size_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_before ? 3 : 1; }

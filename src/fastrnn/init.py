@@ -22,7 +22,7 @@ __all__ = ["forget_bias", "identity", "orthogonal", "torch_uniform", "xavier"]
 
 
 def torch_uniform(target: Target, rng: Seed = None) -> Target:
-    """Fill with PyTorch's default: U(-k, k), k = 1 / sqrt(hidden_size), without a recurrence 1 / sqrt(fan-in).
+    """Fill with PyTorch's default: U(-k, k), k = 1 / sqrt(hidden_size), or 1 / sqrt(fan-in) if there is none.
 
     Parameters
     ----------

@@ -5,6 +5,8 @@ Names, argument order, parameter shapes and gate order are those of ``torch.nn``
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +70,7 @@ def views_of(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ar
     """Consecutive pieces of ``flat`` in the given shapes."""
     views, at = {}, 0
     for name, shape in shapes.items():
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         views[name] = flat[at : at + size].reshape(shape)
         at += size
     return views
@@ -79,7 +81,10 @@ class Parameters:
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
         self.shapes = dict(shapes)
-        self.flat: Array = np.zeros(sum(int(np.prod(s)) for s in self.shapes.values()), dtype)
+        size = sum(math.prod(shape) for shape in self.shapes.values())
+        if size * dtype.itemsize > sys.maxsize:
+            raise MemoryError(f"parameters: {size} numbers of {dtype} cannot be addressed")
+        self.flat: Array = np.zeros(size, dtype)
         self.params: dict[str, Array] = views_of(self.flat, self.shapes)
 
     def state_dict(self) -> dict[str, Array]:
@@ -230,10 +235,10 @@ class Recurrent(Parameters):
             Where the outputs cannot be held.
         """
         if lengths is None and type(x) is not Ragged and x is not None:
-            return self._network.forward(  # type: ignore[no-any-return]
+            return self._network.forward(
                 self._weights, x, state, None, reset, steps, False, False, 0, None, 1.0
             )
-        return self._forward(x, state, lengths, reset, steps, False, 0, None)  # type: ignore[return-value]
+        return self._forward(x, state, lengths, reset, steps, False, 0, None)
 
     def forward(
         self,
@@ -274,7 +279,7 @@ class Recurrent(Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
-        return self._forward(  # type: ignore[return-value]
+        return self._forward(
             x,
             state,
             lengths,
@@ -311,7 +316,7 @@ class Recurrent(Parameters):
             self._weights, values, state, row_lengths, reset, steps, ragged, keep, checkpoint, masks, scale
         )
         if not ragged:
-            return out  # type: ignore[no-any-return]
+            return out
         y = Ragged.__new__(Ragged)
         y.values, y.lengths = out[0], x.lengths
         if not keep:
@@ -324,7 +329,7 @@ class Recurrent(Parameters):
         """Kept units between layers, drawn once for both passes: [L - 1, positions, D * output]."""
         if x is not None:
             shape = np.shape(x)
-            positions = int(np.prod(shape[:-1])) if shape else 0
+            positions = math.prod(shape[:-1])
         else:
             h0 = state[0] if self._stateful and state is not None else state
             rows = (

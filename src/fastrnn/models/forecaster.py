@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-# log-variances are BOUND * tanh(raw / BOUND), of standardised values: a variance can neither vanish nor explode.
+# Log-variances of standardised values are BOUND * tanh(raw / BOUND): no variance can vanish or explode.
 BOUND = 10.0
 
 
@@ -38,7 +38,8 @@ class Forecaster(Model):
     Examples
     --------
     >>> series = np.sin(np.arange(600) * 2 * np.pi / 20)
-    >>> model = Forecaster(hidden_size=16, steps=40, epochs=30, lr=0.01, verbose=False).fit(series)
+    >>> model = Forecaster(hidden_size=16, steps=40, epochs=60, batch_size=4, lr=0.01, verbose=False)
+    >>> model = model.fit(series)
     >>> bool(abs(model.predict(series, 10) - np.sin(np.arange(600, 610) * 2 * np.pi / 20)).max() < 0.2)
     True
     """
@@ -54,7 +55,7 @@ class Forecaster(Model):
         callbacks: Iterable[Callback] = (),
         resume: Any = None,
     ) -> Self:
-        """Train on a series or a list of them; `validation` likewise, the rest as in `Model.fit`."""
+        """Train on a series or a list of them; `validation` likewise, the rest as of `Model`."""
         series = _series("X", X)
         values = np.concatenate(series)
         scale = values.std(axis=0)
@@ -112,7 +113,8 @@ class Forecaster(Model):
         if horizon < 1 or samples < 1:
             raise ValueError(f"horizon, samples: expected at least 1, got {horizon}, {samples}")
         (series,) = _series("X", X)
-        x, out, state = self._scaled(series[-self.steps :], self.config_)[:, None], [], None
+        x, state = self._scaled(series[-self.steps :], self.config_)[:, None], None
+        out: list[Array] = []
         for _ in range(horizon):
             mean, log_var, state = self._forward(Run(self.pieces_, train=False), x, state)
             following = mean[-1:]
@@ -134,8 +136,8 @@ class Forecaster(Model):
         return ((series - mean) / scale).astype(self.dtype)
 
     def _unscaled(self, values: Array) -> Array:
-        values = values * np.array(self.config_["scale"]) + np.array(self.config_["mean"])
-        return values[..., 0] if self.config_["one_dimensional"] else values
+        values = np.asarray(values * np.array(self.config_["scale"]) + np.array(self.config_["mean"]))
+        return np.asarray(values[..., 0] if self.config_["one_dimensional"] else values)
 
     def _build(self, make: Factory) -> dict[str, Any]:
         width = len(self.config_["mean"])

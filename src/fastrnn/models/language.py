@@ -37,7 +37,8 @@ class LanguageModel(Model):
 
     Examples
     --------
-    >>> model = LanguageModel(hidden_size=16, epochs=5, batch_size=4, lr=0.02, verbose=False).fit("abcd" * 200)
+    >>> model = LanguageModel(hidden_size=16, epochs=5, batch_size=4, lr=0.02, verbose=False)
+    >>> model = model.fit("abcd" * 200)
     >>> model.generate(8, "ab")
     'cdabcdab'
     """
@@ -55,7 +56,7 @@ class LanguageModel(Model):
         callbacks: Iterable[Callback] = (),
         resume: Any = None,
     ) -> Self:
-        """Train on the text `X`; `validation` is another text, the rest as in `Model.fit`."""
+        """Train on the text `X`; `validation` is another text, the rest as of `Model`."""
         symbols = vocabulary([X], min_count=self.min_count)
         if len(X) < 2:
             raise ValueError(f"X: expected at least 2 symbols, got {len(X)}")

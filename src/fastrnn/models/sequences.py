@@ -135,7 +135,7 @@ class SequenceClassifier(_Labelled):
         callbacks: Iterable[Callback] = (),
         resume: Any = None,
     ) -> Self:
-        """Train on sequences `X` and their labels `y`; `validation` is another pair, the rest as in `Model.fit`."""
+        """Train on sequences `X` and their labels `y`; `validation` is another pair, the rest as of `Model`."""
         labels = _labels("y", y)
         classes = np.unique(labels)
         config = self._configure(X) | {"classes": classes.tolist()}
@@ -161,7 +161,7 @@ class SequenceClassifier(_Labelled):
 
     def predict(self, X: Any) -> Array:
         """Give the most probable label of each sequence."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        return np.asarray(self.classes_[np.argmax(self.predict_proba(X), axis=1)])
 
     def score(self, X: Any, y: Any) -> float:
         """Give the accuracy."""
@@ -198,7 +198,7 @@ class SequenceClassifier(_Labelled):
 class SequenceTagger(_Labelled):
     """A label at each step of each sequence.
 
-    `X` and hyperparameters as of `SequenceClassifier`; `y` a list with a label for each step of each sequence.
+    `X` and hyperparameters as of `SequenceClassifier`; `y` has a list of labels, one a step, for each sequence.
 
     Examples
     --------
@@ -217,7 +217,7 @@ class SequenceTagger(_Labelled):
         callbacks: Iterable[Callback] = (),
         resume: Any = None,
     ) -> Self:
-        """Train on sequences `X` and their labels `y`; `validation` is another pair, the rest as in `Model.fit`."""
+        """Train on sequences `X` and their labels `y`; `validation` is another pair, the rest as of `Model`."""
         labels = [_labels("y", row) for row in y]
         if not any(row.size for row in labels):
             raise ValueError("y: expected at least one label, got none")

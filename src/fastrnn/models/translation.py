@@ -58,8 +58,8 @@ class DotAttention:
 class Seq2Seq(Writer):
     """Encoder and decoder (Sutskever et al. 2014), with attention as in Luong et al. 2015.
 
-    `X` and `y` are lists of sequences of any length: strings, or lists of words (str) or symbols (int). The last
-    states of the encoder are the first ones of the decoder.
+    `X` and `y` are lists of sequences of any length: strings, or lists of words (str) or symbols (int).
+    The last states of the encoder are the first ones of the decoder.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Seq2Seq(Writer):
         callbacks: Iterable[Callback] = (),
         resume: Any = None,
     ) -> Self:
-        """Train on pairs; `validation` is another (X, y), the rest as in `Model.fit`."""
+        """Train on pairs; `validation` is another (X, y), the rest as of `Model`."""
         if len(X) == 0 or len(X) != len(y):
             raise ValueError(
                 f"y: expected one sequence for each of X and at least one, got {len(X)} and {len(y)}"
