@@ -22,6 +22,8 @@ from conftest import (
     variants,
 )
 
+import fastrnn
+
 ROWS = ["dense", "lengths", "reset", "lengths and reset"]
 
 
@@ -281,6 +283,78 @@ def test_dropout(kind: str) -> None:
     np.testing.assert_allclose(g.x, numeric_gradient(loss, case.x), rtol=1e-3, atol=1e-5)
     key = "weight_ih_l2"
     np.testing.assert_allclose(g.params[key], numeric_gradient(loss, case.params[key]), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "how", ["lengths", "reset", "batch_first", "ragged", "no input", "checkpoint", "unbatched"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_in_every_layout(kind: str, how: str) -> None:
+    """Finite differences with one seed: a mask laid out otherwise in backward than in forward would show."""
+    v = Variant(kind, 2, True, I=2, H=4, T=5, B=1 if how == "unbatched" else 3, dtype=np.float64)
+    case = make_case(v)
+    x, dy, kwargs = case.x, case.dy, {}
+    state = case.state
+    if how in ("lengths", "reset"):
+        kwargs[how] = getattr(case, how)
+    elif how == "batch_first":
+        x, dy = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (x, dy))
+    elif how == "ragged":
+        x, dy = (fastrnn.Ragged.from_padded(a, case.lengths) for a in (x, dy))
+    elif how == "no input":
+        x, kwargs["steps"] = None, v.T
+    elif how == "unbatched":
+        x, dy = x[:, 0].copy(), dy[:, 0]
+        state = tuple(s[:, 0] for s in state) if v.states == 2 else state[:, 0]
+
+    def run() -> Any:
+        net = make_layer(v, case.params, dropout=0.5, rng=7, batch_first=how == "batch_first")
+        return net, *net.forward(x, state, checkpoint=2 if how == "checkpoint" else None, **kwargs)
+
+    def loss() -> float:
+        y = run()[1]
+        pair = (y.values, dy.values) if how == "ragged" else (y, dy)
+        return float((pair[0] * pair[1]).sum())
+
+    net, _, _, tape = run()
+    g = net.backward(tape, dy)
+    for key in ("weight_ih_l1_reverse", "weight_hh_l0", "bias_hh_l1"):
+        want = numeric_gradient(loss, case.params[key])
+        np.testing.assert_allclose(g.params[key], want, rtol=1e-3, atol=1e-5, err_msg=key)
+    if how == "ragged":
+        np.testing.assert_allclose(g.x.values, numeric_gradient(loss, x.values), rtol=1e-3, atol=1e-5)
+    elif x is not None:
+        np.testing.assert_allclose(g.x, numeric_gradient(loss, x), rtol=1e-3, atol=1e-5)
+
+
+def test_half_of_an_lstm_gradient_may_be_missing() -> None:
+    v = Variant("lstm", 2, True)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    for dstate in [(case.dstate[0], None), (None, case.dstate[1])]:
+        whole = tuple(np.zeros_like(case.dstate[0]) if d is None else d for d in dstate)
+        assert_same_bits(run_layer(layer, case, dstate=dstate), run_layer(layer, case, dstate=whole))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_any_strides_and_any_float_are_cast(kind: str) -> None:
+    v = Variant(kind)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    want = run_layer(layer, case)
+    for dy in (
+        case.dy.astype(np.float64),
+        np.asfortranarray(case.dy),
+        np.repeat(case.dy, 2, axis=1)[:, ::2],
+        case.dy.tolist(),
+        case.dy[::-1].copy()[::-1],
+    ):
+        got = run_layer(layer, case, dy=dy)
+        assert_same_bits(got, want)
+    y, _, tape = layer.forward(case.x, case.state)
+    g = layer.backward(tape, np.broadcast_to(np.float32(0.5), y.shape))
+    _, _, tape = layer.forward(case.x, case.state)
+    assert_same_bits(g.x, layer.backward(tape, np.full_like(y, 0.5)).x)
 
 
 def test_dropout_keeps_the_mean() -> None:

@@ -161,6 +161,38 @@ def test_ragged_equals_padded(v: Variant) -> None:
     assert_same_bits(y.values, ragged(want["y"]).values)
 
 
+@pytest.mark.parametrize("checkpoint", [None, 2])
+@KIND
+def test_ragged_with_resets(kind: str, checkpoint: int | None) -> None:
+    """reset [total] lies as the values do."""
+    v = Variant(kind, 2, True, B=5)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    want = run_layer(layer, case, lengths=case.lengths, reset=case.reset)
+    valid = ~padding(v, case.lengths).T
+    x, dy = (fastrnn.Ragged.from_padded(a, case.lengths) for a in (case.x, case.dy))
+    y, _, tape = layer.forward(x, case.state, reset=case.reset.T[valid], checkpoint=checkpoint)
+    g = layer.backward(tape, dy, case.dstate)
+    assert_same_bits(y.values, fastrnn.Ragged.from_padded(want["y"], case.lengths).values)
+    assert_same_bits(
+        {"d" + key: p for key, p in g.params.items()}, {k: want[k] for k in want if k[1:] in g.params}
+    )
+
+
+@KIND
+def test_ragged_of_nothing(kind: str) -> None:
+    layer = make_layer(Variant(kind, 2, True))
+    for lengths in ([], [0], [0, 0, 0]):
+        empty = fastrnn.Ragged(np.zeros((0, 5), np.float32), lengths)
+        assert len(empty.to_list()) == len(list(empty)) == len(empty) == len(lengths)
+        assert empty.to_padded().shape == (0, len(lengths), 5)
+        y, last = layer(empty)
+        assert y.values.shape == (0, 14)
+        assert tuples(last)[0].shape == (4, len(lengths), 7)
+        y, _, tape = layer.forward(empty)
+        assert not layer.backward(tape, y).flat.any()
+
+
 # -- reset
 
 
