@@ -24,20 +24,25 @@ inline std::string shape_text(const py::array &a) {
   throw py::value_error(name + ": expected shape " + expected + ", got " + shape_text(got));
 }
 
+// NumPy's own array type with native elements of T: what every fast path asks first.
+template <class T> bool is_plain(py::handle object) {
+  auto &api = py::detail::npy_api::get();
+  if (Py_TYPE(object.ptr()) != api.PyArray_Type_) return false;
+  const auto *type = py::detail::array_descriptor_proxy(py::detail::array_proxy(object.ptr())->descr);
+  constexpr int number = sizeof(T) == 8 ? py::detail::npy_api::NPY_DOUBLE_ : py::detail::npy_api::NPY_FLOAT_;
+  return type->type_num == number && (type->byteorder == '=' || type->byteorder == '|');
+}
+
 // An array of T as it is, or a converted copy (fastrnn._arrays.as_array: strings, integers, complex and objects
 // are refused there by name). Rows are contiguous and aligned either way; other strides are kept.
 template <class T> py::array real_array(const char *name, py::handle object) {
-  if (py::isinstance<py::array>(object)) {
-    py::array a = py::reinterpret_borrow<py::array>(object);
-    const bool native = py::detail::npy_api::get().PyArray_EquivTypes_(a.dtype().ptr(), py::dtype::of<T>().ptr());
-    if (native && Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_) {
-      const py::ssize_t n = a.ndim();
-      bool fits = reinterpret_cast<uintptr_t>(a.data()) % alignof(T) == 0;
-      if (n > 0 && a.shape(n - 1) > 1 && a.strides(n - 1) != py::ssize_t(sizeof(T))) fits = false;
-      for (py::ssize_t i = 0; i + 1 < n; ++i)
-        if (a.strides(i) % py::ssize_t(sizeof(T)) != 0) fits = false;
-      if (fits) return a;
-    }
+  if (is_plain<T>(object)) {
+    const auto *a = py::detail::array_proxy(object.ptr());
+    bool fits = reinterpret_cast<uintptr_t>(a->data) % alignof(T) == 0;
+    if (a->nd > 0 && a->dimensions[a->nd - 1] > 1 && a->strides[a->nd - 1] != Py_ssize_t(sizeof(T))) fits = false;
+    for (int i = 0; i + 1 < a->nd; ++i)
+      if (a->strides[i] % Py_ssize_t(sizeof(T)) != 0) fits = false;
+    if (fits) return py::reinterpret_borrow<py::array>(object);
   }
   return py::module_::import("fastrnn._arrays").attr("as_array")(name, object, py::dtype::of<T>());
 }
@@ -88,9 +93,16 @@ template <class T> View<T> view_of(const py::array &a, const Layout &layout) {
 }
 
 // fresh, C-contiguous, not initialised
-template <class T> py::array fresh(const std::vector<size_t> &shape) {
-  return py::array(py::dtype::of<T>(), std::vector<py::ssize_t>(shape.begin(), shape.end()));
+template <class T> py::array fresh(const size_t *shape, size_t dimensions) {
+  Py_intptr_t sizes[8];
+  for (size_t i = 0; i < dimensions; ++i) sizes[i] = Py_intptr_t(shape[i]);
+  auto &api = py::detail::npy_api::get();
+  PyObject *a = api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<T>().release().ptr(), int(dimensions), sizes,
+                                          nullptr, nullptr, 0, nullptr);
+  if (!a) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(a);
 }
+template <class T> py::array fresh(const std::vector<size_t> &shape) { return fresh<T>(shape.data(), shape.size()); }
 template <class T> T *data(const py::array &a) { return static_cast<T *>(const_cast<void *>(a.data())); }
 
 } // namespace fastrnn

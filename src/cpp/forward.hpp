@@ -60,6 +60,28 @@ public:
       const size_t n = p.batch.active(s);
       return n > rows.begin ? std::min(n, rows.end) - rows.begin : 0;
     };
+    ForwardStep<T> step; // what does not change from step to step
+    step.hidden = p.H;
+    step.first_panel = panels.begin;
+    step.last_panel = panels.end;
+    step.init = w.bias.get();
+    step.ld_init = product_first ? p.row : 0;
+    if (dir.input && !product_first) {
+      step.input = dir.input;
+      step.w = w.w.get();
+    }
+    step.recurrent = p.R;
+    step.r = w.r.get();
+    step.bias_n = w.bias_n.get();
+    step.zeros = dir.zeros;
+    step.ld_gates = p.row;
+    step.ld_c = p.Hp;
+    if (shape.has_c()) step.c_prev = step.c = store.c + rows.begin * p.Hp;
+    if (shape.proj) step.h = Rows<T>{m_.get(), m_at_.data() + rows.begin};
+    if (before) {
+      step.rh = m_.get() + rows.begin * p.H;
+      step.ld_rh = p.H;
+    }
     for (size_t s0 = store.begin; s0 < store.end;) {
       const size_t widest = active(s0);
       if (!widest && p.by_rows()) break;
@@ -92,55 +114,35 @@ public:
       }
       for (size_t s = s0; s < s1; ++s) {
         const size_t n = active(s);
-        ForwardStep<T> step;
         step.rows = n;
-        step.hidden = p.H;
-        step.first_panel = panels.begin;
-        step.last_panel = panels.end;
-        step.init = product_first ? pre(s) : w.bias.get();
-        step.ld_init = product_first ? p.row : 0;
-        if (dir.input && !product_first) {
-          step.x = dir.x.read(s, rows.begin);
-          step.input = dir.input;
-          step.w = w.w.get();
-        }
+        if (product_first) step.init = pre(s);
+        if (dir.input && !product_first) step.x = dir.x.read(s, rows.begin);
         step.h_prev = dir.h_prev(s, rows.begin);
-        step.recurrent = p.R;
-        step.r = w.r.get();
-        step.bias_n = w.bias_n.get();
-        step.zeros = dir.zeros;
         const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
         step.reset = reset ? reset + rows.begin : nullptr;
-        step.gates = keep || before ? pre(s) : nullptr;
-        step.ld_gates = p.row;
+        if (keep || before) step.gates = pre(s);
         if (shape.has_c()) {
-          step.ld_c = p.Hp;
           if (store.keep_c) {
             const size_t at = p.batch.rows + p.batch.first(s) - p.batch.first(store.begin);
             const size_t at_prev =
                 s == store.begin ? 0 : p.batch.rows + p.batch.first(s - 1) - p.batch.first(store.begin);
             step.c = store.c + (at + rows.begin) * p.Hp;
             step.c_prev = store.c + (at_prev + rows.begin) * p.Hp;
-          } else {
-            step.c = store.c + rows.begin * p.Hp;
-            step.c_prev = step.c;
-            if (store.segment && s % store.segment == 0) copy_c(store, s, rows.begin, n, panels);
+          } else if (store.segment && s % store.segment == 0) {
+            copy_c(store, s, rows.begin, n, panels);
           }
         }
         const Rows<T> h = store.write_h ? dir.y.rows(s, rows.begin) : Rows<T>{nowhere_.get(), nowhere_at_.data()};
-        step.h = shape.proj ? Rows<T>{m_.get(), m_at_.data() + rows.begin} : h;
-        if (before) {
-          step.rh = m_.get() + rows.begin * p.H;
-          step.ld_rh = p.H;
-        }
+        if (!shape.proj) step.h = h;
         if (n) p.k.forward[int(shape.cell)](step);
         if (before) {
           if (!p.by_rows() && !team.meet()) return false;
-          step.first_panel = candidate_panels.begin;
-          step.last_panel = candidate_panels.end;
-          step.recurrent = p.H;
-          step.r = w.r_n.get();
-          if (n) p.k.forward_candidate(step);
+          ForwardStep<T> second = step;
+          second.first_panel = candidate_panels.begin;
+          second.last_panel = candidate_panels.end;
+          second.recurrent = p.H;
+          second.r = w.r_n.get();
+          if (n) p.k.forward_candidate(second);
         }
         if (shape.proj && store.write_h) {
           if (!p.by_rows() && !team.meet()) return false;

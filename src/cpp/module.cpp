@@ -476,26 +476,32 @@ public:
 
 private:
   template <class T> py::object step_as(Stream<T> &stream, py::handle x_object, py::handle out_object) {
-    py::array x = real_array<T>("x", x_object);
-    const bool flat = x.ndim() == 1 && rows_ == 1;
-    const size_t n = size_t(x.ndim());
-    const bool fits = flat ? size_t(x.shape(0)) == shape_.input
-                           : n == 2 && size_t(x.shape(0)) == rows_ && size_t(x.shape(1)) == shape_.input;
-    if (!fits)
-      wrong_shape("x",
-                  shape_text(std::vector<size_t>{rows_, shape_.input}) +
-                      (rows_ == 1 ? " or " + shape_text(std::vector<size_t>{shape_.input}) : ""),
-                  x);
-    if (!(x.flags() & py::array::c_style)) x = py::array_t<T, py::array::c_style>(x);
+    py::array x;
+    const T *from = rows_of<T>(x_object, shape_.input);
+    const bool flat = is_flat(x_object);
+    if (!from) {
+      x = real_array<T>("x", x_object);
+      if (!(x.flags() & py::array::c_style)) x = py::array_t<T, py::array::c_style>(x);
+      from = rows_of<T>(x, shape_.input);
+      if (!from)
+        wrong_shape("x",
+                    shape_text(std::vector<size_t>{rows_, shape_.input}) +
+                        (rows_ == 1 ? " or " + shape_text(std::vector<size_t>{shape_.input}) : ""),
+                    x);
+    }
     py::object out;
+    T *to;
     if (out_object.is_none()) {
-      out = flat ? fresh<T>({shape_.output()}) : fresh<T>({rows_, shape_.output()});
+      const size_t shape[2] = {rows_, shape_.output()};
+      out = is_flat(x_object) || is_flat(x) ? fresh<T>(shape + 1, 1) : fresh<T>(shape, 2);
+      to = data<T>(py::reinterpret_borrow<py::array>(out));
     } else {
       out = py::reinterpret_borrow<py::object>(out_object);
-      check_out<T>(out, flat);
+      to = const_cast<T *>(rows_of<T>(out_object, shape_.output()));
+      if (!to || is_flat(out_object) != (flat || is_flat(x)) ||
+          !(py::detail::array_proxy(out.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+        check_out<T>(out, flat || is_flat(x));
     }
-    T *const to = data<T>(py::reinterpret_borrow<py::array>(out));
-    const T *const from = data<T>(x);
     if (stream.work() < (size_t(1) << 17)) { // below some 10 us releasing the interpreter costs more than it gives
       const FlushSubnormals mode;
       stream.step(to, from);
@@ -505,6 +511,22 @@ private:
       stream.step(to, from);
     }
     return out;
+  }
+
+  // one row without its axis
+  bool is_flat(py::handle a) const {
+    return rows_ == 1 && a && Py_TYPE(a.ptr()) == py::detail::npy_api::get().PyArray_Type_ &&
+           py::detail::array_proxy(a.ptr())->nd == 1;
+  }
+  // the numbers of an array that is exactly [B, width] (or [width] for one row), contiguous and aligned; else null
+  template <class T> const T *rows_of(py::handle object, size_t width) const {
+    if (!is_plain<T>(object)) return nullptr;
+    const auto *a = py::detail::array_proxy(object.ptr());
+    constexpr int wanted = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    const bool fits = a->nd == 2   ? size_t(a->dimensions[0]) == rows_ && size_t(a->dimensions[1]) == width
+                      : a->nd == 1 ? rows_ == 1 && size_t(a->dimensions[0]) == width
+                                   : false;
+    return fits && (a->flags & wanted) == wanted ? reinterpret_cast<const T *>(a->data) : nullptr;
   }
 
   template <class T> void check_out(const py::object &out, bool flat) const {
