@@ -201,6 +201,7 @@ private:
     q.first_panel = panels.begin;
     q.last_panel = panels.end;
     q.hidden = p.H;
+    q.descending = s % 2 == 1;
     q.dy = dy(dir, s, rows.begin);
     q.cut = cut ? cut + rows.begin : nullptr;
     q.carry_h = carry_h_.get() + rows.begin * ld_carry_;

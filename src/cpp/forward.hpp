@@ -115,6 +115,7 @@ public:
       for (size_t s = s0; s < s1; ++s) {
         const size_t n = active(s);
         step.rows = n;
+        step.descending = s % 2 == 1;
         if (product_first) step.init = pre(s);
         if (dir.input && !product_first) step.x = dir.x.read(s, rows.begin);
         step.h_prev = dir.h_prev(s, rows.begin);

@@ -111,8 +111,13 @@ template <class T> constexpr tile_table<T> tiles{};
 // cost of reading a panel for a single row.
 struct row_tiles {
   size_t count, base, extra;
-  row_tiles(size_t rows, size_t most)
-      : count((rows + most - 1) / most), base(count ? rows / count : 0), extra(count ? rows % count : 0) {}
+  row_tiles(size_t rows, size_t most) : count(rows ? 1 : 0), base(rows), extra(0) {
+    if (rows > most) { // two divisions that a single row need not wait for
+      count = (rows + most - 1) / most;
+      base = rows / count;
+      extra = rows % count;
+    }
+  }
   size_t size(size_t i) const { return base + (i < extra ? 1 : 0); }
 };
 

@@ -22,6 +22,7 @@ template <class T> struct Rows {
 // One step forward of some rows and some panels of units: pre-activations, gates, state.
 template <class T> struct ForwardStep {
   size_t rows = 0, first_panel = 0, last_panel = 0, hidden = 0;
+  bool descending = false; // order of the panels; no effect on results
   const T *init = nullptr; // [rows] packed: bias, and the input part where it was computed before
   size_t ld_init = 0;      // 0: one row for all (the bias)
   Rows<const T> x;         // [rows][input], where the input part is computed here
@@ -47,6 +48,7 @@ template <class T> struct ForwardStep {
 template <class T> struct BackwardStep {
   size_t rows = 0, continuing = 0; // rows [0, continuing) have a later step
   size_t first_panel = 0, last_panel = 0, hidden = 0;
+  bool descending = false;
   Rows<const T> dy;           // [rows][hidden]; base null: none
   const T *d_later = nullptr; // [continuing][depth] gradients of the later step
   size_t ld_later = 0, depth = 0;

@@ -40,25 +40,42 @@ template <> struct exp_table<double> {
 
 template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }
 
-// e^x = scale (1 + p), for x in [lowest, highest]
-template <class T> struct exp_parts {
+// e^x = scale (1 + p), for x in [lowest, highest]. near_zero: for functions that need no accuracy where n is
+// large (tanh is 1 there), in float: one term of n ln2 is enough.
+template <class T, bool near_zero = false> struct exp_parts {
   vec<T> scale, p;
   FASTRNN_INLINE explicit exp_parts(vec<T> x) {
     using table = exp_table<T>;
     const vec<T> shift = broadcast(table::round_shift);
     const vec<T> t = fma(x, broadcast(table::log2e), shift);
     const vec<T> n = t - shift;
-    vec<T> r = fnma(n, broadcast(table::ln2_high), x);
-    r = fnma(n, broadcast(table::ln2_low), r);
-    vec<T> q = broadcast(table::q[table::terms - 1]);
-    unroll<table::terms - 1>([&](auto i) __attribute__((always_inline)) {
-      q = fma(q, r, broadcast(table::q[table::terms - 2 - decltype(i)::value]));
-    });
-    p = fma(r * r, q, r);
+    vec<T> r;
+    if constexpr (near_zero && sizeof(T) == 4) {
+      r = fnma(n, constant<T>(0.69314718055994531), x);
+    } else {
+      r = fnma(n, broadcast(table::ln2_high), x);
+      r = fnma(n, broadcast(table::ln2_low), r);
+    }
+    // neighbouring terms in pairs, then Horner in r^2: as many operations as Horner in r, half the latency
+    const vec<T> square = r * r;
+    constexpr int pairs = (table::terms + 1) / 2;
+    vec<T> q = pair<pairs - 1>(r);
+    unroll<pairs - 1>(
+        [&](auto i) __attribute__((always_inline)) { q = fma(q, square, pair<pairs - 2 - decltype(i)::value>(r)); });
+    p = fma(square, q, r);
     scale = exponent_bits(t);
   }
   FASTRNN_INLINE vec<T> expm1() const { return fma(scale, p, scale - constant<T>(1)); }
   FASTRNN_INLINE vec<T> one_plus_exp() const { return fma(scale, p, scale + constant<T>(1)); }
+
+private:
+  template <int I> static FASTRNN_INLINE vec<T> pair(vec<T> r) {
+    const vec<T> low = broadcast(exp_table<T>::q[2 * I]);
+    if constexpr (2 * I + 1 < exp_table<T>::terms)
+      return fma(broadcast(exp_table<T>::q[2 * I + 1]), r, low);
+    else
+      return low;
+  }
 };
 
 template <class T> FASTRNN_INLINE vec<T> clamp(vec<T> x, T low, T high) {
@@ -71,7 +88,7 @@ template <class T> struct tanh_parts {
   vec<T> numerator, denominator;
   FASTRNN_INLINE explicit tanh_parts(vec<T> x) {
     const vec<T> sign = sign_bits(x), magnitude = without_sign(x);
-    const exp_parts<T> e(max(broadcast(exp_table<T>::lowest), constant<T>(-2) * magnitude));
+    const exp_parts<T, true> e(max(broadcast(exp_table<T>::lowest), constant<T>(-2) * magnitude));
     numerator = with_sign(e.expm1(), sign);
     denominator = e.one_plus_exp(); // not expm1 + 2: that would amplify the rounding of the numerator
   }

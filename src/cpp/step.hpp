@@ -98,27 +98,35 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   const row_tiles tiling(s.rows, tile_rows(gates == 1 ? max_width : int(gates)));
   alignas(64) T sums[tile_numbers<T>], input_sums[tile_numbers<T>];
 
-  for (size_t p = s.first_panel; p < s.last_panel;) {
+  // Panels in pairs where rows are few; the pairs must be of one width, which the last panel may not be.
+  const size_t panels = s.last_panel - s.first_panel;
+  size_t pairs = 0;
+  if (panels > 1 && s.rows <= size_t(paired_rows)) {
+    const bool narrow_last =
+        gate_panel(s.last_panel - 1, gates, all_blocks).width != gate_panel(s.first_panel, gates, all_blocks).width;
+    pairs = (panels - (narrow_last ? 1 : 0)) / 2;
+  }
+  const size_t groups = panels - pairs;
+  for (size_t i_group = 0; i_group < groups; ++i_group) {
+    // Every other step takes the panels in reverse: those read last are still in the nearest cache.
+    const size_t group = s.descending ? groups - 1 - i_group : i_group;
+    const size_t at_once = group < pairs ? 2 : 1;
+    const size_t p = s.first_panel + (group < pairs ? 2 * group : pairs + group);
     const panel_place place = gate_panel(p, gates, all_blocks);
     const size_t width = place.width;
-    const size_t at_once =
-        s.rows <= size_t(paired_rows) && p + 1 < s.last_panel && gate_panel(p + 1, gates, all_blocks).width == width
-            ? 2
-            : 1;
     const size_t unit0 = place.block * VL, panel_blocks = place.blocks * at_once;
     const size_t ld = width * VL * at_once; // of `sums`
     for (size_t i = 0, r0 = 0; i < tiling.count; r0 += tiling.size(i), ++i) {
       const size_t n = tiling.size(i);
       T *to[max_rows];
       const T *from[max_rows], *h[max_rows];
-      bool fresh[max_rows];
+      const auto fresh = [&](size_t j) { return s.reset && s.reset[r0 + j]; };
       for (size_t j = 0; j < n; ++j) {
         const size_t r = r0 + j;
-        fresh[j] = s.reset && s.reset[r];
         if constexpr (reads_rh)
           h[j] = s.rh + r * s.ld_rh;
         else
-          h[j] = fresh[j] ? s.zeros : s.h_prev[r];
+          h[j] = fresh(j) ? s.zeros : s.h_prev[r];
         to[j] = sums + j * ld;
         from[j] = s.init + r * s.ld_init;
       }
@@ -172,11 +180,10 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
         for (size_t b = 0; b < panel_blocks; ++b) {
           const size_t unit = unit0 + b * VL;
           E::finish(s, r0 + j, unit, least(VL, s.hidden - unit), sums + j * ld + b * gates * VL,
-                    candidates + j * candidate_row + b * candidate_block, fresh[j]);
+                    candidates + j * candidate_row + b * candidate_block, fresh(j));
         }
       }
     }
-    p += at_once;
   }
 }
 
@@ -257,7 +264,8 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(s.hidden);
   alignas(64) T sums[tile_numbers<T>];
-  for (size_t p = s.first_panel; p < s.last_panel; ++p) {
+  for (size_t i_panel = s.first_panel; i_panel < s.last_panel; ++i_panel) {
+    const size_t p = s.descending ? s.last_panel - 1 - (i_panel - s.first_panel) : i_panel; // as forward_step
     const panel_place place = gate_panel(p, 1, all_blocks);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
     for (int part = 0; part < 2; ++part) { // rows with a later step, then rows without
