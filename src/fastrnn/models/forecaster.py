@@ -133,7 +133,8 @@ class Forecaster(Model):
             raise ValueError(
                 f"X: expected series of {len(mean)} values a step, as in fit, got {series.shape}"
             )
-        return ((series - mean) / scale).astype(self.dtype)
+        scaled: Array = ((series - mean) / scale).astype(self.dtype)
+        return scaled
 
     def _unscaled(self, values: Array) -> Array:
         values = np.asarray(values * np.array(self.config_["scale"]) + np.array(self.config_["mean"]))

@@ -166,8 +166,9 @@ class Seq2Seq(Writer):
         if not self.attention:
             return h
         context = run("attention", h, *memory)
-        self._mixed = np.tanh(run("mix", np.concatenate([context, h], axis=2)))
-        return self._mixed
+        mixed: Array = np.tanh(run("mix", np.concatenate([context, h], axis=2)))
+        self._mixed = mixed
+        return mixed
 
     def _attend_back(self, run: Run, dh: Array) -> tuple[Array, Any]:
         if not self.attention:
