@@ -29,7 +29,7 @@ TABLE = [
 ]
 KIND = pytest.mark.parametrize("kind", KINDS)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-# thin and long, wide and short, square: work shared by rows, by units, or not shared
+# work shared by rows, by units, by layers and directions, or not shared
 SIZES = [
     (60, 1, 8, 8),
     (8, 1, 32, 160),
@@ -38,6 +38,8 @@ SIZES = [
     (3, 150, 16, 20),
     (12, 16, 48, 96),
 ]
+
+NETWORKS = [(1, False), (2, True)]
 
 
 @pytest.fixture
@@ -83,13 +85,24 @@ def test_inference_equals_training(v: Variant, rows: str) -> None:
 
 
 @pytest.mark.parametrize(("T", "B", "I", "H"), SIZES)
+@pytest.mark.parametrize(("layers", "bidirectional"), NETWORKS)
 @pytest.mark.parametrize("rows", ["dense", "lengths and reset"])
 @DTYPES
 @KIND
-def test_threads(kind: str, dtype: Any, rows: str, T: int, B: int, I: int, H: int, threads: Any) -> None:
-    v = Variant(
-        kind, 2, True, I=I, H=H, T=T, B=B, dtype=dtype, proj_size=H // 2 if kind == "lstm" and B == 6 else 0
-    )
+def test_threads(
+    kind: str,
+    dtype: Any,
+    rows: str,
+    layers: int,
+    bidirectional: bool,
+    T: int,
+    B: int,
+    I: int,
+    H: int,
+    threads: Any,
+) -> None:
+    proj_size = H // 2 if kind == "lstm" and B == 6 else 0
+    v = Variant(kind, layers, bidirectional, True, proj_size, I=I, H=H, T=T, B=B, dtype=dtype)
     case = make_case(v)
     kwargs = {key: getattr(case, key) for key in ("lengths", "reset") if key in rows}
     layer = make_layer(v, case.params)
@@ -105,12 +118,15 @@ def test_threads(kind: str, dtype: Any, rows: str, T: int, B: int, I: int, H: in
 @KIND
 def test_sizes_cover_every_schedule(kind: str) -> None:
     """Otherwise `test_threads` would compare one thread with itself."""
-    plans = {
-        fastrnn._core.schedule(kind, T * B, T, B, I, H, H, 4, GATES[kind], n, 1 << 20)[:2]
-        for T, B, I, H in SIZES
-        for n in (2, 3, 5)
-    }
-    assert {(n, way) for n in (2, 3, 5) for way in ("rows", "units")} | {(1, "rows")} <= plans
+    plans = set()
+    for layers, bidirectional in NETWORKS:
+        network = {"layers": layers, "directions": 1 + bidirectional}
+        for T, B, I, H in SIZES:
+            for n in (2, 3, 5):
+                sizes = (T * B, T, B, I, H, H, 4, GATES[kind], n, 1 << 20)
+                plans.add(fastrnn._core.schedule(kind, *sizes, **network)[:2])
+    several = {(n, way) for n in (2, 3, 5) for way in ("rows", "units")}
+    assert several | {(1, "rows"), (2, "tasks"), (3, "tasks")} <= plans
 
 
 @pytest.mark.parametrize("v", TABLE, ids=str)
