@@ -9,8 +9,8 @@ struct Range {
   size_t begin = 0, end = 0;
   size_t size() const { return end - begin; }
 };
-inline Range share(size_t n, int rank, int of) {
-  return {n * size_t(rank) / size_t(of), n * size_t(rank + 1) / size_t(of)};
+inline Range share(size_t n, const Worker &w) {
+  return {n * size_t(w.rank) / size_t(w.of), n * size_t(w.rank + 1) / size_t(w.of)};
 }
 
 template <class T> struct Direction {
@@ -72,28 +72,26 @@ public:
   const size_t H, Hp, R, Rp, slots, row;
   std::vector<Direction<T>> directions;
 
-  bool by_rows() const { return plan.split == Split::rows; }
-  bool alone() const { return plan.threads == 1; }
-  // the rows a thread works on: contiguous in sorted order, so that the order of every sum over rows is the
-  // same for any number of threads; balanced by their lengths
-  Range rows_of(int rank) const {
-    if (!by_rows()) return {0, batch.rows};
-    if (batch.uniform) return share(batch.rows, rank, plan.threads);
+  // Whether the threads must meet within a step: they share its units.
+  bool in_step(const Worker &w) const { return plan.split == Split::units && w.of > 1; }
+  // The rows a thread works on: contiguous in sorted order, so that the order of every sum over rows is the
+  // same for any number of threads; balanced by their lengths.
+  Range rows_of(const Worker &w) const {
+    if (plan.split == Split::units || w.of == 1) return {0, batch.rows};
+    if (batch.uniform) return share(batch.rows, w);
     const size_t total = batch.total();
     Range range;
     size_t sum = 0, r = 0;
-    for (int i = 0; i <= rank; ++i) {
+    for (int i = 0; i <= w.rank; ++i) {
       range.begin = r;
-      const size_t until = total * size_t(i + 1) / size_t(plan.threads);
+      const size_t until = total * size_t(i + 1) / size_t(w.of);
       while (r < batch.rows && sum < until) sum += batch.length[r++];
-      if (i + 1 == plan.threads) r = batch.rows;
+      if (i + 1 == w.of) r = batch.rows;
       range.end = r;
     }
     return range;
   }
-  Range panels_of(size_t panels, int rank) const {
-    return by_rows() ? Range{0, panels} : share(panels, rank, plan.threads);
-  }
+  Range panels_of(size_t panels, const Worker &w) const { return in_step(w) ? share(panels, w) : Range{0, panels}; }
 
 private:
   Direction<T> make(size_t l, size_t d, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped) {

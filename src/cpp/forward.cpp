@@ -1,4 +1,5 @@
 #include "forward.hpp"
+#include "tasks.hpp"
 
 namespace fastrnn {
 
@@ -11,7 +12,7 @@ public:
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
               how.plan),
-        loop_(pass_), team_(how.plan.threads, how.interrupted), packed_(weights), pack_(pack) {
+        loop_(pass_), team_(how.plan.threads, how.interrupted), board_(shape.count()), packed_(weights), pack_(pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
   }
@@ -34,22 +35,63 @@ private:
   }
 
   void run_thread(int rank) {
+    const Worker w{&team_, rank, rank, pass_.plan.threads};
     if (pack_) {
-      for (size_t i = size_t(rank); i < packed_.jobs(); i += size_t(pass_.plan.threads)) packed_.run_job(i);
-      if (!team_.meet()) return;
+      for (size_t i = size_t(rank); i < packed_.jobs(); i += size_t(w.of)) packed_.run_job(i);
+      if (!w.meet()) return;
     }
+    if (pass_.plan.split == Split::tasks)
+      run_tasks(w);
+    else
+      run_together(w);
+  }
+
+  // All threads on one direction of one layer after the other.
+  void run_together(const Worker &w) {
     for (const Direction<T> &dir : pass_.directions) {
       const Storage<T> store = storage(dir);
-      // at step 0 every row of the batch has a c; rows and units as in the loop
-      if (pass_.shape.has_c()) load_c0(rank, dir, store);
-      if (!loop_.run(team_, rank, dir, store)) return;
-      finish(rank, dir, store);
+      if (pass_.shape.has_c()) load_c0(w, dir, store);
+      if (!loop_.run(w, dir, store, 0, pass_.batch.steps)) return;
+      finish(w, dir, store);
       const bool last_direction = dir.direction + 1 == pass_.shape.directions;
       if (last_direction && dir.layer + 1 < pass_.shape.layers && tape_ && !tape_->dropped.empty()) {
-        drop(rank, dir.layer);
-        if (!pass_.by_rows() && !team_.meet()) return;
+        drop(w, dir.layer);
+        if (pass_.in_step(w) && !w.meet()) return;
       }
     }
+  }
+
+  // Each thread on chunks of steps of its own: of a layer once the layer below has got that far, and where
+  // there is a reverse direction, once both directions below are through.
+  void run_tasks(const Worker &all) {
+    const Worker w = all.alone();
+    const Shape &shape = pass_.shape;
+    const size_t steps = pass_.batch.steps, D = shape.directions;
+    const size_t chunk = chunk_steps();
+    auto end_of = [&](size_t i) { return std::min(steps, board_.done(i) + chunk); };
+    auto ready = [&](size_t i) {
+      if (i < D) return true;
+      const size_t below = (i / D - 1) * D;
+      if (D == 1) return board_.done(below) >= end_of(i);
+      return board_.complete(below) && board_.complete(below + 1);
+    };
+    for (size_t i = TaskBoard::none; (i = board_.claim(w, i, ready)) != TaskBoard::none;) {
+      const Direction<T> &dir = pass_.directions[i];
+      const Storage<T> store = storage(dir);
+      const size_t begin = board_.done(i), end = end_of(i);
+      if (begin == 0 && shape.has_c()) load_c0(w, dir, store);
+      if (!loop_.run(w, dir, store, begin, end)) return;
+      if (end == steps) finish(w, dir, store);
+      board_.release(i, end, end == steps);
+    }
+  }
+
+  // long enough that claiming it costs nothing, short enough that a wavefront of layers fills and drains fast
+  size_t chunk_steps() const {
+    const size_t steps = pass_.batch.steps,
+                 work = pass_.shape.gates() * pass_.H * (pass_.R + pass_.H) * pass_.batch.rows;
+    const size_t least = (size_t(1) << 20) / std::max<size_t>(work, 1) + 1;
+    return std::max(least, steps / (8 * pass_.shape.layers) + 1);
   }
 
   Storage<T> storage(const Direction<T> &dir) {
@@ -72,10 +114,10 @@ private:
     return store;
   }
 
-  void load_c0(int rank, const Direction<T> &dir, const Storage<T> &store) {
+  void load_c0(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
     // by units, the first barrier comes only after step 0: each thread loads the units it will read
-    const Range rows = pass_.rows_of(rank);
-    const Range panels = pass_.panels_of(pass_.Hp / pass_.k.lanes, rank);
+    const Range rows = pass_.rows_of(w);
+    const Range panels = pass_.panels_of(pass_.Hp / pass_.k.lanes, w);
     const size_t first = panels.begin * pass_.k.lanes, last = std::min(panels.end * pass_.k.lanes, pass_.H);
     for (size_t r = rows.begin; r < rows.end; ++r) {
       T *to = store.c + r * pass_.Hp;
@@ -88,9 +130,9 @@ private:
   }
 
   // h_n, c_n: the state after each row's last step
-  void finish(int rank, const Direction<T> &dir, const Storage<T> &store) {
+  void finish(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
     const Batch &batch = pass_.batch;
-    const Range rows = pass_.by_rows() ? pass_.rows_of(rank) : share(batch.rows, rank, pass_.plan.threads);
+    const Range rows = pass_.in_step(w) ? share(batch.rows, w) : pass_.rows_of(w);
     for (size_t r = rows.begin; r < rows.end; ++r) {
       const size_t length = batch.length[r], b = dir.index * batch.rows + batch.order[r];
       const T *h = length ? dir.y(length - 1, r) : dir.h0 + dir.h0_at[r];
@@ -101,11 +143,11 @@ private:
     }
   }
 
-  void drop(int rank, size_t layer) {
+  void drop(const Worker &w, size_t layer) {
     const Batch &batch = pass_.batch;
     const size_t width = pass_.shape.directions * pass_.R;
     const View<T> view = hidden_view<T>(nullptr, batch, pass_.arrays.starts, width);
-    const Range rows = pass_.by_rows() ? pass_.rows_of(rank) : share(batch.rows, rank, pass_.plan.threads);
+    const Range rows = pass_.in_step(w) ? share(batch.rows, w) : pass_.rows_of(w);
     for (size_t r = rows.begin; r < rows.end; ++r)
       for (size_t t = 0; t < batch.length[r]; ++t) {
         const size_t at = size_t(view.row[batch.order[r]] + ptrdiff_t(t) * view.time);
@@ -119,6 +161,7 @@ private:
   Pass<T> pass_;
   ForwardLoop<T> loop_;
   Team team_;
+  TaskBoard board_;
   Packed<T> &packed_;
   bool pack_;
 };

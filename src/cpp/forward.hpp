@@ -22,38 +22,36 @@ public:
     // a chunk of pre-activations is to stay in the second-level cache next to the weights
     const size_t bytes = p.row * sizeof(T), budget = size_t(192) << 10;
     chunk_rows_ = std::max<size_t>(budget / bytes, 1);
-    const size_t rows = std::max(chunk_rows_, p.batch.rows);
-    const int buffers = p.by_rows() ? p.plan.threads : 1;
-    for (int i = 0; i < buffers; ++i) chunk_.emplace_back(product(p.by_rows() ? rows_held(i) : rows, p.row));
+    const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
+    const bool shared = p.plan.split == Split::units;
+    at_.resize(p.batch.rows);
+    for (size_t r = 0; r < p.batch.rows; ++r) at_[r] = ptrdiff_t(r * width);
     for (int i = 0; i < p.plan.threads; ++i) {
       x_.emplace_back(rows);
       to_.emplace_back(rows);
+      if (shared && i > 0) continue;
+      chunk_.emplace_back(product(rows, p.row));
+      nowhere_.emplace_back(product(p.batch.rows, width));
+      if (p.shape.proj || p.shape.cell == Cell::gru_before) m_.emplace_back(product(p.batch.rows, width));
     }
-    if (p.shape.proj || p.shape.cell == Cell::gru_before) {
-      m_ = Buffer<T>(product(p.batch.rows, p.H));
-      m_at_.resize(p.batch.rows);
-      for (size_t r = 0; r < p.batch.rows; ++r) m_at_[r] = ptrdiff_t(r * p.H);
-    }
-    nowhere_ = Buffer<T>(product(p.batch.rows, std::max(p.H, p.R)));
-    nowhere_at_.resize(p.batch.rows);
-    for (size_t r = 0; r < p.batch.rows; ++r) nowhere_at_[r] = ptrdiff_t(r * std::max(p.H, p.R));
   }
 
-  // One thread's part. False: interrupted.
-  bool run(Team &team, int rank, const Direction<T> &dir, const Storage<T> &store) {
+  // One thread's part of steps [from, to). False: interrupted.
+  bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to_step) {
     const Shape &shape = p.shape;
-    const PackedDirection<T> &w = p.weights(dir.layer, dir.direction);
+    const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
     const bool before = shape.cell == Cell::gru_before, saves = p.k.saved_slots(shape.cell) > 0;
-    const Range rows = p.rows_of(rank);
+    const Range rows = p.rows_of(w);
     const size_t product_gates = before ? 2 : shape.gates();
-    const Range panels = p.panels_of(p.k.gate_panels(product_gates, p.H), rank);
-    const Range input_panels = p.panels_of(p.k.gate_panels(shape.gates(), p.H), rank);
-    const Range candidate_panels = p.panels_of(p.k.gate_panels(1, p.H), rank);
-    const Range output_panels = p.panels_of(p.k.plain_panels(p.R), rank);
+    const Range panels = p.panels_of(p.k.gate_panels(product_gates, p.H), w);
+    const Range input_panels = p.panels_of(p.k.gate_panels(shape.gates(), p.H), w);
+    const Range candidate_panels = p.panels_of(p.k.gate_panels(1, p.H), w);
+    const Range output_panels = p.panels_of(p.k.plain_panels(p.R), w);
     const bool product_first = dir.input && !p.plan.fuse_input, keep = store.gates && saves;
-    T *const chunk = chunk_[p.by_rows() ? size_t(rank) : 0].get();
-    const T **x = x_[size_t(rank)].get();
-    T **to = to_[size_t(rank)].get();
+    const size_t own = p.plan.split == Split::units ? 0 : size_t(w.thread);
+    T *const chunk = chunk_[own].get();
+    const T **x = x_[size_t(w.thread)].get();
+    T **to = to_[size_t(w.thread)].get();
     const size_t step_work = shape.gates() * p.H * (p.R + dir.input);
 
     auto active = [&](size_t s) {
@@ -64,28 +62,28 @@ public:
     step.hidden = p.H;
     step.first_panel = panels.begin;
     step.last_panel = panels.end;
-    step.init = w.bias.get();
+    step.init = weights.bias.get();
     step.ld_init = product_first ? p.row : 0;
     if (dir.input && !product_first) {
       step.input = dir.input;
-      step.w = w.w.get();
+      step.w = weights.w.get();
     }
     step.recurrent = p.R;
-    step.r = w.r.get();
-    step.bias_n = w.bias_n.get();
+    step.r = weights.r.get();
+    step.bias_n = weights.bias_n.get();
     step.zeros = dir.zeros;
     step.ld_gates = p.row;
     step.ld_c = p.Hp;
     if (shape.has_c()) step.c_prev = step.c = store.c + rows.begin * p.Hp;
-    if (shape.proj) step.h = Rows<T>{m_.get(), m_at_.data() + rows.begin};
+    if (shape.proj) step.h = Rows<T>{m_[own].get(), at_.data() + rows.begin};
     if (before) {
-      step.rh = m_.get() + rows.begin * p.H;
-      step.ld_rh = p.H;
+      step.ld_rh = std::max(p.H, p.R);
+      step.rh = m_[own].get() + rows.begin * step.ld_rh;
     }
-    for (size_t s0 = store.begin; s0 < store.end;) {
+    for (size_t s0 = from; s0 < to_step;) {
       const size_t widest = active(s0);
-      if (!widest && p.by_rows()) break;
-      const size_t s1 = widest ? std::min(store.end, s0 + std::max<size_t>(chunk_rows_ / widest, 1)) : store.end;
+      if (!widest && !p.in_step(w)) break;
+      const size_t s1 = widest ? std::min(to_step, s0 + std::max<size_t>(chunk_rows_ / widest, 1)) : to_step;
       // row 0 of step s
       auto pre = [&](size_t s) {
         return keep ? store.gates + (p.batch.first(s) - p.batch.first(store.begin) + rows.begin) * p.row
@@ -107,8 +105,8 @@ public:
         q.last_panel = input_panels.end;
         q.a = x;
         q.out = to;
-        q.b = w.w.get();
-        q.init = w.bias.get();
+        q.b = weights.w.get();
+        q.init = weights.bias.get();
         q.columns = p.H;
         p.k.gate_product(q, shape.cell);
       }
@@ -133,22 +131,23 @@ public:
             copy_c(store, s, rows.begin, n, panels);
           }
         }
-        const Rows<T> h = store.write_h ? dir.y.rows(s, rows.begin) : Rows<T>{nowhere_.get(), nowhere_at_.data()};
+        const Rows<T> h =
+            store.write_h ? dir.y.rows(s, rows.begin) : Rows<T>{nowhere_[own].get(), at_.data() + rows.begin};
         if (!shape.proj) step.h = h;
         if (n) p.k.forward[int(shape.cell)](step);
         if (before) {
-          if (!p.by_rows() && !team.meet()) return false;
+          if (p.in_step(w) && !w.meet()) return false;
           ForwardStep<T> second = step;
           second.first_panel = candidate_panels.begin;
           second.last_panel = candidate_panels.end;
           second.recurrent = p.H;
-          second.r = w.r_n.get();
+          second.r = weights.r_n.get();
           if (n) p.k.forward_candidate(second);
         }
         if (shape.proj && store.write_h) {
-          if (!p.by_rows() && !team.meet()) return false;
+          if (p.in_step(w) && !w.meet()) return false;
           for (size_t r = 0; r < n; ++r) {
-            x[r] = m_.get() + (rows.begin + r) * p.H;
+            x[r] = step.h[r];
             to[r] = h[r];
           }
           Product<T> q;
@@ -158,12 +157,12 @@ public:
           q.last_panel = output_panels.end;
           q.a = x;
           q.out = to;
-          q.b = w.project.get();
+          q.b = weights.project.get();
           q.columns = p.R;
           p.k.plain_product(q);
         }
-        if (rank == 0) team.poll(step_work * std::max<size_t>(n, 1));
-        if (p.by_rows() ? team.stopped() : !team.meet()) return false;
+        w.poll(step_work * std::max<size_t>(n, 1));
+        if (p.in_step(w) ? !w.meet() : w.stopped()) return false;
       }
       s0 = s1;
     }
@@ -171,7 +170,6 @@ public:
   }
 
 private:
-  size_t rows_held(int rank) const { return std::max(chunk_rows_, p.rows_of(rank).size()); }
   void copy_c(const Storage<T> &store, size_t s, size_t r0, size_t n, Range panels) {
     const size_t first = panels.begin * p.k.lanes, last = panels.end * p.k.lanes;
     T *to = store.c_checkpoint + s / store.segment * p.batch.rows * p.Hp;
@@ -181,11 +179,11 @@ private:
 
   Pass<T> &p;
   size_t chunk_rows_;
-  std::vector<Buffer<T>> chunk_;
+  std::vector<Buffer<T>> chunk_; // one a thread; one for all where they share units
   std::vector<Buffer<const T *>> x_;
   std::vector<Buffer<T *>> to_;
-  Buffer<T> m_, nowhere_;
-  std::vector<ptrdiff_t> m_at_, nowhere_at_;
+  std::vector<Buffer<T>> m_, nowhere_; // [B][max(H, output)]
+  std::vector<ptrdiff_t> at_;
 };
 
 } // namespace fastrnn

@@ -138,7 +138,7 @@ private:
     return std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), forward, backward);
   }
 
-  template <class T> Execution execution(const Batch &batch) const {
+  template <class T> Execution execution(const Batch &batch, bool dropout) const {
     Problem p;
     p.cell = shape_.cell;
     p.total = batch.total();
@@ -151,6 +151,9 @@ private:
     p.gates = shape_.gates();
     p.threads = num_threads();
     p.l2 = caches().l2;
+    p.layers = shape_.layers;
+    p.directions = shape_.directions;
+    p.dropout = dropout;
     return {schedule(p), p.l2, interruption_hook()};
   }
 
@@ -299,7 +302,7 @@ private:
       tape = std::make_unique<Tape<T>>(batch, std::min(checkpoint, batch.steps));
       allocate(*tape, k, shape_, positions, !mask_rows.empty());
     }
-    const Execution how = execution<T>(batch);
+    const Execution how = execution<T>(batch, !mask_rows.empty());
     without_interpreter([&] {
       return fastrnn::forward(k, shape_, *packed, pack, keep ? tape->batch : batch, arrays, tape.get(), how);
     });
@@ -403,7 +406,7 @@ private:
 
     bool pack;
     const PackedPointer<T> packed = weights_of<T>(handle.weights, tape->segment > 0, true, pack);
-    const Execution how = execution<T>(batch);
+    const Execution how = execution<T>(batch, !mask_rows.empty());
     without_interpreter([&] { return fastrnn::backward(k, shape_, *packed, pack, *tape, arrays, g, how); });
     tape.reset(); // its memory goes; a second backward is refused
     handle.x = handle.h0 = handle.c0 = handle.y = handle.masks = handle.weights = py::none();
@@ -476,31 +479,31 @@ public:
 
 private:
   template <class T> py::object step_as(Stream<T> &stream, py::handle x_object, py::handle out_object) {
-    py::array x;
-    const T *from = rows_of<T>(x_object, shape_.input);
-    const bool flat = is_flat(x_object);
-    if (!from) {
-      x = real_array<T>("x", x_object);
-      if (!(x.flags() & py::array::c_style)) x = py::array_t<T, py::array::c_style>(x);
-      from = rows_of<T>(x, shape_.input);
+    py::object x = py::reinterpret_borrow<py::object>(x_object);
+    const T *from = rows_of<T>(x, shape_.input);
+    if (!from) { // not as it is needed: a list, strided, of another type, or wrong
+      py::array a = real_array<T>("x", x);
+      if (!(a.flags() & py::array::c_style)) a = py::array_t<T, py::array::c_style>(a);
+      from = rows_of<T>(a, shape_.input);
       if (!from)
         wrong_shape("x",
                     shape_text(std::vector<size_t>{rows_, shape_.input}) +
                         (rows_ == 1 ? " or " + shape_text(std::vector<size_t>{shape_.input}) : ""),
-                    x);
+                    a);
+      x = a;
     }
+    const bool flat = py::detail::array_proxy(x.ptr())->nd == 1;
     py::object out;
     T *to;
     if (out_object.is_none()) {
       const size_t shape[2] = {rows_, shape_.output()};
-      out = is_flat(x_object) || is_flat(x) ? fresh<T>(shape + 1, 1) : fresh<T>(shape, 2);
+      out = flat ? fresh<T>(shape + 1, 1) : fresh<T>(shape, 2);
       to = data<T>(py::reinterpret_borrow<py::array>(out));
     } else {
       out = py::reinterpret_borrow<py::object>(out_object);
       to = const_cast<T *>(rows_of<T>(out_object, shape_.output()));
-      if (!to || is_flat(out_object) != (flat || is_flat(x)) ||
-          !(py::detail::array_proxy(out.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
-        check_out<T>(out, flat || is_flat(x));
+      if (!to || !(py::detail::array_proxy(out.ptr())->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_))
+        to = check_out<T>(out, flat);
     }
     if (stream.work() < (size_t(1) << 17)) { // below some 10 us releasing the interpreter costs more than it gives
       const FlushSubnormals mode;
@@ -513,11 +516,6 @@ private:
     return out;
   }
 
-  // one row without its axis
-  bool is_flat(py::handle a) const {
-    return rows_ == 1 && a && Py_TYPE(a.ptr()) == py::detail::npy_api::get().PyArray_Type_ &&
-           py::detail::array_proxy(a.ptr())->nd == 1;
-  }
   // the numbers of an array that is exactly [B, width] (or [width] for one row), contiguous and aligned; else null
   template <class T> const T *rows_of(py::handle object, size_t width) const {
     if (!is_plain<T>(object)) return nullptr;
@@ -529,7 +527,7 @@ private:
     return fits && (a->flags & wanted) == wanted ? reinterpret_cast<const T *>(a->data) : nullptr;
   }
 
-  template <class T> void check_out(const py::object &out, bool flat) const {
+  template <class T> T *check_out(const py::object &out, bool flat) const {
     const std::string dtype = py::str(static_cast<py::object>(py::dtype::of<T>()));
     if (!py::isinstance<py::array_t<T>>(out))
       throw py::type_error("out: expected an array of " + dtype + ", got " +
@@ -547,6 +545,7 @@ private:
                   a);
     if (!a.writeable() || !(a.flags() & py::array::c_style) || reinterpret_cast<uintptr_t>(a.data()) % alignof(T))
       throw py::value_error("out: expected a writable, aligned, C-contiguous array, got one that is not");
+    return data<T>(a);
   }
 
   template <class T> py::object state_as(const Stream<T> &stream) const {
@@ -664,22 +663,31 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads);
   m.def("measure_limits", &measure_limits);
-  m.def("schedule", [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
-                       size_t recurrent, size_t number, size_t gates, int threads, size_t l2) {
-    Problem p{cell == "gru_before" ? Cell::gru_before : Cell::lstm,
-              total,
-              steps,
-              rows,
-              input,
-              hidden,
-              recurrent,
-              number,
-              gates,
-              threads,
-              l2};
-    const Plan plan = schedule(p);
-    return py::make_tuple(plan.threads, plan.split == Split::rows ? "rows" : "units", plan.fuse_input);
-  });
+  m.def(
+      "schedule",
+      [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
+         size_t recurrent, size_t number, size_t gates, int threads, size_t l2, size_t layers, size_t directions) {
+        Problem p;
+        p.cell = cell == "gru_before" ? Cell::gru_before : Cell::lstm;
+        p.total = total;
+        p.steps = steps;
+        p.rows = rows;
+        p.input = input;
+        p.hidden = hidden;
+        p.recurrent = recurrent;
+        p.number = number;
+        p.gates = gates;
+        p.threads = threads;
+        p.l2 = l2;
+        p.layers = layers;
+        p.directions = directions;
+        const Plan plan = schedule(p);
+        const char *const split[] = {"rows", "units", "tasks"};
+        return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input);
+      },
+      py::arg("cell"), py::arg("total"), py::arg("steps"), py::arg("rows"), py::arg("input"), py::arg("hidden"),
+      py::arg("recurrent"), py::arg("number"), py::arg("gates"), py::arg("threads"), py::arg("l2"),
+      py::arg("layers") = 1, py::arg("directions") = 1);
   m.def("tanh", [](const py::array &a) {
     return a.itemsize() == 8 ? elementwise<double>(a, kernels().f64.tanh) : elementwise<float>(a, kernels().f32.tanh);
   });

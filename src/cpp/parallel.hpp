@@ -106,6 +106,21 @@ private:
   std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
 };
 
+// One thread as a pass sees it: number `rank` of the `of` threads that share a piece of work. Where threads take
+// whole pieces of their own, each is alone: rank 0 of 1.
+struct Worker {
+  Team *team;
+  int thread; // of the call: whose scratch memory
+  int rank, of;
+
+  bool meet() const { return of == 1 ? !team->stopped() : team->meet(); }
+  bool stopped() const { return team->stopped(); }
+  void poll(size_t work) const {
+    if (thread == 0) team->poll(work);
+  }
+  Worker alone() const { return {team, thread, 0, 1}; }
+};
+
 // body(rank) on `threads` threads in one region (none for one thread), subnormals flushed on each.
 void run_region(int threads, void (*body)(void *context, int rank), void *context);
 template <class F> void parallel(int threads, F &&body) {

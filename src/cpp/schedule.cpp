@@ -22,7 +22,13 @@ Plan schedule(const Problem &p) {
   // units: a barrier costs about 0.2 us; a step must be worth several
   const bool units_pay =
       step_work * double(mean_rows ? mean_rows : 1) / double(threads) >= 3e4 && p.hidden * p.number >= 64 * threads;
-  if (rows_fit && (rows_pay || !units_pay)) {
+  // tasks: no barrier at all, but every thread reads all of some R; enough pieces to keep the threads busy
+  const bool tasks_pay =
+      p.layers * p.directions >= threads && recurrent_bytes <= double(p.l2) && p.steps >= 8 && !p.dropout;
+  if (!rows_fit && tasks_pay) {
+    plan.threads = p.threads;
+    plan.split = Split::tasks;
+  } else if (rows_fit && (rows_pay || !units_pay)) {
     plan.threads = p.threads;
     plan.split = Split::rows;
   } else if (units_pay) {

@@ -8,18 +8,22 @@
 namespace fastrnn {
 
 struct Problem {
-  Cell cell;
-  size_t total; // steps summed over rows
-  size_t steps, rows, input, hidden, recurrent;
-  size_t number; // bytes of one number: 4 or 8
-  size_t gates;
-  int threads;
-  size_t l2; // bytes
+  Cell cell = Cell::lstm;
+  size_t total = 0; // steps summed over rows
+  size_t steps = 0, rows = 0, input = 0, hidden = 0, recurrent = 0;
+  size_t number = 4; // bytes of one number: 4 or 8
+  size_t gates = 4;
+  int threads = 1;
+  size_t l2 = 0; // bytes
+  size_t layers = 1, directions = 1;
+  bool dropout = false; // between layers: masks are applied to whole layers
 };
 
 enum class Split {
-  rows, // a thread takes some rows of the batch through the whole sequence: no synchronisation
-  units // a thread takes some hidden units of every row: one barrier a step, its share of R stays in its cache
+  rows,  // a thread takes some rows of the batch through the whole sequence: no synchronisation
+  units, // a thread takes some hidden units of every row: one barrier a step, its share of R stays in its cache
+  tasks  // a thread takes a chunk of steps of one direction of one layer: directions run side by side, layers
+         // as a wavefront
 };
 
 struct Plan {

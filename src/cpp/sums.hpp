@@ -31,7 +31,7 @@ public:
   }
 
   // Adds a chunk; each thread its share of the columns.
-  void add(const ChunkRows<T> &rows, int rank, T *scratch) {
+  void add(const ChunkRows<T> &rows, const Worker &w, T *scratch) {
     const size_t G = p.shape.gates();
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     std::vector<OuterProduct<T>> parts;
@@ -66,7 +66,7 @@ public:
     }
     size_t tiles = 0;
     for (const auto &q : parts) tiles += tiles_of(q);
-    const Range mine = share(tiles, rank, p.plan.threads);
+    const Range mine = share(tiles, w);
     size_t at = 0;
     for (auto &q : parts) {
       const size_t n = tiles_of(q), width = width_of(q);
@@ -81,12 +81,12 @@ public:
   }
 
   // Writes the gradients; each thread some columns.
-  void write(const Parameters<T> &to, int rank) {
+  void write(const Parameters<T> &to, const Worker &w) {
     static const int natural[4] = {0, 1, 2, 3}, candidate_first[3] = {2, 0, 1}, candidate[1] = {2};
-    const size_t G = p.shape.gates(), threads = size_t(p.plan.threads);
+    const size_t G = p.shape.gates();
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     const int *order = gru || before ? candidate_first : natural;
-    const Range in = share(input_, rank, int(threads)), re = share(p.R, rank, int(threads));
+    const Range in = share(input_, w), re = share(p.R, w);
     if (to.w_ih && in.size())
       p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.get(), input_columns_, in.begin, in.size(), G, order,
                        p.H);
@@ -98,7 +98,7 @@ public:
       p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), G,
                        natural, p.H);
     }
-    if (rank != 0) return;
+    if (w.rank != 0) return;
     if (to.b_ih) p.k.unpack_gates(to.b_ih, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
     if (to.b_hh) {
       if (gru)

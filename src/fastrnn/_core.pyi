@@ -64,7 +64,8 @@ def schedule(
     gates: int,
     threads: int,
     l2: int,
-    /,
+    layers: int = 1,
+    directions: int = 1,
 ) -> tuple[int, str, bool]: ...
 def tanh(a: NDArray[Any], /) -> NDArray[Any]: ...
 def sigmoid(a: NDArray[Any], /) -> NDArray[Any]: ...

@@ -92,13 +92,15 @@ class Ragged:
 
     def to_list(self) -> list[NDArray[Any]]:
         """The rows [steps, features], views of ``values``."""
+        if not len(self):
+            return []
         return [np.asarray(row) for row in np.split(self.values, np.cumsum(self.lengths)[:-1])]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return iter(self.to_list() if len(self) else [])
+        return iter(self.to_list())
 
     def __repr__(self) -> str:
         total, features = self.values.shape

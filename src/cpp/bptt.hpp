@@ -1,0 +1,441 @@
+// BPTT through one direction of one layer: start, chunk by chunk back in time, finish.
+#pragma once
+
+#include <memory>
+
+#include "forward.hpp"
+#include "sums.hpp"
+
+namespace fastrnn {
+
+// Memory of the direction at hand; one for all where directions come one after the other.
+template <class T> struct Workspace {
+  Buffer<T> d[2];                     // [rows of a chunk][slot][H], alternating between chunks
+  Buffer<T> m, dh;                    // [rows of a chunk][H], [output]: see BackwardStep
+  Buffer<T> carry_h, carry_c, dh0;    // [B][H]
+  Buffer<T> segment_gates, segment_c; // checkpointed: the segment at hand
+};
+
+// How far back a direction is.
+struct Position {
+  bool started = false;
+  size_t end = 0;       // steps still to go
+  size_t kept_from = 0; // first step whose gates are at hand
+  unsigned turn = 0;    // which of the two d the next chunk uses
+};
+
+template <class T> class BackwardLoop {
+public:
+  BackwardLoop(Pass<T> &pass, Tape<T> &tape, const Gradients<T> &gradients) : p(pass), tape_(tape), g_(gradients) {
+    const Batch &batch = tape.batch;
+    const Shape &shape = p.shape;
+    const bool tasks = p.plan.split == Split::tasks, two_products = shape.proj || shape.cell == Cell::gru_before;
+    ld_d_ = Pass<T>::round_up_row(p.k.grad_slots(shape.cell) * p.H);
+    ld_carry_ = std::max(p.Hp, p.Rp);
+    // a chunk of gradient rows: long enough for the products over it to run at full speed, short enough to
+    // stay in the cache between the time loop and them
+    chunk_rows_ = std::min<size_t>(std::max<size_t>((size_t(1) << 20) / (ld_d_ * sizeof(T)), 96), 768);
+    // and several of them where layers follow each other as a wavefront
+    if (tasks && shape.layers > 1)
+      chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(batch.total() / (4 * shape.layers), 32));
+    const size_t held = std::max(chunk_rows_, batch.rows);
+    // segments hold different numbers of rows; the first is the largest
+    const size_t segment_rows = tape.segment ? batch.first(std::min(tape.segment, batch.steps)) : 0;
+    for (size_t i = 0; i < (tasks ? shape.count() : 1); ++i) {
+      Workspace<T> &own = workspaces_.emplace_back();
+      for (auto &d : own.d) d = Buffer<T>(product(held, ld_d_));
+      if (two_products) own.m = Buffer<T>(product(held, p.H));
+      if (shape.proj) own.dh = Buffer<T>(product(held, p.R));
+      own.carry_h = Buffer<T>(product(batch.rows, ld_carry_));
+      if (shape.has_c()) own.carry_c = Buffer<T>(product(batch.rows, ld_carry_));
+      own.dh0 = Buffer<T>(product(batch.rows, p.R));
+      if (p.k.saved_slots(shape.cell)) own.segment_gates = Buffer<T>(product(segment_rows, p.row));
+      if (shape.has_c() && tape.segment) own.segment_c = Buffer<T>(product(batch.rows + segment_rows, p.Hp));
+    }
+    size_t scratch = 0;
+    for (const auto &dir : p.directions) {
+      sums_.emplace_back(p, dir);
+      scratch = std::max(scratch, WeightSums<T>::scratch(p, dir));
+    }
+    for (int i = 0; i < p.plan.threads; ++i) {
+      scratch_.emplace_back(scratch);
+      ChunkRows<T> &rows = rows_.emplace_back();
+      for (auto *v : {&rows.d, &rows.x, &rows.h, &rows.m, &rows.dh}) v->reserve(held);
+      a_.emplace_back(held);
+      out_.emplace_back(held);
+    }
+    const size_t positions = p.arrays.starts ? batch.total() : product(batch.steps, batch.rows);
+    for (size_t l = 0; l + 1 < shape.layers; ++l) d_inner_.emplace_back(product(positions, shape.directions, p.R));
+    // side by side, the reverse direction's share of dL/dx waits in a buffer of its own
+    if (tasks && shape.directions == 2)
+      for (size_t l = 0; l < shape.layers; ++l)
+        second_.emplace_back(l > 0 || g_.dx ? product(positions, p.directions[l * 2].input) : 0);
+    for (const auto &dir : p.directions) tracks_.push_back(make_tracks(dir));
+    if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p);
+  }
+
+  bool start(const Worker &w, const Direction<T> &dir, Position &at) {
+    load_state(w, dir);
+    at = {true, p.batch.steps, tape_.segment ? p.batch.steps : 0, 0};
+    return w.meet();
+  }
+
+  // The first step of the next chunk.
+  size_t chunk_begin(const Position &at) const {
+    const size_t end = at.end ? at.end : 1, kept_from = segment_of(at);
+    size_t begin = end - 1, rows = p.batch.active(begin);
+    while (begin > kept_from && rows + p.batch.active(begin - 1) <= chunk_rows_) rows += p.batch.active(--begin);
+    return begin;
+  }
+
+  bool chunk(const Worker &w, const Direction<T> &dir, Position &at) {
+    const Chunk chunk{chunk_begin(at), at.end, segment_of(at), at.turn};
+    if (tape_.segment && chunk.kept_from != at.kept_from && !recompute(w, dir, chunk.kept_from, at.end)) return false;
+    for (size_t s = chunk.end; s-- > chunk.begin;)
+      if (!step(w, dir, s, chunk)) return false;
+    // The products need every row and unit of the chunk. Gradient rows alternate between two buffers, so that
+    // no second meeting is needed before the next chunk overwrites them.
+    if (!w.meet()) return false;
+    input_gradient(w, dir, chunk);
+    list_rows(w, dir, chunk);
+    sums_[dir.index].add(rows_[size_t(w.thread)], w, scratch_[size_t(w.thread)].get());
+    if (workspace(dir).m.size() && !w.meet()) return false; // m and dh have one buffer only
+    w.poll(rows_[size_t(w.thread)].d.size() * p.shape.gates() * p.H * (p.R + dir.input) * 2);
+    at.kept_from = chunk.kept_from;
+    at.end = chunk.begin;
+    at.turn ^= 1;
+    return !w.stopped();
+  }
+
+  bool finish(const Worker &w, const Direction<T> &dir, const Position &at) {
+    if (!initial_state(w, dir, workspace(dir).d[at.turn ^ 1].get())) return false;
+    sums_[dir.index].write(g_.parameters[dir.index], w);
+    return w.meet();
+  }
+
+  // Dropout between layers: the gradient goes through the same mask
+  void mask(const Worker &w, size_t layer) {
+    const size_t n = d_inner_[layer].size();
+    const Range part = share(n, w);
+    T *d = d_inner_[layer].get() + part.begin;
+    p.k.scale_mask(d, d, p.arrays.dropout[layer] + part.begin, p.arrays.dropout_scale, part.size());
+  }
+
+  // Both directions of a layer are through: dL/dx is the sum of their shares.
+  void join_directions(size_t layer) {
+    if (second_.empty() || !second_[layer].size()) return;
+    const Batch &batch = p.batch;
+    const size_t width = p.directions[layer * 2].input;
+    const View<T> from = hidden_view<T>(second_[layer].get(), batch, p.arrays.starts, width);
+    const View<T> to = layer ? hidden_view<T>(d_inner_[layer - 1].get(), batch, p.arrays.starts, width) : g_.dx;
+    for (size_t r = 0; r < batch.rows; ++r) {
+      const size_t b = batch.order[r];
+      for (size_t t = 0; t < batch.length[r]; ++t) {
+        T *sum = to.base + to.row[b] + ptrdiff_t(t) * to.time;
+        const T *share = from.base + from.row[b] + ptrdiff_t(t) * from.time;
+        for (size_t i = 0; i < width; ++i) sum[i] += share[i];
+      }
+    }
+  }
+
+private:
+  // Steps [begin, end), whose gates are at hand from kept_from on; `turn` of the two gradient buffers.
+  struct Chunk {
+    size_t begin, end, kept_from;
+    unsigned turn;
+  };
+  size_t segment_of(const Position &at) const {
+    if (!tape_.segment || at.end > at.kept_from) return at.kept_from;
+    return (at.end ? at.end - 1 : 0) / tape_.segment * tape_.segment;
+  }
+  Workspace<T> &workspace(const Direction<T> &dir) { return workspaces_[workspaces_.size() > 1 ? dir.index : 0]; }
+
+  // Carries start from dL/dh_n and dL/dc_n
+  void load_state(const Worker &w, const Direction<T> &dir) {
+    const Batch &batch = p.batch;
+    Workspace<T> &own = workspace(dir);
+    const Range rows = share(batch.rows, w);
+    const size_t width = p.shape.directions * p.R;
+    for (size_t r = rows.begin; r < rows.end; ++r) {
+      const size_t b = dir.index * batch.rows + batch.order[r];
+      T *h = own.carry_h.get() + r * ld_carry_;
+      std::memset(h, 0, ld_carry_ * sizeof(T));
+      if (g_.dh_n) std::memcpy(h, g_.dh_n + b * p.R, p.R * sizeof(T));
+      if (last_only(dir) && dir.direction == 0 && batch.length[r]) {
+        const T *last = g_.dy_last + batch.order[r] * width;
+        for (size_t i = 0; i < p.R; ++i) h[i] += last[i];
+      }
+      if (!p.shape.has_c()) continue;
+      T *c = own.carry_c.get() + r * ld_carry_;
+      std::memset(c, 0, ld_carry_ * sizeof(T));
+      if (g_.dc_n) std::memcpy(c, g_.dc_n + b * p.H, p.H * sizeof(T));
+    }
+  }
+  bool last_only(const Direction<T> &dir) const { return g_.dy_last && dir.layer + 1 == p.shape.layers; }
+
+  // dL/dy of step s
+  Rows<const T> dy(const Direction<T> &dir, size_t s, size_t r0) {
+    const Cache &c = tracks(dir);
+    if (last_only(dir)) {
+      // at the end of a row; the reverse direction has its first step there
+      if (dir.direction == 1 && s == 0) return {g_.dy_last + p.R, c.last.data() + r0};
+      return {};
+    }
+    return c.dy.base ? c.dy.read(s, r0) : Rows<const T>{};
+  }
+
+  // The gates (and cell states) of a segment once more.
+  bool recompute(const Worker &w, const Direction<T> &dir, size_t begin, size_t end) {
+    if (!p.k.saved_slots(p.shape.cell)) return true; // Elman: y says it all
+    if (!w.meet()) return false;                     // nobody reads the segment before any more
+    Workspace<T> &own = workspace(dir);
+    Storage<T> store;
+    store.begin = begin;
+    store.gates = own.segment_gates.get();
+    store.write_h = false;
+    if (p.shape.has_c()) {
+      store.c = own.segment_c.get();
+      store.keep_c = true;
+      const Range rows = p.rows_of(w), blocks = p.panels_of(p.Hp / p.k.lanes, w);
+      const T *from = tape_.directions[dir.index].c_checkpoint.get() + begin / tape_.segment * p.batch.rows * p.Hp;
+      const size_t first = blocks.begin * p.k.lanes, bytes = blocks.size() * p.k.lanes * sizeof(T);
+      for (size_t r = rows.begin; r < std::min(rows.end, p.batch.active(begin)); ++r)
+        std::memcpy(store.c + r * p.Hp + first, from + r * p.Hp + first, bytes);
+    }
+    if (!loop_->run(w, dir, store, begin, end)) return false;
+    return w.meet(); // backward cuts the units another way than forward
+  }
+
+  // One step of one thread, with the meetings that a split by units needs.
+  bool step(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk) {
+    const Batch &batch = p.batch;
+    Workspace<T> &own = workspace(dir);
+    const Shape &shape = p.shape;
+    const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
+    const TapeDirection<T> &kept = tape_.directions[dir.index];
+    const bool before = shape.cell == Cell::gru_before, carries_h = before || shape.cell == Cell::gru;
+    const Range rows = p.rows_of(w);
+    auto mine = [&](size_t n) { return n > rows.begin ? std::min(n, rows.end) - rows.begin : 0; };
+    const size_t n = mine(batch.active(s));
+    const size_t continuing = s + 1 < batch.steps ? mine(batch.active(s + 1)) : 0;
+    const Range panels = p.panels_of(p.k.plain_panels(p.H), w);
+    const Range output_panels = p.panels_of(p.k.plain_panels(p.R), w);
+    const uint8_t *cut = batch.reset_at(int(dir.direction), s + 1);
+    const uint8_t *reset = batch.reset_at(int(dir.direction), s);
+    const size_t base = tape_.segment ? batch.first(chunk.kept_from) : 0;
+    const T *gates = tape_.segment ? own.segment_gates.get() : kept.gates.get();
+    const T *c = tape_.segment ? own.segment_c.get() : kept.c.get();
+    const size_t row = batch.first(s) + rows.begin - base;                       // on the tape
+    const size_t row_d = batch.first(s) + rows.begin - batch.first(chunk.begin); // in the chunk
+
+    BackwardStep<T> q;
+    q.rows = n;
+    q.continuing = continuing;
+    q.first_panel = panels.begin;
+    q.last_panel = panels.end;
+    q.hidden = p.H;
+    q.descending = s % 2 == 1;
+    q.dy = dy(dir, s, rows.begin);
+    q.cut = cut ? cut + rows.begin : nullptr;
+    q.carry_h = own.carry_h.get() + rows.begin * ld_carry_;
+    q.ld_carry = ld_carry_;
+    q.gates = gates + row * p.row;
+    q.ld_gates = p.row;
+    if (shape.has_c()) {
+      q.carry_c = own.carry_c.get() + rows.begin * ld_carry_;
+      q.c = c + (batch.rows + row) * p.Hp;
+      const size_t row_prev = s == chunk.kept_from ? rows.begin : batch.rows + batch.first(s - 1) + rows.begin - base;
+      q.c_prev = c + row_prev * p.Hp;
+      q.ld_c = p.Hp;
+    }
+    q.h = dir.y.read(s, rows.begin);
+    q.h_prev = dir.h_prev(s, rows.begin);
+    q.reset = reset ? reset + rows.begin : nullptr;
+    q.zeros = dir.zeros;
+    q.r = weights.r_back.get();
+    q.depth = (before ? 2 : shape.gates()) * p.H;
+    q.ld_later = ld_d_;
+    // the later step lies in this chunk or, for its last step, at the start of the chunk before
+    const bool crosses = s + 1 == chunk.end;
+    const size_t later_row = crosses ? rows.begin : batch.first(s + 1) + rows.begin - batch.first(chunk.begin);
+    q.d_later = own.d[crosses ? chunk.turn ^ 1 : chunk.turn].get() + later_row * ld_d_ + (carries_h ? p.H : 0);
+    q.d = own.d[chunk.turn].get() + row_d * ld_d_;
+    q.ld_d = ld_d_;
+    if (shape.proj) {
+      // dh_t = dy + dG R, then dm = dh_t W_hr and through the cell
+      BackwardStep<T> dh = q;
+      dh.hidden = p.R;
+      dh.first_panel = output_panels.begin;
+      dh.last_panel = output_panels.end;
+      dh.d = own.dh.get() + row_d * p.R;
+      dh.ld_d = p.R;
+      if (n) p.k.backward_store(dh);
+      if (p.in_step(w) && !w.meet()) return false;
+      q.dy = {};
+      q.keep_dh = true;
+      q.continuing = n;
+      q.carry_h = nullptr;
+      q.d_later = dh.d;
+      q.ld_later = p.R;
+      q.depth = p.R;
+      q.r = weights.project_back.get();
+      q.m = own.m.get() + row_d * p.H;
+      q.ld_m = p.H;
+    }
+    if (before) {
+      q.m = own.m.get() + row_d * p.H;
+      q.ld_m = p.H;
+    }
+    if (n) p.k.backward[int(shape.cell)](q);
+    if (before) {
+      if (p.in_step(w) && !w.meet()) return false;
+      q.dy = {};
+      q.cut = nullptr;
+      q.continuing = n;
+      q.d_later = q.d;
+      q.depth = p.H;
+      q.r = weights.r_n_back.get();
+      if (n) p.k.backward_gates(q);
+    }
+    w.poll(shape.gates() * p.H * p.R * std::max<size_t>(n, 1));
+    return p.in_step(w) ? w.meet() : !w.stopped();
+  }
+
+  // dL/dx of the chunk: whole rows, shared among the threads whatever the split
+  void input_gradient(const Worker &w, const Direction<T> &dir, const Chunk &chunk) {
+    if (!dir.input || (dir.layer == 0 && !g_.dx)) return;
+    const Batch &batch = p.batch;
+    const Workspace<T> &own = workspace(dir);
+    const Cache &tracks_of = tracks(dir);
+    const T **a = a_[size_t(w.thread)].get();
+    T **out = out_[size_t(w.thread)].get();
+    const Range rows = p.rows_of(w);
+    const Range panels = p.panels_of(p.k.plain_panels(dir.input), w);
+    size_t n = 0;
+    for (size_t s = chunk.begin; s < chunk.end; ++s) {
+      const size_t last = std::min(rows.end, batch.active(s));
+      const T *d = own.d[chunk.turn].get() + (batch.first(s) - batch.first(chunk.begin)) * ld_d_;
+      for (size_t r = rows.begin; r < last; ++r, ++n) {
+        a[n] = d + r * ld_d_;
+        out[n] = tracks_of.dx(s, r);
+      }
+    }
+    Product<T> q;
+    q.rows = n;
+    q.depth = p.shape.gates() * p.H;
+    q.first_panel = panels.begin;
+    q.last_panel = panels.end;
+    q.a = a;
+    q.out = out;
+    q.b = p.weights(dir.layer, dir.direction).w_back.get();
+    q.columns = dir.input;
+    q.add = dir.direction == 1 && second_.empty();
+    p.k.plain_product(q);
+  }
+
+  void list_rows(const Worker &w, const Direction<T> &dir, const Chunk &chunk) {
+    const Batch &batch = p.batch;
+    const Workspace<T> &own = workspace(dir);
+    ChunkRows<T> &rows = rows_[size_t(w.thread)];
+    for (auto *v : {&rows.d, &rows.x, &rows.h, &rows.m, &rows.dh}) v->clear();
+    for (size_t s = chunk.end; s-- > chunk.begin;) {
+      const uint8_t *reset = batch.reset_at(int(dir.direction), s);
+      const Rows<const T> h = dir.h_prev(s, 0);
+      const size_t at = batch.first(s) - batch.first(chunk.begin);
+      for (size_t r = 0, n = batch.active(s); r < n; ++r) {
+        rows.d.push_back(own.d[chunk.turn].get() + (at + r) * ld_d_);
+        if (dir.input) rows.x.push_back(dir.x(s, r));
+        rows.h.push_back(reset && reset[r] ? dir.zeros : h[r]);
+        if (own.m.size()) rows.m.push_back(own.m.get() + (at + r) * p.H);
+        if (p.shape.proj) rows.dh.push_back(own.dh.get() + (at + r) * p.R);
+      }
+    }
+  }
+
+  // dL/dh_0, dL/dc_0: one more product, back across the first step
+  bool initial_state(const Worker &w, const Direction<T> &dir, const T *d_first) {
+    const Batch &batch = p.batch;
+    Workspace<T> &own = workspace(dir);
+    const bool before = p.shape.cell == Cell::gru_before, carries_h = before || p.shape.cell == Cell::gru;
+    const Range rows = p.rows_of(w);
+    const Range panels = p.panels_of(p.k.plain_panels(p.R), w);
+    const uint8_t *cut = batch.reset_at(int(dir.direction), 0);
+    const size_t running = batch.steps ? batch.active(0) : 0;
+    BackwardStep<T> q;
+    q.rows = rows.size();
+    q.continuing = running > rows.begin ? std::min(running, rows.end) - rows.begin : 0;
+    q.first_panel = panels.begin;
+    q.last_panel = panels.end;
+    q.hidden = p.R;
+    q.cut = cut ? cut + rows.begin : nullptr;
+    q.carry_h = own.carry_h.get() + rows.begin * ld_carry_;
+    q.ld_carry = ld_carry_;
+    q.r = p.weights(dir.layer, dir.direction).r_back.get();
+    q.depth = (before ? 2 : p.shape.gates()) * p.H;
+    q.d_later = d_first + rows.begin * ld_d_ + (carries_h ? p.H : 0);
+    q.ld_later = ld_d_;
+    q.d = own.dh0.get() + rows.begin * p.R;
+    q.ld_d = p.R;
+    (carries_h ? p.k.backward_store_carried : p.k.backward_store)(q);
+    if (!w.meet()) return false;
+    const Range out = share(batch.rows, w);
+    for (size_t r = out.begin; r < out.end; ++r) {
+      const size_t b = dir.index * batch.rows + batch.order[r];
+      std::memcpy(g_.dh0 + b * p.R, own.dh0.get() + r * p.R, p.R * sizeof(T));
+      if (!p.shape.has_c()) continue;
+      T *dc0 = g_.dc0 + b * p.H;
+      if (cut && cut[r])
+        std::memset(dc0, 0, p.H * sizeof(T));
+      else
+        std::memcpy(dc0, own.carry_c.get() + r * ld_carry_, p.H * sizeof(T));
+    }
+    return true;
+  }
+
+  // Addresses of dy and dx as a direction sees them.
+  struct Cache {
+    Track<const T> dy;
+    Track<T> dx;
+    std::vector<ptrdiff_t> last; // sorted row -> its place in dy_last
+  };
+  Cache make_tracks(const Direction<T> &dir) {
+    Cache c;
+    const size_t width = p.shape.directions * p.R;
+    auto inner = [&](size_t layer) { return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width); };
+    if (dir.layer + 1 == p.shape.layers) {
+      if (g_.dy) c.dy = Track<const T>(g_.dy, p.batch, int(dir.direction), dir.direction * p.R);
+    } else {
+      const View<T> view = inner(dir.layer);
+      View<const T> read;
+      read.base = view.base;
+      read.time = view.time;
+      read.row = view.row;
+      c.dy = Track<const T>(read, p.batch, int(dir.direction), dir.direction * p.R);
+    }
+    if (dir.direction == 1 && !second_.empty())
+      c.dx = Track<T>(hidden_view<T>(second_[dir.layer].get(), p.batch, p.arrays.starts, dir.input), p.batch, 1);
+    else if (dir.layer > 0)
+      c.dx = Track<T>(inner(dir.layer - 1), p.batch, int(dir.direction));
+    else if (g_.dx)
+      c.dx = Track<T>(g_.dx, p.batch, int(dir.direction));
+    c.last.resize(p.batch.rows);
+    for (size_t r = 0; r < p.batch.rows; ++r) c.last[r] = ptrdiff_t(p.batch.order[r] * width);
+    return c;
+  }
+  const Cache &tracks(const Direction<T> &dir) const { return tracks_[dir.index]; }
+
+  Pass<T> &p;
+  Tape<T> &tape_;
+  const Gradients<T> &g_;
+  size_t ld_d_, ld_carry_, chunk_rows_;
+  std::vector<Workspace<T>> workspaces_;
+  std::vector<WeightSums<T>> sums_;
+  std::vector<Buffer<T>> scratch_, d_inner_, second_;
+  std::vector<ChunkRows<T>> rows_;
+  std::vector<Buffer<const T *>> a_;
+  std::vector<Buffer<T *>> out_;
+  std::vector<Cache> tracks_;
+  std::unique_ptr<ForwardLoop<T>> loop_;
+};
+
+} // namespace fastrnn
