@@ -71,7 +71,7 @@ public:
       for (size_t l = 0; l < shape.layers; ++l)
         second_.emplace_back(l > 0 || g_.dx ? product(positions, p.directions[l * 2].input) : 0);
     for (const auto &dir : p.directions) tracks_.push_back(make_tracks(dir));
-    if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p);
+    if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p, true);
   }
 
   bool start(const Worker &w, const Direction<T> &dir, Position &at) {

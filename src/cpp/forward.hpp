@@ -18,7 +18,7 @@ template <class T> struct Storage {
 
 template <class T> class ForwardLoop {
 public:
-  ForwardLoop(Pass<T> &pass) : p(pass) {
+  ForwardLoop(Pass<T> &pass, bool recomputes) : p(pass) {
     // a chunk of pre-activations is to stay in the second-level cache next to the weights
     const size_t bytes = p.row * sizeof(T), budget = size_t(192) << 10;
     chunk_rows_ = std::max<size_t>(budget / bytes, 1);
@@ -26,13 +26,16 @@ public:
     const bool shared = p.plan.split == Split::units;
     at_.resize(p.batch.rows);
     for (size_t r = 0; r < p.batch.rows; ++r) at_[r] = ptrdiff_t(r * width);
+    // a single step, say, needs none of these
+    const bool before = p.shape.cell == Cell::gru_before, two_products = p.shape.proj || before;
+    const bool lists = !p.plan.fuse_input || two_products;
     for (int i = 0; i < p.plan.threads; ++i) {
-      x_.emplace_back(rows);
-      to_.emplace_back(rows);
+      x_.emplace_back(lists ? rows : 0);
+      to_.emplace_back(lists ? rows : 0);
       if (shared && i > 0) continue;
-      chunk_.emplace_back(product(rows, p.row));
-      nowhere_.emplace_back(product(p.batch.rows, width));
-      if (p.shape.proj || p.shape.cell == Cell::gru_before) m_.emplace_back(product(p.batch.rows, width));
+      chunk_.emplace_back(lists ? product(rows, p.row) : 0);
+      nowhere_.emplace_back(recomputes ? product(p.batch.rows, width) : 0);
+      m_.emplace_back(two_products ? product(p.batch.rows, width) : 0);
     }
   }
 

@@ -201,35 +201,37 @@ private:
   }
 
   // lengths and reset, checked by Python where they are given
-  Batch batch_of(Layout &layout, const Sequence &sequence, const py::array &x) const {
-    const py::module_ arrays = py::module_::import("fastrnn._arrays");
-    py::array lengths;
+  Batch batch_of(Layout &layout, const Sequence &sequence, const py::object &x) const {
+    const auto checks = [] { return py::module_::import("fastrnn._arrays"); };
+    py::object lengths;
     const int64_t *length = nullptr;
     if (!sequence.lengths.is_none()) {
       if (!layout.batched) throw py::value_error("lengths: expected None for an unbatched sequence, got an array");
       if (layout.ragged) {
-        lengths = py::reinterpret_borrow<py::array>(sequence.lengths);
-        layout.rows = size_t(lengths.shape(0));
+        lengths = sequence.lengths; // int64, made by Ragged
+        const py::array row_lengths = py::reinterpret_borrow<py::array>(lengths);
+        layout.rows = size_t(row_lengths.shape(0));
         layout.starts.assign(layout.rows + 1, 0);
         for (size_t b = 0; b < layout.rows; ++b) {
-          const size_t n = size_t(static_cast<const int64_t *>(lengths.data())[b]);
+          const size_t n = size_t(static_cast<const int64_t *>(row_lengths.data())[b]);
           layout.starts[b + 1] = layout.starts[b] + n;
           layout.steps = std::max(layout.steps, n);
         }
-        if (layout.starts.back() != size_t(x.shape(0)))
-          throw py::value_error("x.lengths: expected a sum of " + std::to_string(x.shape(0)) + ", got " +
+        const py::ssize_t total = py::reinterpret_borrow<py::array>(x).shape(0);
+        if (layout.starts.back() != size_t(total))
+          throw py::value_error("x.lengths: expected a sum of " + std::to_string(total) + ", got " +
                                 std::to_string(layout.starts.back()));
       } else {
-        lengths = arrays.attr("as_lengths")(sequence.lengths, layout.rows, layout.steps);
+        lengths = checks().attr("as_lengths")(sequence.lengths, layout.rows, layout.steps);
       }
-      length = static_cast<const int64_t *>(lengths.data());
+      length = data<int64_t>(py::reinterpret_borrow<py::array>(lengths));
     }
     Batch batch(layout.steps, layout.rows, length);
     if (!sequence.reset.is_none()) {
       const std::vector<size_t> shape = layout.shape(0);
       py::list expected; // as x, without its last axis
       for (size_t i = 0; i + 1 < shape.size(); ++i) expected.append(shape[i]);
-      const py::array flags = arrays.attr("as_reset")(sequence.reset, expected);
+      const py::array flags = checks().attr("as_reset")(sequence.reset, expected);
       const bool *flag = static_cast<const bool *>(flags.data());
       const size_t time = !layout.ragged && layout.batched && !layout.batch_first ? layout.rows : 1;
       const size_t row = layout.batch_first ? layout.steps : 1;
@@ -271,7 +273,7 @@ private:
     if (!x.is_none()) x = real_array<T>(sequence.ragged ? "x.values" : "x", x);
     auto [h0, c0] = state_parts("state", state);
     Layout layout = layout_of<T>(x, sequence, h0);
-    const Batch batch = batch_of(layout, sequence, x.is_none() ? py::array() : py::reinterpret_borrow<py::array>(x));
+    const Batch batch = batch_of(layout, sequence, x);
 
     Arrays<T> arrays;
     if (!x.is_none()) arrays.x = read_view<T>(py::reinterpret_borrow<py::array>(x), layout);
