@@ -34,7 +34,7 @@ public:
     ld_carry_ = std::max(p.Hp, p.Rp);
     // a chunk of gradient rows: long enough for the products over it to run at full speed, short enough to
     // stay in the cache between the time loop and them
-    chunk_rows_ = std::min<size_t>(std::max<size_t>((size_t(1) << 20) / (ld_d_ * sizeof(T)), 96), 768);
+    chunk_rows_ = std::min<size_t>(std::max<size_t>((size_t(1) << 20) / (ld_d_ * sizeof(T)), 256), 768);
     // and several of them where layers follow each other as a wavefront
     if (tasks && shape.layers > 1)
       chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(batch.total() / (4 * shape.layers), 32));

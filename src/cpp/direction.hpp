@@ -1,6 +1,7 @@
 // One direction of one layer as the time loops see it, and what both passes share.
 #pragma once
 
+#include "dispatch.hpp"
 #include "layer.hpp"
 
 namespace fastrnn {

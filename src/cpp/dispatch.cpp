@@ -1,8 +1,9 @@
 #include "dispatch.hpp"
 
 #include <cstdlib>
+#include <fstream>
 #include <stdexcept>
-#include <unistd.h>
+#include <string>
 
 namespace fastrnn {
 
@@ -72,10 +73,24 @@ const KernelSet &pick() {
   throw std::runtime_error("fastrnn: no kernel set runs on this CPU; compiled in: " + join(known));
 }
 
-size_t cache_size(int name, size_t otherwise) {
-  const long n = name ? sysconf(name) : 0;
-  return n > 0 ? size_t(n) : otherwise;
+// Bytes of the data cache of one level as the kernel tells it: of the last level, sysconf() sums up those of all
+// sockets. 0 where there is no such file.
+size_t cache_size(int level) {
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    std::ifstream level_file(folder + "level"), type_file(folder + "type"), size_file(folder + "size");
+    int found = 0;
+    std::string type;
+    size_t size = 0;
+    char unit = 0;
+    if (!(level_file >> found) || !(type_file >> type) || !(size_file >> size)) continue;
+    if (found != level || type == "Instruction") continue;
+    if (size_file >> unit) size <<= unit == 'M' ? 20 : unit == 'K' ? 10 : 0;
+    return size;
+  }
+  return 0;
 }
+size_t first_known(size_t a, size_t b) { return a ? a : b; }
 
 } // namespace
 
@@ -95,12 +110,8 @@ const KernelSet &kernels() {
 }
 
 const Caches &caches() {
-#if defined(_SC_LEVEL1_DCACHE_SIZE)
-  static const Caches sizes = {cache_size(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), cache_size(_SC_LEVEL2_CACHE_SIZE, 1 << 20),
-                               cache_size(_SC_LEVEL3_CACHE_SIZE, 8 << 20)};
-#else
-  static const Caches sizes = {32 << 10, 1 << 20, 8 << 20};
-#endif
+  static const Caches sizes = {first_known(cache_size(1), 32 << 10), first_known(cache_size(2), 1 << 20),
+                               first_known(cache_size(3), 8 << 20)};
   return sizes;
 }
 

@@ -19,9 +19,13 @@ template <class T> struct Storage {
 template <class T> class ForwardLoop {
 public:
   ForwardLoop(Pass<T> &pass, bool recomputes) : p(pass) {
-    // a chunk of pre-activations is to stay in the second-level cache next to the weights
+    // A chunk of pre-activations is to stay in the second-level cache next to the weights; but where W does not
+    // fit in there either, reading W once for many rows saves more than a chunk nearby.
     const size_t bytes = p.row * sizeof(T), budget = size_t(192) << 10;
-    chunk_rows_ = std::max<size_t>(budget / bytes, 1);
+    size_t widest = 0;
+    for (const auto &dir : p.directions) widest = std::max(widest, dir.input);
+    const bool large = widest * bytes > caches().l2 / 2;
+    chunk_rows_ = std::max<size_t>(budget / bytes, large ? 256 : 1);
     const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
     const bool shared = p.plan.split == Split::units;
     at_.resize(p.batch.rows);

@@ -19,16 +19,25 @@ constexpr int max_width = 4;
 constexpr int tile_rows(int width) { return accumulators / width < max_rows ? accumulators / width : max_rows; }
 // Few rows leave too few independent fma chains to fill the pipeline: two panels at once up to here.
 constexpr int paired_rows = accumulators >= 16 ? 2 : 1;
+// Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
+// third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.
+constexpr int prefetching_rows = 3;
+// How much of a panel all rows pass over before it is left: 512 * 256 bytes stay in the second-level cache, and
+// so many numbers of a tile's rows in the first.
+constexpr size_t depth_block = 512;
+// Rows that pass over a block of a panel together: their sums (96 * 256 bytes) lie in a near cache meanwhile.
+constexpr size_t group_rows = 96;
 
 template <class T>
 using tile_function = void (*)(T *const *c, size_t c_at, size_t c_step, const T *const *init, size_t init_at,
-                               const T *const *a, size_t depth, const T *panel, size_t panel_step);
+                               const T *const *a, size_t depth, const T *panel, size_t panel_step, const T *ahead);
 
 template <class T, int MR, int W, int P>
 void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; columns to the next panel
           const T *const *init, size_t init_at,    // [MR] rows
           const T *const *a, size_t depth,         // [MR] rows of depth numbers
-          const T *panel, size_t panel_step) {     // [depth][W * lanes], P of them panel_step apart
+          const T *panel, size_t panel_step,       // [depth][W * lanes], P of them panel_step apart
+          const T *ahead) {                        // what is read next: a cache line of it is fetched every k
   constexpr int VL = lanes<T>;
   vec<T> acc[MR][P][W];
   const T *row[MR];
@@ -41,16 +50,31 @@ void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; c
   });
   const T *b = panel;
   for (size_t k = 0; k < depth; ++k, b += W * VL) {
-    vec<T> weight[P][W];
-    unroll<P>([&](auto p) __attribute__((always_inline)) {
-      unroll<W>([&](auto w) __attribute__((always_inline)) { weight[p][w] = load(b + p * panel_step + w * VL); });
-    });
-    unroll<MR>([&](auto r) __attribute__((always_inline)) {
-      const vec<T> x = broadcast(row[r][k]);
-      unroll<P>([&](auto p) __attribute__((always_inline)) {
-        unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = fma(x, weight[p][w], acc[r][p][w]); });
+    if constexpr (MR >= prefetching_rows) __builtin_prefetch(ahead + k * (64 / sizeof(T)), 0, 2);
+    // The side with fewer registers waits in them, the other one passes through.
+    if constexpr (P * W <= MR) {
+      vec<T> weight[P * W];
+      unroll<P * W>([&](auto i) __attribute__((always_inline)) {
+        weight[i] = load(b + i / W * panel_step + i % W * VL);
+        pin(weight[i]);
       });
-    });
+      unroll<MR>([&](auto r) __attribute__((always_inline)) {
+        const vec<T> x = broadcast(row[r][k]);
+        unroll<P * W>([&](auto i) __attribute__((always_inline)) {
+          acc[r][i / W][i % W] = fma(x, weight[i], acc[r][i / W][i % W]);
+        });
+      });
+    } else {
+      vec<T> x[MR];
+      unroll<MR>([&](auto r) __attribute__((always_inline)) { x[r] = broadcast(row[r][k]); });
+      unroll<P * W>([&](auto i) __attribute__((always_inline)) {
+        vec<T> weight = load(b + i / W * panel_step + i % W * VL);
+        if constexpr (MR > 1) pin(weight);
+        unroll<MR>([&](auto r) __attribute__((always_inline)) {
+          acc[r][i / W][i % W] = fma(x[r], weight, acc[r][i / W][i % W]);
+        });
+      });
+    }
   }
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
     T *to = c[r] + c_at;
@@ -121,6 +145,21 @@ struct row_tiles {
   size_t size(size_t i) const { return base + (i < extra ? 1 : 0); }
 };
 
+// The blocks of depth in which a group of rows passes over a panel; in one piece where no second tile reads it.
+struct depth_blocks {
+  size_t depth, size;
+  depth_blocks(size_t depth, const row_tiles &tiling) : depth(depth), size(tiling.count > 1 ? depth_block : depth) {}
+  size_t count() const { return depth > size ? (depth + size - 1) / size : 1; }
+  size_t begin(size_t i) const { return i * size; }
+  size_t length(size_t i) const { return depth - begin(i) < size ? depth - begin(i) : size; }
+  bool last(size_t i) const { return i + 1 == count(); }
+};
+
+// What tile i of those that read a block fetches ahead of the next: one line every k.
+template <class T> inline const T *fetch_ahead(const T *next, size_t i, size_t length) {
+  return next + i * length * (64 / sizeof(T));
+}
+
 // ---- packing ------------------------------------------------------------------------------------------
 
 // One register column of a panel: to[k][lane] = from[lane][k], rows of `from` beyond `valid` give zero.
@@ -147,9 +186,17 @@ template <class T> void pack_rows(T *to, size_t to_step, const T *from, size_t l
   for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load_first(from + k * ld, valid));
 }
 
+// The same for rows that lie apart: to[k][lane] = rows[k][first + lane].
+template <class T>
+void pack_row_pieces(T *to, size_t to_step, const T *const *rows, size_t first, size_t valid, size_t depth) {
+  if (valid == size_t(lanes<T>)) // without a mask
+    for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load(rows[k] + first));
+  else
+    for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load_first(rows[k] + first, valid));
+}
+
 // [rows][columns] -> tiles of MR columns: to[tile][k][MR]; a tile cut by the edge is packed as narrow as it is.
 template <class T> void pack_columns(T *to, const T *const *rows, size_t depth, size_t first, size_t width) {
-  constexpr int VL = lanes<T>;
   if (width == 8 || width == 6) { // the full tiles, as fixed-size copies
     for (size_t k = 0; k < depth; ++k) {
       const T *from = rows[k] + first;
@@ -161,7 +208,6 @@ template <class T> void pack_columns(T *to, const T *const *rows, size_t depth, 
     }
     return;
   }
-  static_assert(VL >= 1, "");
   for (size_t k = 0; k < depth; ++k)
     for (size_t i = 0; i < width; ++i) to[k * width + i] = rows[k][first + i];
 }

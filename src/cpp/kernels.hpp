@@ -81,17 +81,23 @@ template <class T> struct Product {
   bool add = false;            // plain: out += product
 };
 
-// c[panel][column][W * lanes] += sum_k a[k][column] d[k][slot, unit]: weight gradients over many steps.
-template <class T> struct OuterProduct {
-  size_t depth = 0;
+// Weight gradients over many steps: c[panel][column][W * lanes] += sum_k a[k][column] d[k][slot, unit], for the left
+// sides (inputs, ones for the bias, hidden states) that meet the same gradients.
+template <class T> struct OuterPart {
   const T *const *a = nullptr;       // [depth] -> [columns]; null: a column of ones, columns = 1
   size_t columns = 0;                // of the whole result
   size_t first = 0, last = 0;        // columns this call adds to
   size_t c_first = 0, c_columns = 0; // where they stand among the columns of c
-  const T *const *d = nullptr;       // [depth] -> [slot][H]
-  size_t first_slot = 0, slots = 0, hidden = 0;
   T *c = nullptr;
-  T *scratch = nullptr; // scratch_size numbers
+};
+template <class T> struct OuterProduct {
+  static constexpr size_t most_parts = 3;
+  size_t depth = 0;
+  OuterPart<T> parts[most_parts];
+  size_t count = 0;
+  const T *const *d = nullptr; // [depth] -> [slot][H]
+  size_t first_slot = 0, slots = 0, hidden = 0;
+  T *scratch = nullptr; // outer_scratch numbers, of all columns
 };
 
 // Kernels of one number type. Sizes count numbers of T.

@@ -10,84 +10,116 @@ namespace FASTRNN_ISA {
 template <class T> void gate_product(const Product<T> &q, size_t gates, size_t slots) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
-  const row_tiles tiling(q.rows, tile_rows(gates == 1 ? max_width : int(gates)));
+  const row_tiles groups(q.rows, group_rows);
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
-    const size_t at = place.block * VL * slots;
+    const size_t at = place.block * VL * slots, step = place.width * VL;
+    const T *const panel = q.b + place.block * gates * VL * q.depth;
     const T *init[max_rows];
     for (auto &row : init) row = q.init;
-    for (size_t i = 0, r0 = 0; i < tiling.count; r0 += tiling.size(i), ++i)
-      tiles<T>.single[place.width - 1][tiling.size(i) - 1](q.out + r0, at, 0, init, at, q.a + r0, q.depth,
-                                                           q.b + place.block * gates * VL * q.depth, 0);
-  }
-}
-
-template <class T> void plain_product(const Product<T> &q) {
-  constexpr size_t VL = lanes<T>;
-  const size_t all_blocks = blocks<T>(q.columns);
-  const row_tiles tiling(q.rows, tile_rows(max_width));
-  alignas(64) T sums[tile_numbers<T>];
-  alignas(64) T zero[max_width * VL] = {};
-  for (size_t p = q.first_panel; p < q.last_panel; ++p) {
-    const panel_place place = gate_panel(p, 1, all_blocks);
-    const size_t unit0 = place.block * VL, ld = place.width * VL;
-    for (size_t i = 0, r0 = 0; i < tiling.count; r0 += tiling.size(i), ++i) {
-      const size_t n = tiling.size(i);
-      T *to[max_rows];
-      const T *init[max_rows];
-      for (size_t j = 0; j < n; ++j) {
-        to[j] = sums + j * ld;
-        init[j] = zero;
-      }
-      tiles<T>.single[place.width - 1][n - 1](to, 0, 0, init, 0, q.a + r0, q.depth, q.b + unit0 * q.depth, 0);
-      for (size_t j = 0; j < n; ++j) {
-        for (size_t b = 0; b < place.blocks; ++b) {
-          const size_t unit = unit0 + b * VL, valid = least(VL, q.columns - unit);
-          T *out = q.out[r0 + j] + unit;
-          vec<T> sum = load(sums + j * ld + b * VL);
-          if (q.add) sum = load_first(out, valid) + sum;
-          store_first(out, sum, valid);
+    for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
+      const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
+      const depth_blocks depth(q.depth, tiling);
+      for (size_t k = 0; k < depth.count(); ++k) {
+        const T *const from = panel + depth.begin(k) * step, *const ahead = from + depth.length(k) * step;
+        for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
+          const T *a[max_rows];
+          for (size_t j = 0; j < tiling.size(i); ++j) a[j] = q.a[r0 + j] + depth.begin(k);
+          tiles<T>.single[place.width - 1][tiling.size(i) - 1](q.out + r0, at, 0, k ? q.out + r0 : init, at, a,
+                                                               depth.length(k), from, 0,
+                                                               fetch_ahead(ahead, i, depth.length(k)));
         }
       }
     }
   }
 }
 
-// Steps of the long sum over time and batch that are packed at once: a panel of gradients of this depth
-// (depth * 256 bytes) and a tile of the other side stay in a 32 KiB first-level cache.
-constexpr size_t outer_depth = 96;
+// out[i] = a[i] B, or out[i] += a[i] B
+template <class T> void plain_product(const Product<T> &q) {
+  constexpr size_t VL = lanes<T>;
+  const size_t all_blocks = blocks<T>(q.columns);
+  const row_tiles groups(q.rows, group_rows);
+  alignas(64) T sums[group_numbers<T>];
+  alignas(64) T zero[max_width * VL] = {};
+  for (size_t p = q.first_panel; p < q.last_panel; ++p) {
+    const panel_place place = gate_panel(p, 1, all_blocks);
+    const size_t unit0 = place.block * VL, ld = place.width * VL;
+    for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
+      const row_tiles tiling(groups.size(i_group), tile_rows(max_width));
+      const depth_blocks depth(q.depth, tiling);
+      for (size_t k = 0; k < depth.count(); ++k) {
+        const T *const panel = q.b + unit0 * q.depth + depth.begin(k) * ld, *const ahead = panel + depth.length(k) * ld;
+        for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
+          const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
+          T *to[max_rows];
+          const T *init[max_rows], *a[max_rows];
+          for (size_t j = 0; j < n; ++j) {
+            to[j] = sums + kept + j * ld;
+            init[j] = k ? to[j] : zero;
+            a[j] = q.a[r0 + j] + depth.begin(k);
+          }
+          tiles<T>.single[place.width - 1][n - 1](to, 0, 0, init, 0, a, depth.length(k), panel, 0,
+                                                  fetch_ahead(ahead, i, depth.length(k)));
+          if (!depth.last(k)) continue;
+          for (size_t j = 0; j < n; ++j) {
+            for (size_t b = 0; b < place.blocks; ++b) {
+              const size_t unit = unit0 + b * VL, valid = least(VL, q.columns - unit);
+              T *out = q.out[r0 + j] + unit;
+              vec<T> sum = load(to[j] + b * VL);
+              if (q.add) sum = load_first(out, valid) + sum;
+              store_first(out, sum, valid);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Steps of the long sum over time and batch that are packed at once. All sums are read and written once for so
+// many: more would save little, and a panel of gradients of this depth (depth * 256 bytes) is to leave most of
+// the second-level cache to them.
+constexpr size_t outer_depth = 256;
 
 template <class T> size_t outer_scratch(size_t columns) {
-  return outer_depth * (columns + max_rows + size_t(max_width) * lanes<T>)+64;
+  return outer_depth * (columns + size_t(max_width) * lanes<T>)+64;
 }
 
 template <class T> void outer_product(const OuterProduct<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.hidden), count = gate_panel_count(q.slots, all_blocks);
-  const size_t most = q.a ? size_t(tile_rows(q.slots == 1 ? max_width : int(q.slots))) : 1;
-  T *const left = q.scratch, *const right = q.scratch + (outer_depth * (q.last - q.first) + 15) / 16 * 16;
+  const size_t full = size_t(tile_rows(q.slots == 1 ? max_width : int(q.slots)));
+  T *const right = q.scratch;
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
-    for (size_t first = q.first; first < q.last; first += most) {
-      T *to = left + (first - q.first) * depth;
-      if (q.a)
-        pack_columns(to, q.a + k0, depth, first, least(most, q.last - first));
-      else
-        for (size_t k = 0; k < depth; ++k) to[k] = T(1);
+    T *left[OuterProduct<T>::most_parts], *at = right + depth * max_width * VL;
+    for (size_t i = 0; i < q.count; ++i) {
+      const OuterPart<T> &part = q.parts[i];
+      left[i] = at;
+      for (size_t first = part.first; first < part.last; first += full) {
+        const size_t width = least(full, part.last - first);
+        if (part.a)
+          pack_columns(at, part.a + k0, depth, first, width);
+        else
+          for (size_t k = 0; k < depth; ++k) at[k] = T(1);
+        at += width * depth;
+      }
     }
     for (size_t p = 0; p < count; ++p) {
       const panel_place place = gate_panel(p, q.slots, all_blocks);
       for (size_t v = 0; v < place.width; ++v) {
         const size_t slot = q.first_slot + (q.slots > 1 ? v : 0);
         const size_t unit = (place.block + (q.slots > 1 ? 0 : v)) * VL;
-        const size_t from = slot * q.hidden + unit, valid = least(VL, q.hidden - unit);
-        T *to = right + v * VL;
-        for (size_t k = 0; k < depth; ++k) store(to + k * place.width * VL, load_first(q.d[k0 + k] + from, valid));
+        const size_t from = slot * q.hidden + unit;
+        pack_row_pieces(right + v * VL, place.width * VL, q.d + k0, from, least(VL, q.hidden - unit), depth);
       }
-      T *c = q.c + (place.block * q.slots * q.c_columns + q.c_first * place.width) * VL;
-      for (size_t first = q.first; first < q.last; first += most)
-        tiles<T>.outer[place.width - 1][least(most, q.last - first) - 1](
-            c + first * place.width * VL, left + (first - q.first) * depth, depth, right);
+      for (size_t i = 0; i < q.count; ++i) {
+        const OuterPart<T> &part = q.parts[i];
+        T *c = part.c + (place.block * q.slots * part.c_columns + part.c_first * place.width) * VL;
+        for (size_t first = part.first; first < part.last; first += full)
+          tiles<T>.outer[place.width - 1][least(full, part.last - first) - 1](
+              c + first * place.width * VL, left[i] + (first - part.first) * depth, depth, right);
+      }
     }
   }
 }

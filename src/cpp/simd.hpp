@@ -77,6 +77,18 @@ template <int N, int I = 0, class F> FASTRNN_INLINE void unroll(F &&body) {
   }
 }
 
+// Keeps a loaded vec in a register: GCC would rather load it again as the memory operand of every fma that reads
+// it, and the load ports are what limits a tile of few rows.
+template <class V> FASTRNN_INLINE void pin(V &a) {
+#if defined(FASTRNN_SET_AVX512)
+  asm("" : "+v"(a));
+#elif defined(FASTRNN_SET_NEON)
+  asm("" : "+w"(a));
+#else
+  asm("" : "+x"(a));
+#endif
+}
+
 #if defined(FASTRNN_SET_AVX512)
 
 FASTRNN_INLINE vfloat load(const float *p) { return _mm512_loadu_ps(p); }

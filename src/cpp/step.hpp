@@ -11,7 +11,9 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-template <class T> constexpr size_t tile_numbers = size_t(max_rows) * 2 * max_width * lanes<T>;
+// Sums of a group of rows for one panel (or of the few rows that take two at once).
+template <class T> constexpr size_t group_numbers = group_rows * max_width * lanes<T>;
+static_assert(group_rows >= 2 * paired_rows, "two panels of a few rows fit as well");
 
 inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 template <class T> inline size_t blocks(size_t n) { return (n + lanes<T> - 1) / lanes<T>; }
@@ -95,8 +97,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   constexpr bool reads_rh = E::first_slot > 0; // second half of the reset-before GRU
   constexpr bool direct = E::gates == E::slots;
   const size_t all_blocks = blocks<T>(s.hidden);
-  const row_tiles tiling(s.rows, tile_rows(gates == 1 ? max_width : int(gates)));
-  alignas(64) T sums[tile_numbers<T>], input_sums[tile_numbers<T>];
+  alignas(64) T sums[group_numbers<T>], input_sums[group_numbers<T>];
 
   // Panels in pairs where rows are few; the pairs must be of one width, which the last panel may not be.
   const size_t panels = s.last_panel - s.first_panel;
@@ -106,81 +107,92 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
         gate_panel(s.last_panel - 1, gates, all_blocks).width != gate_panel(s.first_panel, gates, all_blocks).width;
     pairs = (panels - (narrow_last ? 1 : 0)) / 2;
   }
-  const size_t groups = panels - pairs;
-  for (size_t i_group = 0; i_group < groups; ++i_group) {
-    // Every other step takes the panels in reverse: those read last are still in the nearest cache.
-    const size_t group = s.descending ? groups - 1 - i_group : i_group;
-    const size_t at_once = group < pairs ? 2 : 1;
-    const size_t p = s.first_panel + (group < pairs ? 2 * group : pairs + group);
-    const panel_place place = gate_panel(p, gates, all_blocks);
-    const size_t width = place.width;
+  const size_t count = panels - pairs;
+  // Every other step takes the panels in reverse: those read last are still in the nearest cache.
+  const auto in_order = [&](size_t i) { return s.descending ? count - 1 - i : i; };
+  const auto panel_of = [&](size_t i) { return s.first_panel + (i < pairs ? 2 * i : pairs + i); };
+  const auto fresh = [&](size_t r) { return s.reset && s.reset[r]; };
+  const row_tiles groups(s.rows, group_rows);
+  for (size_t i_panel = 0; i_panel < count; ++i_panel) {
+    const size_t at_once = in_order(i_panel) < pairs ? 2 : 1;
+    const panel_place place = gate_panel(panel_of(in_order(i_panel)), gates, all_blocks);
+    const size_t width = place.width, step = width * VL; // columns from panel to panel
     const size_t unit0 = place.block * VL, panel_blocks = place.blocks * at_once;
-    const size_t ld = width * VL * at_once; // of `sums`
-    for (size_t i = 0, r0 = 0; i < tiling.count; r0 += tiling.size(i), ++i) {
-      const size_t n = tiling.size(i);
-      T *to[max_rows];
-      const T *from[max_rows], *h[max_rows];
-      const auto fresh = [&](size_t j) { return s.reset && s.reset[r0 + j]; };
-      for (size_t j = 0; j < n; ++j) {
-        const size_t r = r0 + j;
-        if constexpr (reads_rh)
-          h[j] = s.rh + r * s.ld_rh;
-        else
-          h[j] = fresh(j) ? s.zeros : s.h_prev[r];
-        to[j] = sums + j * ld;
-        from[j] = s.init + r * s.ld_init;
-      }
-      const T *candidates = nullptr; // input part of the GRU's candidate, and its distances
-      size_t candidate_row = 0, candidate_block = 0;
-      size_t from_at = unit0 * E::slots;
-      if (s.input) {
-        const T *x[max_rows];
-        T *input_to[max_rows];
-        for (size_t j = 0; j < n; ++j) {
-          x[j] = s.x[r0 + j];
-          input_to[j] = input_sums + j * ld;
-        }
-        for (size_t q = 0; q < at_once; ++q) {
-          const T *init[max_rows];
-          for (size_t j = 0; j < n; ++j) init[j] = from[j] + from_at + q * E::slots * VL * place.blocks;
-          tiles<T>.single[width - 1][n - 1](input_to, q * width * VL, 0, init, 0, x, s.input,
-                                            s.w + (place.block * gates + q * width) * VL * s.input, 0);
-        }
-        for (size_t j = 0; j < n; ++j) from[j] = input_sums + j * ld;
-        from_at = 0;
-      }
-      size_t step = width * VL; // columns from panel to panel, in `from` as in `sums`
-      if constexpr (!direct) {
-        // the candidate of the GRU starts its recurrent sum at b_hn, apart from its input part
-        const size_t stride = s.input ? gates * VL : E::slots * VL;
-        for (size_t j = 0; j < n; ++j) {
-          for (size_t b = 0; b < panel_blocks; ++b) {
-            const T *row = from[j] + from_at + b * stride + E::first_slot * VL;
-            T *at = sums + j * ld + b * gates * VL;
-            unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
-              if constexpr (E::split_candidate && decltype(g)::value == E::gates - 1)
-                store(at + g * VL, load(s.bias_n + unit0 + b * VL));
-              else
-                store(at + g * VL, load(row + g * VL));
-            });
+    const size_t ld = step * at_once; // of `sums`
+    const T *const panel = s.r + place.block * gates * VL * s.recurrent;
+    const T *next = panel;
+    if (i_panel + 1 < count)
+      next = s.r + gate_panel(panel_of(in_order(i_panel + 1)), gates, all_blocks).block * gates * VL * s.recurrent;
+    const auto *table = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1];
+    for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
+      const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
+      const depth_blocks depth(s.recurrent, tiling);
+      for (size_t k = 0; k < depth.count(); ++k) {
+        const T *const ahead = depth.last(k) ? next : panel + depth.begin(k + 1) * step;
+        for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
+          const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
+          T *to[max_rows];
+          const T *from[max_rows], *h[max_rows];
+          for (size_t j = 0; j < n; ++j) {
+            const size_t r = r0 + j;
+            if constexpr (reads_rh)
+              h[j] = s.rh + r * s.ld_rh + depth.begin(k);
+            else
+              h[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + depth.begin(k);
+            from[j] = to[j] = sums + kept + j * ld;
           }
-        }
-        if constexpr (E::split_candidate) {
-          candidates = from[0] + from_at + 2 * VL;
-          candidate_row = s.input ? ld : s.ld_init;
-          candidate_block = stride;
-        }
-        for (size_t j = 0; j < n; ++j) from[j] = to[j];
-        from_at = 0;
-      }
-      const T *panel = s.r + place.block * gates * VL * s.recurrent;
-      const auto *table = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1];
-      table[n - 1](to, 0, step, from, from_at, h, s.recurrent, panel, width * VL * s.recurrent);
-      for (size_t j = 0; j < n; ++j) {
-        for (size_t b = 0; b < panel_blocks; ++b) {
-          const size_t unit = unit0 + b * VL;
-          E::finish(s, r0 + j, unit, least(VL, s.hidden - unit), sums + j * ld + b * gates * VL,
-                    candidates + j * candidate_row + b * candidate_block, fresh(j));
+          // where the sums start: at the input part, computed before or here
+          const T *input_part = s.init + r0 * s.ld_init + unit0 * E::slots;
+          size_t input_row = s.ld_init, input_block = E::slots * VL, from_at = 0;
+          if (s.input) {
+            if (k == 0) {
+              const T *x[max_rows], *init[max_rows];
+              T *input_to[max_rows];
+              for (size_t j = 0; j < n; ++j) {
+                x[j] = s.x[r0 + j];
+                input_to[j] = input_sums + kept + j * ld;
+                init[j] = input_part + j * input_row;
+              }
+              for (size_t q = 0; q < at_once; ++q) {
+                const T *w = s.w + (place.block * gates + q * width) * VL * s.input;
+                for (size_t j = 0; j < n; ++j) input_to[j] = input_sums + kept + j * ld + q * step;
+                tiles<T>.single[width - 1][n - 1](input_to, 0, 0, init, q * E::slots * VL * place.blocks, x, s.input, w,
+                                                  0, w);
+              }
+            }
+            input_part = input_sums + kept;
+            input_row = ld;
+            input_block = gates * VL;
+          }
+          if (k == 0) {
+            if constexpr (direct) {
+              for (size_t j = 0; j < n; ++j) from[j] = input_part + j * input_row;
+            } else {
+              // the candidate of the GRU starts its recurrent sum at b_hn, apart from its input part
+              for (size_t j = 0; j < n; ++j) {
+                for (size_t b = 0; b < panel_blocks; ++b) {
+                  const T *row = input_part + j * input_row + b * input_block + E::first_slot * VL;
+                  T *at = to[j] + b * gates * VL;
+                  unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
+                    if constexpr (E::split_candidate && decltype(g)::value == E::gates - 1)
+                      store(at + g * VL, load(s.bias_n + unit0 + b * VL));
+                    else
+                      store(at + g * VL, load(row + g * VL));
+                  });
+                }
+              }
+            }
+          }
+          table[n - 1](to, 0, step, from, from_at, h, depth.length(k), panel + depth.begin(k) * step,
+                       step * s.recurrent, fetch_ahead(ahead, i, depth.length(k)));
+          if (!depth.last(k)) continue;
+          for (size_t j = 0; j < n; ++j) {
+            for (size_t b = 0; b < panel_blocks; ++b) {
+              const size_t unit = unit0 + b * VL;
+              const T *candidate = E::split_candidate ? input_part + j * input_row + b * input_block + 2 * VL : nullptr;
+              E::finish(s, r0 + j, unit, least(VL, s.hidden - unit), to[j] + b * gates * VL, candidate, fresh(r0 + j));
+            }
+          }
         }
       }
     }
@@ -262,41 +274,52 @@ template <class T> struct BeforeGatesBackward {
 // dy comes last, so that BPTT in pieces, with dstate handed on, gives the same bits as in one.
 template <class T, class E> void backward_step(const BackwardStep<T> &s) {
   constexpr size_t VL = lanes<T>;
-  const size_t all_blocks = blocks<T>(s.hidden);
-  alignas(64) T sums[tile_numbers<T>];
-  for (size_t i_panel = s.first_panel; i_panel < s.last_panel; ++i_panel) {
-    const size_t p = s.descending ? s.last_panel - 1 - (i_panel - s.first_panel) : i_panel; // as forward_step
-    const panel_place place = gate_panel(p, 1, all_blocks);
+  const size_t all_blocks = blocks<T>(s.hidden), count = s.last_panel - s.first_panel;
+  const auto place_of = [&](size_t i) { // in the order of forward_step
+    return gate_panel(s.descending ? s.last_panel - 1 - i : s.first_panel + i, 1, all_blocks);
+  };
+  alignas(64) T sums[group_numbers<T>];
+  for (size_t i_panel = 0; i_panel < count; ++i_panel) {
+    const panel_place place = place_of(i_panel);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
+    const T *const panel = s.r + unit0 * s.depth;
+    const T *const next = i_panel + 1 < count ? s.r + place_of(i_panel + 1).block * VL * s.depth : panel;
     for (int part = 0; part < 2; ++part) { // rows with a later step, then rows without
       const size_t begin = part ? s.continuing : 0, end = part ? s.rows : s.continuing;
-      const row_tiles tiling(end - begin, tile_rows(max_width));
-      for (size_t i = 0, r0 = begin; i < tiling.count; r0 += tiling.size(i), ++i) {
-        const size_t n = tiling.size(i);
-        for (size_t j = 0; j < n; ++j) {
-          const size_t r = r0 + j;
-          for (size_t b = 0; b < place.blocks; ++b) {
-            const bool carried = s.carry_h && (E::carries_h || part);
-            store(sums + j * ld + b * VL, carried ? load(s.carry_h + r * s.ld_carry + unit0 + b * VL) : vec<T>{});
-          }
-        }
-        if (!part && s.depth) {
-          T *to[max_rows];
-          const T *from[max_rows], *later[max_rows];
-          for (size_t j = 0; j < n; ++j) {
-            from[j] = to[j] = sums + j * ld;
-            later[j] = s.d_later + (r0 + j) * s.ld_later;
-          }
-          tiles<T>.single[place.width - 1][n - 1](to, 0, 0, from, 0, later, s.depth, s.r + unit0 * s.depth, 0);
-        }
-        for (size_t j = 0; j < n; ++j) {
-          const size_t r = r0 + j;
-          const bool cut = !part && s.cut && s.cut[r];
-          for (size_t b = 0; b < place.blocks; ++b) {
-            const size_t unit = unit0 + b * VL, valid = least(VL, s.hidden - unit);
-            vec<T> dh = cut && !s.keep_dh ? vec<T>{} : load(sums + j * ld + b * VL);
-            if (s.dy.base) dh = dh + load_first(s.dy[r] + unit, valid);
-            E::finish(s, r, unit, valid, dh, cut);
+      const row_tiles groups(end - begin, group_rows);
+      for (size_t i_group = 0, g0 = begin; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
+        const row_tiles tiling(groups.size(i_group), tile_rows(max_width));
+        const depth_blocks depth(part ? 0 : s.depth, tiling);
+        for (size_t k = 0; k < depth.count(); ++k) {
+          const T *const ahead = depth.last(k) ? next : panel + depth.begin(k + 1) * ld;
+          for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
+            const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
+            T *to[max_rows];
+            const T *from[max_rows], *later[max_rows];
+            for (size_t j = 0; j < n; ++j) {
+              from[j] = to[j] = sums + kept + j * ld;
+              later[j] = s.d_later + (r0 + j) * s.ld_later + depth.begin(k);
+              if (k > 0) continue;
+              const bool carried = s.carry_h && (E::carries_h || part);
+              const T *carry = s.carry_h + (r0 + j) * s.ld_carry + unit0;
+              for (size_t b = 0; b < place.blocks; ++b)
+                store(to[j] + b * VL, carried ? load(carry + b * VL) : vec<T>{});
+            }
+            if (depth.depth)
+              tiles<T>.single[place.width - 1][n - 1](to, 0, 0, from, 0, later, depth.length(k),
+                                                      panel + depth.begin(k) * ld, 0,
+                                                      fetch_ahead(ahead, i, depth.length(k)));
+            if (!depth.last(k)) continue;
+            for (size_t j = 0; j < n; ++j) {
+              const size_t r = r0 + j;
+              const bool cut = !part && s.cut && s.cut[r];
+              for (size_t b = 0; b < place.blocks; ++b) {
+                const size_t unit = unit0 + b * VL, valid = least(VL, s.hidden - unit);
+                vec<T> dh = cut && !s.keep_dh ? vec<T>{} : load(to[j] + b * VL);
+                if (s.dy.base) dh = dh + load_first(s.dy[r] + unit, valid);
+                E::finish(s, r, unit, valid, dh, cut);
+              }
+            }
           }
         }
       }

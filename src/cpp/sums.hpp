@@ -27,56 +27,64 @@ public:
   }
 
   static size_t scratch(const Pass<T> &p, const Direction<T> &dir) {
-    return p.k.outer_scratch(std::max({dir.input, p.R, p.H, size_t(1)}));
+    return p.k.outer_scratch(std::max(dir.input + 1 + p.R, p.H + 1));
   }
 
   // Adds a chunk; each thread its share of the columns.
   void add(const ChunkRows<T> &rows, const Worker &w, T *scratch) {
     const size_t G = p.shape.gates();
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
-    std::vector<OuterProduct<T>> parts;
-    auto part = [&](const T *const *a, size_t columns, size_t first_slot, size_t slots, Buffer<T> &c, size_t c_first,
-                    size_t c_columns) {
-      OuterProduct<T> q;
-      q.depth = rows.d.size();
-      q.a = a;
-      q.columns = columns;
-      q.c_first = c_first;
-      q.c_columns = c_columns;
-      q.d = rows.d.data();
+    OuterProduct<T> products[3];
+    size_t n = 0;
+    auto product = [&](const std::vector<const T *> &d, size_t first_slot, size_t slots) {
+      OuterProduct<T> &q = products[n++];
+      q.depth = d.size();
+      q.d = d.data();
       q.first_slot = first_slot;
       q.slots = slots;
       q.hidden = p.H;
-      q.c = c.get();
       q.scratch = scratch;
-      parts.push_back(q);
     };
-    if (input_) part(rows.x.data(), input_, 0, G, input_sum_, 0, input_columns_);
-    part(nullptr, 1, 0, G, input_sum_, input_, input_columns_);
+    auto part = [&](const T *const *a, size_t columns, Buffer<T> &c, size_t c_first, size_t c_columns) {
+      OuterProduct<T> &q = products[n - 1];
+      q.parts[q.count++] = {a, columns, 0, 0, c_first, c_columns, c.get()};
+    };
+    product(rows.d, 0, G);
+    if (input_) part(rows.x.data(), input_, input_sum_, 0, input_columns_);
+    part(nullptr, 1, input_sum_, input_, input_columns_);
     if (before) {
-      part(rows.h.data(), p.R, 1, 2, recurrent_sum_, 0, recurrent_columns_);
-      part(rows.m.data(), p.R, 0, 1, candidate_sum_, 0, p.R);
+      product(rows.d, 1, 2);
+      part(rows.h.data(), p.R, recurrent_sum_, 0, recurrent_columns_);
+      product(rows.d, 0, 1);
+      part(rows.m.data(), p.R, candidate_sum_, 0, p.R);
     } else {
-      part(rows.h.data(), p.R, gru ? 1 : 0, G, recurrent_sum_, 0, recurrent_columns_);
-      if (gru) part(nullptr, 1, 1, G, recurrent_sum_, p.R, recurrent_columns_);
+      if (gru) product(rows.d, 1, G); // elsewhere the same gradients meet h as well
+      part(rows.h.data(), p.R, recurrent_sum_, 0, recurrent_columns_);
+      if (gru) part(nullptr, 1, recurrent_sum_, p.R, recurrent_columns_);
     }
     if (p.shape.proj) {
-      part(rows.dh.data(), p.R, 0, 1, project_sum_, 0, p.R);
-      parts.back().d = rows.m.data();
+      product(rows.m, 0, 1);
+      part(rows.dh.data(), p.R, project_sum_, 0, p.R);
     }
-    size_t tiles = 0;
-    for (const auto &q : parts) tiles += tiles_of(q);
+    size_t tiles = 0, at = 0;
+    for (size_t i = 0; i < n; ++i)
+      for (size_t j = 0; j < products[i].count; ++j) tiles += tiles_of(products[i], j);
     const Range mine = share(tiles, w);
-    size_t at = 0;
-    for (auto &q : parts) {
-      const size_t n = tiles_of(q), width = width_of(q);
-      const size_t begin = std::max(mine.begin, at), end = std::min(mine.end, at + n);
-      if (begin < end) {
-        q.first = (begin - at) * width;
-        q.last = std::min((end - at) * width, q.columns);
-        p.k.outer(q);
+    for (size_t i = 0; i < n; ++i) {
+      OuterProduct<T> &q = products[i];
+      bool any = false;
+      for (size_t j = 0; j < q.count; ++j) {
+        OuterPart<T> &piece = q.parts[j];
+        const size_t of_piece = tiles_of(q, j), width = width_of(q, j);
+        const size_t begin = std::max(mine.begin, at), end = std::min(mine.end, at + of_piece);
+        if (begin < end) {
+          piece.first = (begin - at) * width;
+          piece.last = std::min((end - at) * width, piece.columns);
+          any = true;
+        }
+        at += of_piece;
       }
-      at += n;
+      if (any) p.k.outer(q);
     }
   }
 
@@ -110,8 +118,10 @@ public:
   }
 
 private:
-  size_t width_of(const OuterProduct<T> &q) const { return q.a ? p.k.outer_tile(q.slots) : 1; }
-  size_t tiles_of(const OuterProduct<T> &q) const { return (q.columns + width_of(q) - 1) / width_of(q); }
+  size_t width_of(const OuterProduct<T> &q, size_t j) const { return q.parts[j].a ? p.k.outer_tile(q.slots) : 1; }
+  size_t tiles_of(const OuterProduct<T> &q, size_t j) const {
+    return (q.parts[j].columns + width_of(q, j) - 1) / width_of(q, j);
+  }
 
   const Pass<T> &p;
   size_t input_, input_columns_, recurrent_columns_;

@@ -1,0 +1,189 @@
+// Microkernels, cells and math of one kernel set, alone, against the peak measured beside them.
+//
+// For work on the kernels, not for comparison with anybody: what a change to gemm.hpp, cells.hpp or math.hpp
+// does shows here without the layers above. Prints, for float and double:
+//   tile R x W (P)  GFLOP/s and share of the FMA peak of the recurrent microkernel, panel in L1 and in L2
+//   outer R x W     the same of the weight-gradient microkernel
+//   cell            nanoseconds and cycles-at-peak a register of units, forward and backward
+//   math            nanoseconds a register of numbers
+// Build and run (CMake target `kernels_bench` takes the best set of this machine, see CONTRIBUTING.md).
+#include <chrono>
+#include <cstdio>
+#include <vector>
+
+#include "../src/cpp/kernels.hpp"
+#include "../src/cpp/step.hpp"
+
+namespace fastrnn {
+namespace FASTRNN_ISA {
+namespace {
+
+// Seconds a call: the least of many rounds, since others share the machine.
+template <class F> double best_seconds(F &&call) {
+  using clock = std::chrono::steady_clock;
+  size_t calls = 1;
+  double best = 1e9;
+  for (int round = 0; round < 40; ++round) {
+    const auto start = clock::now();
+    for (size_t i = 0; i < calls; ++i) call();
+    const double seconds = std::chrono::duration<double>(clock::now() - start).count();
+    if (seconds < 1e-3) {
+      calls *= 2;
+      round = 0;
+      continue;
+    }
+    const double each = seconds / double(calls);
+    if (each < best) best = each;
+  }
+  return best;
+}
+
+// One cache line after the other, as the layer's own memory.
+template <class T> struct Aligned {
+  explicit Aligned(size_t n) : memory(n + 2 * line, T(0)) {
+    at = memory.data();
+    while (reinterpret_cast<uintptr_t>(at) % 64) ++at;
+    end_ = at + n;
+  }
+  T *data() const { return at; }
+  T *begin() const { return at; }
+  T *end() const { return end_; }
+  static constexpr size_t line = 64 / sizeof(T);
+
+private:
+  std::vector<T> memory;
+  T *at, *end_;
+};
+
+template <class T> Aligned<T> numbers(size_t n) {
+  Aligned<T> v(n);
+  unsigned state = 1;
+  for (T &x : v) {
+    state = state * 1664525u + 1013904223u;
+    x = T(int(state >> 16) - 32768) / T(1 << 20); // |x| < 1 / 32: sums stay finite
+  }
+  return v;
+}
+
+template <class T> double peak_gflops() {
+  vec<T> sums[12];
+  const vec<T> a = broadcast(T(0.999999)), b = broadcast(T(1e-9));
+  for (auto &s : sums) s = b;
+  constexpr size_t rounds = 2000;
+  const double seconds = best_seconds([&] {
+    for (size_t k = 0; k < rounds; ++k) {
+      unroll<12>([&](auto i) __attribute__((always_inline)) { sums[i] = fma(sums[i], a, b); });
+      asm volatile("" : "+r"(k)); // keeps the loop
+    }
+  });
+  volatile T sink = 0;
+  for (auto &s : sums) sink = sink + s[0];
+  return double(rounds) * 12 * 2 * lanes<T> / seconds * 1e-9;
+}
+
+template <class T> void show_tiles(double peak) {
+  constexpr size_t VL = lanes<T>;
+  const size_t depths[] = {32, 128, 512, 1024};
+  std::printf("%-14s", "depth");
+  for (size_t depth : depths) std::printf("%22zu", depth);
+  std::printf("\n");
+  for (int width = max_width; width >= 1; --width)
+    for (int rows = 1; rows <= tile_rows(width); ++rows)
+      for (int pairs = 1; pairs <= (rows <= paired_rows ? 2 : 1); ++pairs) {
+        std::printf("tile %dx%d%-7s", rows, width, pairs == 2 ? " x2" : "");
+        for (size_t depth : depths) {
+          const auto a = numbers<T>(8 * depth), panel = numbers<T>(size_t(width * pairs) * VL * depth);
+          auto c = numbers<T>(8 * 8 * VL);
+          const T *row[8], *init[8];
+          T *to[8];
+          for (int r = 0; r < 8; ++r) {
+            row[r] = a.data() + size_t(r) * depth;
+            init[r] = to[r] = c.data() + size_t(r) * 8 * VL;
+          }
+          const auto *table = pairs == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1];
+          const double seconds = best_seconds([&] {
+            table[rows - 1](to, 0, size_t(width) * VL, init, 0, row, depth, panel.data(), size_t(width) * VL * depth,
+                            panel.data());
+          });
+          const double rate = 2.0 * rows * width * pairs * VL * double(depth) / seconds * 1e-9;
+          std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
+        }
+        std::printf("\n");
+      }
+  for (int width = max_width; width >= 3; --width) {
+    const int rows = tile_rows(width);
+    std::printf("outer %dx%d     ", rows, width);
+    for (size_t depth : depths) {
+      const auto a = numbers<T>(size_t(rows) * depth), b = numbers<T>(size_t(width) * VL * depth);
+      auto c = numbers<T>(8 * 8 * VL);
+      const double seconds =
+          best_seconds([&] { tiles<T>.outer[width - 1][rows - 1](c.data(), a.data(), depth, b.data()); });
+      const double rate = 2.0 * rows * width * VL * double(depth) / seconds * 1e-9;
+      std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
+    }
+    std::printf("\n");
+  }
+}
+
+template <class T, class C> void show_cell(const char *name) {
+  constexpr size_t VL = lanes<T>, units = 64;
+  const auto a = numbers<T>(units * 4 * VL), state = numbers<T>(units * VL);
+  const Aligned<T> out(units * 8 * VL);
+  const double forward = best_seconds([&] {
+    for (size_t u = 0; u < units; ++u) {
+      vec<T> pre[C::gates], saved[C::gates + 1] = {}, h = {}, c = {};
+      for (int g = 0; g < C::gates; ++g) pre[g] = load(a.data() + (u * 4 + size_t(g)) * VL);
+      const vec<T> s = load(state.data() + u * VL);
+      C::forward(h, c, saved, pre, s, s, s);
+      store(out.data() + u * 8 * VL, h);
+      store(out.data() + u * 8 * VL + VL, c);
+      for (int g = 0; g < C::saved; ++g) store(out.data() + (u * 8 + 2 + size_t(g)) * VL, saved[g]);
+    }
+    asm volatile("" ::: "memory");
+  });
+  const double backward = best_seconds([&] {
+    for (size_t u = 0; u < units; ++u) {
+      vec<T> da[C::grads], saved[C::saved + 1] = {}, carry = load(state.data() + u * VL);
+      for (int g = 0; g < C::saved; ++g) saved[g] = load(a.data() + (u * 4 + size_t(g)) * VL);
+      const vec<T> s = load(state.data() + u * VL);
+      C::backward(da, carry, s, saved, s, s, s, s);
+      store(out.data() + u * 8 * VL, carry);
+      for (int g = 0; g < C::grads; ++g) store(out.data() + (u * 8 + 1 + size_t(g)) * VL, da[g]);
+    }
+    asm volatile("" ::: "memory");
+  });
+  std::printf("%-10s forward %6.2f ns   backward %6.2f ns   a register of units\n", name, forward / units * 1e9,
+              backward / units * 1e9);
+}
+
+template <class T, class F> void show_math(const char *name, F &&f) {
+  constexpr size_t VL = lanes<T>, n = 256;
+  const auto in = numbers<T>(n * VL);
+  const Aligned<T> out(n * VL);
+  const double seconds = best_seconds([&] {
+    for (size_t i = 0; i < n * VL; i += VL) store(out.data() + i, f(load(in.data() + i)));
+    asm volatile("" ::: "memory");
+  });
+  std::printf("%-10s %6.2f ns a register\n", name, seconds / n * 1e9);
+}
+
+template <class T> void show(const char *name) {
+  const double peak = peak_gflops<T>();
+  std::printf("\n%s, %s: %d lanes, FMA peak %.1f GFLOP/s\n", FASTRNN_ISA_NAME, name, lanes<T>, peak);
+  show_tiles<T>(peak);
+  show_cell<T, ElmanTanh<T>>("rnn_tanh");
+  show_cell<T, Lstm<T>>("lstm");
+  show_cell<T, Gru<T>>("gru");
+  show_math<T>("tanh", [](vec<T> x) __attribute__((always_inline)) { return tanh<T>(x); });
+  show_math<T>("sigmoid", [](vec<T> x) __attribute__((always_inline)) { return sigmoid<T>(x); });
+  show_math<T>("exp - 1", [](vec<T> x) __attribute__((always_inline)) { return exp_parts<T>(x).expm1(); });
+}
+
+} // namespace
+} // namespace FASTRNN_ISA
+} // namespace fastrnn
+
+int main() {
+  fastrnn::FASTRNN_ISA::show<float>("float");
+  fastrnn::FASTRNN_ISA::show<double>("double");
+}
