@@ -89,7 +89,7 @@ template <class T> void show_tiles(double peak) {
   std::printf("\n");
   for (int width = max_width; width >= 1; --width)
     for (int rows = 1; rows <= tile_rows(width); ++rows)
-      for (int pairs = 1; pairs <= (rows <= paired_rows ? 2 : 1); ++pairs) {
+      for (int pairs = 1; pairs <= (rows == 2 && pairs_two_rows ? 2 : 1); ++pairs) {
         std::printf("tile %dx%d%-7s", rows, width, pairs == 2 ? " x2" : "");
         for (size_t depth : depths) {
           const auto a = numbers<T>(8 * depth), panel = numbers<T>(size_t(width * pairs) * VL * depth);
@@ -100,10 +100,10 @@ template <class T> void show_tiles(double peak) {
             row[r] = a.data() + size_t(r) * depth;
             init[r] = to[r] = c.data() + size_t(r) * 8 * VL;
           }
-          const auto *table = pairs == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1];
+          const auto tile = pairs == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][rows - 1];
           const double seconds = best_seconds([&] {
-            table[rows - 1](to, 0, size_t(width) * VL, init, 0, row, depth, panel.data(), size_t(width) * VL * depth,
-                            panel.data());
+            tile(to, 0, size_t(width) * VL, init, 0, row, depth, panel.data(), size_t(width) * VL * depth,
+                 panel.data());
           });
           const double rate = 2.0 * rows * width * pairs * VL * double(depth) / seconds * 1e-9;
           std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);

@@ -17,8 +17,9 @@ constexpr int accumulators = FASTRNN_REGISTERS == 32 ? 24 : 12;
 constexpr int max_rows = 8;
 constexpr int max_width = 4;
 constexpr int tile_rows(int width) { return accumulators / width < max_rows ? accumulators / width : max_rows; }
-// Few rows leave too few independent fma chains to fill the pipeline: two panels at once up to here.
-constexpr int paired_rows = accumulators >= 16 ? 2 : 1;
+// Two rows leave too few independent fma chains to fill the pipeline: they take two panels at once where the
+// registers allow it. (A row alone does too, see single_row.)
+constexpr bool pairs_two_rows = accumulators >= 16;
 // Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
 // third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.
 constexpr int prefetching_rows = 3;
@@ -109,7 +110,7 @@ template <class T, int MR, int W> void outer_tile(T *c, const T *a, size_t depth
 template <class T> using outer_function = void (*)(T *c, const T *a, size_t depth, const T *b);
 template <class T> struct tile_table {
   tile_function<T> single[max_width][max_rows] = {};
-  tile_function<T> paired[max_width][paired_rows] = {};
+  tile_function<T> paired[max_width] = {}; // two rows, two panels
   outer_function<T> outer[max_width][max_rows] = {};
   constexpr tile_table() {
     fill_width<1>();
@@ -124,7 +125,7 @@ private:
     if constexpr (MR <= tile_rows(W)) {
       single[W - 1][MR - 1] = &tile<T, MR, W, 1>;
       outer[W - 1][MR - 1] = &outer_tile<T, MR, W>;
-      if constexpr (MR <= paired_rows) paired[W - 1][MR - 1] = &tile<T, MR, W, 2>;
+      if constexpr (MR == 2 && pairs_two_rows) paired[W - 1] = &tile<T, MR, W, 2>;
       fill_rows<W, MR + 1>();
     }
   }

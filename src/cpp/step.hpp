@@ -11,9 +11,9 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-// Sums of a group of rows for one panel (or of the few rows that take two at once).
+// Sums of a group of rows for one panel (or of two rows for two panels).
 template <class T> constexpr size_t group_numbers = group_rows * max_width * lanes<T>;
-static_assert(group_rows >= 2 * paired_rows, "two panels of a few rows fit as well");
+static_assert(group_rows >= 4, "two rows of two panels fit as well");
 
 inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 template <class T> inline size_t blocks(size_t n) { return (n + lanes<T> - 1) / lanes<T>; }
@@ -37,17 +37,15 @@ inline size_t gate_panel_count(size_t gates, size_t all_blocks) {
 template <class T, class C> struct CellForward {
   static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0;
   static constexpr bool split_candidate = C::split_candidate;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a,
-                                    const T *x_n, bool fresh) {
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const vec<T> *pre,
+                                    vec<T> x_n, bool fresh) {
     constexpr int VL = lanes<T>;
     typedef vec<T> V;
-    V pre[gates], saved[gates + 1], h = {}, c = {}, h_prev = {}, c_prev = {}, candidate = {};
-    unroll<gates>([&](auto g) __attribute__((always_inline)) { pre[g] = load(a + g * VL); });
+    V saved[gates + 1], h = {}, c = {}, h_prev = {}, c_prev = {};
     if constexpr (C::carries_h) h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
     if constexpr (C::has_c)
       if (!fresh) c_prev = load(s.c_prev + r * s.ld_c + unit);
-    if constexpr (C::split_candidate) candidate = load(x_n);
-    C::forward(h, c, saved, pre, candidate, h_prev, c_prev);
+    C::forward(h, c, saved, pre, x_n, h_prev, c_prev);
     store_first(s.h[r] + unit, h, valid);
     if constexpr (C::has_c) store(s.c + r * s.ld_c + unit, c);
     if constexpr (C::saved > 0) {
@@ -62,10 +60,9 @@ template <class T, class C> struct CellForward {
 template <class T> struct BeforeGatesForward {
   static constexpr int gates = 2, slots = 3, first_slot = 0;
   static constexpr bool split_candidate = false;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a, const T *,
-                                    bool fresh) {
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const vec<T> *pre,
+                                    vec<T>, bool fresh) {
     constexpr int VL = lanes<T>;
-    const vec<T> pre[2] = {load(a), load(a + VL)};
     vec<T> saved[2], rh;
     GruBefore<T>::forward_gates(rh, saved, pre, load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
     T *to = s.gates + r * s.ld_gates + unit * slots;
@@ -78,18 +75,89 @@ template <class T> struct BeforeGatesForward {
 template <class T> struct BeforeCandidateForward {
   static constexpr int gates = 1, slots = 3, first_slot = 2;
   static constexpr bool split_candidate = false;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const T *a, const T *,
-                                    bool fresh) {
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const vec<T> *pre,
+                                    vec<T>, bool fresh) {
     constexpr int VL = lanes<T>;
     T *row = s.gates + r * s.ld_gates + unit * slots;
     vec<T> h, n;
     // h_prev of the cell is s.h_prev; the product of this half read r o h_prev instead
-    GruBefore<T>::forward_candidate(h, n, load(row + VL), load(a),
+    GruBefore<T>::forward_candidate(h, n, load(row + VL), pre[0],
                                     load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
     store(row + 2 * VL, n);
     store_first(s.h[r] + unit, h, valid);
   }
 };
+
+// One row alone: product and cell in registers from end to end, since at this size what counts is the latency from
+// h to h. P panels at once, W vecs each.
+template <class T, class E, int W, int P> FASTRNN_INLINE void single_row(const ForwardStep<T> &s, panel_place place) {
+  constexpr int VL = lanes<T>, blocks_of_panel = E::gates == 1 ? W : 1, candidate = E::gates - 1;
+  typedef vec<T> V;
+  const size_t unit0 = place.block * VL;
+  const bool fresh = s.reset && s.reset[0];
+  const T *init = s.init + unit0 * E::slots, *h = E::first_slot > 0 ? s.rh : fresh ? s.zeros : s.h_prev[0];
+  V sum[P][W], x_n[P];
+  const auto block_of = [](auto p, auto w) { return p * blocks_of_panel + w / E::gates; };
+  unroll<P>([&](auto p) __attribute__((always_inline)) {
+    unroll<W>([&](auto w) __attribute__((always_inline)) {
+      sum[p][w] = load(init + (block_of(p, w) * E::slots + E::first_slot + w % E::gates) * VL);
+    });
+    x_n[p] = V{};
+  });
+  const auto add_product = [&](const T *a, size_t depth, const T *panel) __attribute__((always_inline)) {
+    const T *second = panel + depth * W * VL;
+    for (size_t k = 0; k < depth; ++k, panel += W * VL, second += W * VL) {
+      const V x = broadcast(a[k]);
+      unroll<P>([&](auto p) __attribute__((always_inline)) {
+        unroll<W>([&](auto w) __attribute__((always_inline)) {
+          sum[p][w] = fma(x, load((p == 1 ? second : panel) + w * VL), sum[p][w]);
+        });
+      });
+    }
+  };
+  if (s.input) add_product(s.x[0], s.input, s.w + unit0 * E::gates * s.input);
+  if constexpr (E::split_candidate) { // the recurrent part of the candidate stays apart and starts at b_hn
+    unroll<P>([&](auto p) __attribute__((always_inline)) {
+      x_n[p] = sum[p][candidate];
+      sum[p][candidate] = load(s.bias_n + unit0 + p * VL);
+    });
+  }
+  add_product(h, s.recurrent, s.r + unit0 * E::gates * s.recurrent);
+  unroll<P>([&](auto p) __attribute__((always_inline)) {
+    unroll<blocks_of_panel>([&](auto b) __attribute__((always_inline)) {
+      const size_t unit = unit0 + (p * blocks_of_panel + b) * VL;
+      E::finish(s, 0, unit, least(VL, s.hidden - unit), &sum[p][b * E::gates], x_n[p], fresh);
+    });
+  });
+}
+
+// panels(place, two) for every panel of a row alone, two neighbours of full width at once; `descending`: the last
+// first.
+template <class F>
+FASTRNN_INLINE void for_single_row(size_t first, size_t last, bool descending, size_t gates, size_t all_blocks,
+                                   F &&panels) {
+  const auto place = [&](size_t p) { return gate_panel(p, gates, all_blocks); };
+  const size_t full = gates > 1 ? gates : max_width;
+  while (first < last) {
+    const bool two = last - first > 1 && place(descending ? last - 1 : first + 1).width == full;
+    const size_t taken = two ? 2 : 1;
+    panels(place(descending ? last - taken : first), two);
+    descending ? last -= taken : first += taken;
+  }
+}
+
+template <class T, class E> void forward_single(const ForwardStep<T> &s) {
+  for_single_row(s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
+                 [&](panel_place place, bool two) __attribute__((always_inline)) {
+                   constexpr int full = E::gates > 1 ? E::gates : max_width;
+                   if (two) return single_row<T, E, full, 2>(s, place);
+                   unroll<full>([&](auto i) __attribute__((always_inline)) {
+                     constexpr int width = decltype(i)::value + 1;
+                     if constexpr (E::gates == 1 || width == full)
+                       if (place.width == size_t(width)) single_row<T, E, width, 1>(s, place);
+                   });
+                 });
+}
 
 template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   constexpr size_t VL = lanes<T>;
@@ -97,12 +165,13 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   constexpr bool reads_rh = E::first_slot > 0; // second half of the reset-before GRU
   constexpr bool direct = E::gates == E::slots;
   const size_t all_blocks = blocks<T>(s.hidden);
+  if (s.rows == 1) return forward_single<T, E>(s);
   alignas(64) T sums[group_numbers<T>], input_sums[group_numbers<T>];
 
   // Panels in pairs where rows are few; the pairs must be of one width, which the last panel may not be.
   const size_t panels = s.last_panel - s.first_panel;
   size_t pairs = 0;
-  if (panels > 1 && s.rows <= size_t(paired_rows)) {
+  if (panels > 1 && pairs_two_rows && s.rows == 2) {
     const bool narrow_last =
         gate_panel(s.last_panel - 1, gates, all_blocks).width != gate_panel(s.first_panel, gates, all_blocks).width;
     pairs = (panels - (narrow_last ? 1 : 0)) / 2;
@@ -123,7 +192,6 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     const T *next = panel;
     if (i_panel + 1 < count)
       next = s.r + gate_panel(panel_of(in_order(i_panel + 1)), gates, all_blocks).block * gates * VL * s.recurrent;
-    const auto *table = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1];
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
       const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
       const depth_blocks depth(s.recurrent, tiling);
@@ -183,14 +251,18 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
               }
             }
           }
-          table[n - 1](to, 0, step, from, from_at, h, depth.length(k), panel + depth.begin(k) * step,
-                       step * s.recurrent, fetch_ahead(ahead, i, depth.length(k)));
+          const auto product = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][n - 1];
+          product(to, 0, step, from, from_at, h, depth.length(k), panel + depth.begin(k) * step, step * s.recurrent,
+                  fetch_ahead(ahead, i, depth.length(k)));
           if (!depth.last(k)) continue;
           for (size_t j = 0; j < n; ++j) {
             for (size_t b = 0; b < panel_blocks; ++b) {
               const size_t unit = unit0 + b * VL;
-              const T *candidate = E::split_candidate ? input_part + j * input_row + b * input_block + 2 * VL : nullptr;
-              E::finish(s, r0 + j, unit, least(VL, s.hidden - unit), to[j] + b * gates * VL, candidate, fresh(r0 + j));
+              vec<T> pre[gates], x_n = {};
+              unroll<E::gates>([&](auto g)
+                                   __attribute__((always_inline)) { pre[g] = load(to[j] + (b * gates + g) * VL); });
+              if constexpr (E::split_candidate) x_n = load(input_part + j * input_row + b * input_block + 2 * VL);
+              E::finish(s, r0 + j, unit, least(VL, s.hidden - unit), pre, x_n, fresh(r0 + j));
             }
           }
         }
@@ -270,6 +342,44 @@ template <class T> struct BeforeGatesBackward {
   }
 };
 
+// A row alone, as in forward.
+template <class T, class E, int W> FASTRNN_INLINE void single_row_back(const BackwardStep<T> &s, size_t block) {
+  constexpr size_t VL = lanes<T>;
+  constexpr int panel_width = W > max_width ? max_width : W; // W of 8: two panels
+  const size_t unit0 = block * VL;
+  const bool later = s.continuing > 0, cut = later && s.cut && s.cut[0];
+  const bool carried = s.carry_h && (E::carries_h || !later);
+  vec<T> dh[W];
+  unroll<W>([&](auto w)
+                __attribute__((always_inline)) { dh[w] = carried ? load(s.carry_h + unit0 + w * VL) : vec<T>{}; });
+  if (later) {
+    const T *panel = s.r + unit0 * s.depth, *second = panel + s.depth * panel_width * VL;
+    for (size_t k = 0; k < s.depth; ++k, panel += panel_width * VL, second += panel_width * VL) {
+      const vec<T> d = broadcast(s.d_later[k]);
+      unroll<W>([&](auto w) __attribute__((always_inline)) {
+        dh[w] = fma(d, load((w < panel_width ? panel : second) + w % panel_width * VL), dh[w]);
+      });
+    }
+  }
+  unroll<W>([&](auto w) __attribute__((always_inline)) {
+    const size_t unit = unit0 + w * VL, valid = least(VL, s.hidden - unit);
+    if (cut && !s.keep_dh) dh[w] = vec<T>{};
+    if (s.dy.base) dh[w] = dh[w] + load_first(s.dy[0] + unit, valid);
+    E::finish(s, 0, unit, valid, dh[w], cut);
+  });
+}
+
+template <class T, class E> void backward_single(const BackwardStep<T> &s) {
+  for_single_row(s.first_panel, s.last_panel, s.descending, 1, blocks<T>(s.hidden),
+                 [&](panel_place place, bool two) __attribute__((always_inline)) {
+                   if (two) return single_row_back<T, E, 2 * max_width>(s, place.block);
+                   unroll<max_width>([&](auto i) __attribute__((always_inline)) {
+                     constexpr int width = decltype(i)::value + 1;
+                     if (place.width == size_t(width)) single_row_back<T, E, width>(s, place.block);
+                   });
+                 });
+}
+
 // dh of a row: what flows back from its later step, or, where it has none, dL/dh_n (in carry_h); plus dy.
 // dy comes last, so that BPTT in pieces, with dstate handed on, gives the same bits as in one.
 template <class T, class E> void backward_step(const BackwardStep<T> &s) {
@@ -278,6 +388,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
   const auto place_of = [&](size_t i) { // in the order of forward_step
     return gate_panel(s.descending ? s.last_panel - 1 - i : s.first_panel + i, 1, all_blocks);
   };
+  if (s.rows == 1) return backward_single<T, E>(s);
   alignas(64) T sums[group_numbers<T>];
   for (size_t i_panel = 0; i_panel < count; ++i_panel) {
     const panel_place place = place_of(i_panel);
