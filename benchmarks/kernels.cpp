@@ -117,7 +117,7 @@ template <class T> void show_tiles(double peak) {
       const auto a = numbers<T>(size_t(rows) * depth), b = numbers<T>(size_t(width) * VL * depth);
       auto c = numbers<T>(8 * 8 * VL);
       const double seconds =
-          best_seconds([&] { tiles<T>.outer[width - 1][rows - 1](c.data(), a.data(), depth, b.data()); });
+          best_seconds([&] { tiles<T>.outer[width - 1][rows - 1](c.data(), c.data(), a.data(), depth, b.data()); });
       const double rate = 2.0 * rows * width * VL * double(depth) / seconds * 1e-9;
       std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
     }

@@ -12,14 +12,13 @@ public:
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
               how.plan),
-        loop_(pass_, false), team_(how.plan.threads, how.interrupted), board_(shape.count()), packed_(weights),
-        pack_(pack) {
+        loop_(pass_, false), team_(how.interrupted), board_(shape.count()), packed_(weights), pack_(pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
   }
 
   bool run() {
-    parallel(pass_.plan.threads, [&](int rank) { run_thread(rank); });
+    parallel(pass_.plan.threads, [&](int rank, int of) { run_thread(rank, of); });
     return !team_.stopped();
   }
 
@@ -35,8 +34,8 @@ private:
     return outputs;
   }
 
-  void run_thread(int rank) {
-    const Worker w{&team_, rank, rank, pass_.plan.threads};
+  void run_thread(int rank, int of) {
+    const Worker w{&team_, rank, rank, of};
     if (pack_) {
       for (size_t i = size_t(rank); i < packed_.jobs(); i += size_t(w.of)) packed_.run_job(i);
       if (!w.meet()) return;

@@ -85,13 +85,15 @@ void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; c
   });
 }
 
-// The same for a whole-sequence product whose rows are columns of the left matrix: c[r][:] += sum_k
-// a[k][r] b[k][:], both sides packed.
-template <class T, int MR, int W> void outer_tile(T *c, const T *a, size_t depth, const T *b) {
+// The same for a whole-sequence product whose rows are columns of the left matrix: c[r][:] =
+// init[r][:] + sum_k a[k][r] b[k][:], both sides packed.
+template <class T, int MR, int W>
+void outer_tile(T *c, const T *init, // [MR][W * lanes]; init: c itself, or zeros
+                const T *a, size_t depth, const T *b) {
   constexpr int VL = lanes<T>;
   vec<T> acc[MR][W];
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = load(c + (r * W + w) * VL); });
+    unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = load(init + (r * W + w) * VL); });
   });
   for (size_t k = 0; k < depth; ++k, a += MR, b += W * VL) {
     vec<T> right[W];
@@ -107,7 +109,7 @@ template <class T, int MR, int W> void outer_tile(T *c, const T *a, size_t depth
 }
 
 // Tables by run-time row count and width: tiles<T>.single[W - 1][MR - 1], ...
-template <class T> using outer_function = void (*)(T *c, const T *a, size_t depth, const T *b);
+template <class T> using outer_function = void (*)(T *c, const T *init, const T *a, size_t depth, const T *b);
 template <class T> struct tile_table {
   tile_function<T> single[max_width][max_rows] = {};
   tile_function<T> paired[max_width] = {}; // two rows, two panels

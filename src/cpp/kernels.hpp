@@ -97,6 +97,7 @@ template <class T> struct OuterProduct {
   size_t count = 0;
   const T *const *d = nullptr; // [depth] -> [slot][H]
   size_t first_slot = 0, slots = 0, hidden = 0;
+  bool fresh = false;   // c = the sum, whatever c held
   T *scratch = nullptr; // outer_scratch numbers, of all columns
 };
 

@@ -13,7 +13,7 @@
 namespace fastrnn {
 
 // How many threads a call may use: OMP_NUM_THREADS or the number of cores, until set_num_threads.
-// One in a child forked after this process ran a parallel region: libgomp's pool does not survive a fork.
+// One in a forked child: the pool of libgomp, which others of the process may have filled, does not survive a fork.
 int num_threads();
 void set_num_threads(int n);
 
@@ -25,6 +25,9 @@ inline void cpu_relax() {
 #endif
 }
 void yield_thread();
+// Sleep while *word is `value`; wake all who do. (Without such a call in the system: yield.)
+void sleep_while(const std::atomic<unsigned> &word, unsigned value);
+void wake_all(const std::atomic<unsigned> &word);
 
 // Subnormals flushed to zero while it lives, on this thread only; the caller's mode is restored after.
 class FlushSubnormals {
@@ -59,25 +62,29 @@ private:
 // What the threads of a call share.
 class Team {
 public:
-  Team(int size, bool (*interrupted)()) : size_(size), interrupted_(interrupted) {}
-  int size() const { return size_; }
+  explicit Team(bool (*interrupted)()) : interrupted_(interrupted) {}
 
-  // All threads of the team meet; false when the call was interrupted. Waiting threads spin, then yield, so
-  // that a thread without a core does not cost its peers a time slice.
-  bool meet() {
-    if (size_ == 1) return !stopped();
+  // All `size` threads of the team meet; false when the call was interrupted. Waiting threads spin for a moment,
+  // then sleep: a thread that lost its core to another process would find its peers' cores gone as well if they
+  // had spun or yielded instead, whereas sleepers are scheduled at once when it arrives.
+  bool meet(int size) {
+    if (size == 1) return !stopped();
     const unsigned round = round_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_release);
+      round_.store(round + 1, std::memory_order_seq_cst);
+      if (sleeping_.load(std::memory_order_seq_cst)) wake_all(round_);
       return !stopped();
     }
     for (unsigned spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
       if (stopped()) return false;
-      if (spins < spin_limit)
+      if (spins < spin_limit) {
         cpu_relax();
-      else
-        yield_thread();
+        continue;
+      }
+      sleeping_.fetch_add(1, std::memory_order_seq_cst);
+      sleep_while(round_, round);
+      sleeping_.fetch_sub(1, std::memory_order_relaxed);
     }
     return !stopped();
   }
@@ -92,15 +99,17 @@ public:
     const auto now = std::chrono::steady_clock::now();
     if (now - asked_ < std::chrono::milliseconds(50)) return;
     asked_ = now;
-    if (interrupted_()) stop_.store(true, std::memory_order_relaxed);
+    if (!interrupted_()) return;
+    stop_.store(true, std::memory_order_relaxed);
+    wake_all(round_); // they look at `stop_` now and then anyway
   }
 
 private:
   static constexpr unsigned spin_limit = 2000; // some 30 us: longer than any step between two barriers waits
-  const int size_;
   bool (*const interrupted_)();
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> round_{0};
+  std::atomic<int> sleeping_{0};
   alignas(64) std::atomic<bool> stop_{false};
   size_t work_ = 0;
   std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
@@ -113,7 +122,7 @@ struct Worker {
   int thread; // of the call: whose scratch memory
   int rank, of;
 
-  bool meet() const { return of == 1 ? !team->stopped() : team->meet(); }
+  bool meet() const { return team->meet(of); }
   bool stopped() const { return team->stopped(); }
   void poll(size_t work) const {
     if (thread == 0) team->poll(work);
@@ -121,10 +130,11 @@ struct Worker {
   Worker alone() const { return {team, thread, 0, 1}; }
 };
 
-// body(rank) on `threads` threads in one region (none for one thread), subnormals flushed on each.
-void run_region(int threads, void (*body)(void *context, int rank), void *context);
+// body(rank, of) on up to `threads` threads in one region (none for one thread), subnormals flushed on each. OpenMP may
+// give fewer than asked (OMP_THREAD_LIMIT, OMP_DYNAMIC, a region around this one): `of` says how many there are.
+void run_region(int threads, void (*body)(void *context, int rank, int of), void *context);
 template <class F> void parallel(int threads, F &&body) {
-  run_region(threads, [](void *context, int rank) { (*static_cast<F *>(context))(rank); }, &body);
+  run_region(threads, [](void *context, int rank, int of) { (*static_cast<F *>(context))(rank, of); }, &body);
 }
 
 } // namespace fastrnn

@@ -90,6 +90,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   const size_t all_blocks = blocks<T>(q.hidden), count = gate_panel_count(q.slots, all_blocks);
   const size_t full = size_t(tile_rows(q.slots == 1 ? max_width : int(q.slots)));
   T *const right = q.scratch;
+  alignas(64) static const T zeros[accumulators * VL] = {};
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
     T *left[OuterProduct<T>::most_parts], *at = right + depth * max_width * VL;
@@ -116,9 +117,11 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
       for (size_t i = 0; i < q.count; ++i) {
         const OuterPart<T> &part = q.parts[i];
         T *c = part.c + (place.block * q.slots * part.c_columns + part.c_first * place.width) * VL;
-        for (size_t first = part.first; first < part.last; first += full)
+        for (size_t first = part.first; first < part.last; first += full) {
+          T *const to = c + first * place.width * VL;
           tiles<T>.outer[place.width - 1][least(full, part.last - first) - 1](
-              c + first * place.width * VL, left[i] + (first - part.first) * depth, depth, right);
+              to, q.fresh && k0 == 0 ? zeros : to, left[i] + (first - part.first) * depth, depth, right);
+        }
       }
     }
   }

@@ -20,18 +20,20 @@ public:
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     input_columns_ = input_ + 1; // and the bias, as a column of ones
     recurrent_columns_ = p.R + (gru ? 1 : 0);
-    input_sum_ = Buffer<T>::zeroed(product(G, p.Hp, input_columns_));
-    recurrent_sum_ = Buffer<T>::zeroed(product(before ? 2 : G, p.Hp, recurrent_columns_));
-    if (before) candidate_sum_ = Buffer<T>::zeroed(product(p.Hp, p.R));
-    if (p.shape.proj) project_sum_ = Buffer<T>::zeroed(product(p.Hp, p.R));
+    // the first chunk writes them; without steps there is none
+    auto sums = [&](size_t n) { return pass.batch.total() ? Buffer<T>(n) : Buffer<T>::zeroed(n); };
+    input_sum_ = sums(product(G, p.Hp, input_columns_));
+    recurrent_sum_ = sums(product(before ? 2 : G, p.Hp, recurrent_columns_));
+    if (before) candidate_sum_ = sums(product(p.Hp, p.R));
+    if (p.shape.proj) project_sum_ = sums(product(p.Hp, p.R));
   }
 
   static size_t scratch(const Pass<T> &p, const Direction<T> &dir) {
     return p.k.outer_scratch(std::max(dir.input + 1 + p.R, p.H + 1));
   }
 
-  // Adds a chunk; each thread its share of the columns.
-  void add(const ChunkRows<T> &rows, const Worker &w, T *scratch) {
+  // Adds a chunk (`fresh`: the first one); each thread its share of the columns.
+  void add(const ChunkRows<T> &rows, bool fresh, const Worker &w, T *scratch) {
     const size_t G = p.shape.gates();
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     OuterProduct<T> products[3];
@@ -43,6 +45,7 @@ public:
       q.first_slot = first_slot;
       q.slots = slots;
       q.hidden = p.H;
+      q.fresh = fresh;
       q.scratch = scratch;
     };
     auto part = [&](const T *const *a, size_t columns, Buffer<T> &c, size_t c_first, size_t c_columns) {
