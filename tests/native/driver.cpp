@@ -139,7 +139,8 @@ template <class T> struct Case {
     auto take = [&](std::vector<T> &a, size_t count, size_t w) {
       std::vector<T> some;
       for (size_t i = 0; i < count; ++i)
-        some.insert(some.end(), a.begin() + ptrdiff_t((i * rows + b) * w), a.begin() + ptrdiff_t((i * rows + b + 1) * w));
+        some.insert(some.end(), a.begin() + ptrdiff_t((i * rows + b) * w),
+                    a.begin() + ptrdiff_t((i * rows + b + 1) * w));
       a = some;
     };
     take(one.x, steps, shape.input);
@@ -346,11 +347,8 @@ std::string name_of(const Way &way) {
 }
 
 const Sizes check_sizes[] = {
-    {1, 1, 1, 1, 1, 1},
-    {5, 7, 6, 3, 2, 2, true, true},
-    {3, 130, 9, 5, 1, 1},
-    {20, 64, 11, 10, 2, 1, true},
-    {2, 40, 13, 6, 2, 2, false, true},
+    {1, 1, 1, 1, 1, 1},           {5, 7, 6, 3, 2, 2, true, true},    {3, 130, 9, 5, 1, 1},
+    {20, 64, 11, 10, 2, 1, true}, {2, 40, 13, 6, 2, 2, false, true},
 };
 
 template <class T> void check_case(const std::string &name, const Case<T> &c) {
@@ -430,7 +428,8 @@ int main(int argc, char **argv) {
   if (mode == "threads") {
     const int rounds = argc > 2 ? std::atoi(argv[2]) : 6;
     const int status = threads<float>(4, rounds) | threads<double>(4, rounds);
-    std::printf("%s: %d cases with 4 callers at once, %s\n", kernels().name, compared, status ? "some differ" : "all equal");
+    std::printf("%s: %d cases with 4 callers at once, %s\n", kernels().name, compared,
+                status ? "some differ" : "all equal");
     return status;
   }
   std::fprintf(stderr, "usage: driver digest | check | threads [rounds]\n");
