@@ -1,0 +1,437 @@
+// The core without Python: for sanitizers, cross-compiled kernel sets and other compilers.
+//
+//   driver digest    a hash of every output and gradient of many cases, one line each; the kernel set is
+//                    FASTRNN_ISA's. Two builds that agree bit for bit print the same text.
+//   driver check     the same bits for 1..3 threads however they share the work, frozen, checkpointed, with the
+//                    input product inside the step, a row alone, a stream
+//   driver threads   several callers at once on shared packed weights, each call with 2 to 4 threads
+//
+// check and threads return 1 after naming what differed.
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "dispatch.hpp"
+#include "layer.hpp"
+#include "stream.hpp"
+
+namespace {
+
+using namespace fastrnn;
+
+// ---- numbers ------------------------------------------------------------------------------------------
+
+// splitmix64 (Steele, Lea, Flood 2014); its numbers are exact in both types
+struct Random {
+  uint64_t state;
+  uint64_t next() {
+    uint64_t z = state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  double uniform() { return double(int64_t(next() >> 40) - (int64_t(1) << 23)) * 0x1p-23; } // [-1, 1)
+  template <class T> std::vector<T> array(size_t n, double bound = 1) {
+    std::vector<T> a(n);
+    for (T &v : a) v = T(uniform() * bound);
+    return a;
+  }
+};
+
+// FNV-1a over bytes. NaNs count as one number: which operand's payload survives is the instruction set's choice.
+template <class T> uint64_t hash(const std::vector<T> &a) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (T v : a) {
+    if (v != v) v = T(NAN);
+    unsigned char bytes[sizeof(T)];
+    std::memcpy(bytes, &v, sizeof(T));
+    if (v != v) std::memset(bytes, 0x7f, sizeof(T));
+    for (const unsigned char byte : bytes) h = (h ^ byte) * 0x100000001b3u;
+  }
+  return h;
+}
+
+// ---- a case: a network, its parameters, and numbers for everything that goes in -----------------------
+
+enum class Numbers { ordinary, tiny, broken }; // broken: one row has a NaN, another an infinity
+
+struct Sizes {
+  size_t input, hidden, steps, rows, layers, directions;
+  bool ragged = false, resets = false;
+  Numbers numbers = Numbers::ordinary;
+};
+
+template <class T> struct Case {
+  Shape shape;
+  size_t steps, rows;
+  std::vector<T> flat, x, h0, c0, dy, dh_n, dc_n;
+  std::vector<int64_t> lengths;
+  std::vector<uint8_t> resets; // [steps][rows]
+
+  Case(Cell cell, size_t proj, const Sizes &s) : steps(s.steps), rows(s.rows) {
+    shape.cell = cell;
+    shape.input = s.input;
+    shape.hidden = s.hidden;
+    shape.proj = proj;
+    shape.layers = s.layers;
+    shape.directions = s.directions;
+    Random random{uint64_t(s.hidden * 1000 + s.steps * 10 + s.rows)};
+    const double scale = s.numbers == Numbers::tiny ? sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022 : 1;
+    flat = random.array<T>(parameter_count(), 1.5 / std::sqrt(double(s.hidden)));
+    x = random.array<T>(steps * rows * s.input, scale);
+    h0 = random.array<T>(shape.count() * rows * shape.output(), scale);
+    c0 = random.array<T>(shape.count() * rows * s.hidden, scale);
+    dy = random.array<T>(steps * rows * width(), scale);
+    dh_n = random.array<T>(h0.size(), scale);
+    dc_n = random.array<T>(c0.size(), scale);
+    if (s.numbers == Numbers::broken) {
+      x[(steps / 2 * rows) * s.input] = T(NAN);
+      x[(steps / 2 * rows + rows - 1) * s.input] = T(INFINITY);
+    }
+    if (s.ragged)
+      for (size_t b = 0; b < rows; ++b)
+        lengths.push_back(b == 0 ? int64_t(steps) : b == 1 ? 0 : int64_t(random.next() % (steps + 1)));
+    if (s.resets)
+      for (size_t i = 0; i < steps * rows; ++i) resets.push_back(random.next() % 4 == 0);
+  }
+
+  size_t width() const { return shape.directions * shape.output(); }
+  size_t length(size_t b) const { return lengths.empty() ? steps : size_t(lengths[b]); }
+  size_t parameter_count() const {
+    size_t n = 0;
+    for (size_t i = 0; i < shape.count(); ++i)
+      n += shape.gates() * shape.hidden * (shape.layer_input(i / shape.directions) + shape.output() + 2) +
+           shape.proj * shape.hidden;
+    return n;
+  }
+  template <class P> std::vector<Parameters<P>> parameters(P *at) const {
+    std::vector<Parameters<P>> all(shape.count());
+    const size_t GH = shape.gates() * shape.hidden;
+    auto next = [&](size_t n) { return std::exchange(at, at + n); };
+    for (size_t i = 0; i < all.size(); ++i) {
+      all[i].w_ih = next(GH * shape.layer_input(i / shape.directions));
+      all[i].w_hh = next(GH * shape.output());
+      all[i].b_ih = next(GH);
+      all[i].b_hh = next(GH);
+      if (shape.proj) all[i].w_hr = next(shape.proj * shape.hidden);
+    }
+    return all;
+  }
+  Batch batch() const {
+    Batch b(steps, rows, lengths.empty() ? nullptr : lengths.data());
+    if (!resets.empty())
+      b.set_reset([&](size_t t, size_t row) { return resets[t * rows + row] != 0; }, int(shape.directions));
+    return b;
+  }
+  template <class P> View<P> view(P *base, size_t row_width) const {
+    View<P> v;
+    v.base = base;
+    v.time = ptrdiff_t(rows * row_width);
+    for (size_t b = 0; b < rows; ++b) v.row.push_back(ptrdiff_t(b * row_width));
+    return v;
+  }
+  // this case with nothing but row b
+  Case row(size_t b) const {
+    Case one = *this;
+    one.rows = 1;
+    auto take = [&](std::vector<T> &a, size_t count, size_t w) {
+      std::vector<T> some;
+      for (size_t i = 0; i < count; ++i)
+        some.insert(some.end(), a.begin() + ptrdiff_t((i * rows + b) * w),
+                    a.begin() + ptrdiff_t((i * rows + b + 1) * w));
+      a = some;
+    };
+    take(one.x, steps, shape.input);
+    take(one.dy, steps, width());
+    for (auto *a : {&one.h0, &one.dh_n}) take(*a, shape.count(), shape.output());
+    for (auto *a : {&one.c0, &one.dc_n}) take(*a, shape.count(), shape.hidden);
+    if (!lengths.empty()) one.lengths = {lengths[b]};
+    if (!resets.empty()) {
+      one.resets.clear();
+      for (size_t t = 0; t < steps; ++t) one.resets.push_back(resets[t * rows + b]);
+    }
+    return one;
+  }
+};
+
+// ---- calls --------------------------------------------------------------------------------------------
+
+struct Way {
+  Plan plan;
+  size_t checkpoint = 0;
+  bool frozen = false;
+};
+
+template <class T> using Results = std::map<std::string, std::vector<T>>;
+
+template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now) {
+  auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), c.shape, c.parameters(c.flat.data()), true, true);
+  for (size_t i = 0; now && i < packed->jobs(); ++i) packed->run_job(i);
+  return packed;
+}
+
+// Forward and, with train, backward. weights: frozen ones, or null.
+template <class T> Results<T> run(const Case<T> &c, const Way &way, bool train, Packed<T> *weights = nullptr) {
+  const Kernels<T> &k = kernels().of<T>();
+  const Shape &shape = c.shape;
+  const std::shared_ptr<Packed<T>> own = weights ? nullptr : pack(c, way.frozen);
+  Packed<T> &packed = weights ? *weights : *own;
+  const bool packs = !weights && !way.frozen;
+  const Batch batch = c.batch();
+  const Execution how{way.plan, caches().l2, nullptr};
+
+  Results<T> out;
+  auto array = [&](const char *name, size_t n) -> std::vector<T> & { return out[name] = std::vector<T>(n); };
+  Arrays<T> arrays;
+  arrays.x = c.view(c.x.data(), shape.input);
+  arrays.h0 = c.h0.data();
+  arrays.y = c.view(array("y", c.dy.size()).data(), c.width());
+  arrays.h_n = array("h_n", c.h0.size()).data();
+  if (shape.has_c()) {
+    arrays.c0 = c.c0.data();
+    arrays.c_n = array("c_n", c.c0.size()).data();
+  }
+  std::unique_ptr<Tape<T>> tape;
+  if (train) {
+    tape = std::make_unique<Tape<T>>(batch, std::min(way.checkpoint, batch.steps));
+    allocate(*tape, k, shape, c.steps * c.rows, false);
+  }
+  forward(k, shape, packed, packs, tape ? tape->batch : batch, arrays, tape.get(), how);
+  if (!train) return out;
+
+  Gradients<T> g;
+  g.dy = c.view(c.dy.data(), c.width());
+  g.dh_n = c.dh_n.data();
+  g.dx = c.view(array("dx", c.x.size()).data(), shape.input);
+  g.dh0 = array("dh0", c.h0.size()).data();
+  if (shape.has_c()) {
+    g.dc_n = c.dc_n.data();
+    g.dc0 = array("dc0", c.c0.size()).data();
+  }
+  g.parameters = c.parameters(array("dparameters", c.flat.size()).data());
+  backward(k, shape, packed, packs, *tape, arrays, g, how);
+  return out;
+}
+
+// The same steps one at a time; layers in one direction, no lengths, no resets.
+template <class T> Results<T> run_stream(const Case<T> &c, std::shared_ptr<const Packed<T>> weights) {
+  Stream<T> stream(kernels().of<T>(), c.shape, std::move(weights), c.rows);
+  stream.set_state(c.h0.data(), c.shape.has_c() ? c.c0.data() : nullptr);
+  Results<T> out;
+  out["y"].resize(c.dy.size());
+  out["h_n"].resize(c.h0.size());
+  if (c.shape.has_c()) out["c_n"].resize(c.c0.size());
+  const FlushSubnormals mode;
+  for (size_t t = 0; t < c.steps; ++t)
+    stream.step(out["y"].data() + t * c.rows * c.width(), c.x.data() + t * c.rows * c.shape.input);
+  stream.get_state(out["h_n"].data(), c.shape.has_c() ? out["c_n"].data() : nullptr);
+  return out;
+}
+
+// ---- the cases ----------------------------------------------------------------------------------------
+
+const struct {
+  const char *name;
+  Cell cell;
+  bool proj;
+} kinds[] = {{"rnn_tanh", Cell::rnn_tanh, false}, {"rnn_relu", Cell::rnn_relu, false},
+             {"lstm", Cell::lstm, false},         {"lstm-proj", Cell::lstm, true},
+             {"gru", Cell::gru, false},           {"gru_before", Cell::gru_before, false}};
+
+std::string name_of(const char *kind, bool is_double, const Sizes &s) {
+  std::string name = kind + std::string(is_double ? "-f64" : "-f32");
+  const std::pair<const char *, size_t> letters[] = {{"I", s.input}, {"H", s.hidden}, {"T", s.steps},
+                                                     {"B", s.rows},  {"L", s.layers}, {"D", s.directions}};
+  for (const auto &[letter, n] : letters) name += "-" + (letter + std::to_string(n));
+  if (s.ragged) name += "-ragged";
+  if (s.resets) name += "-resets";
+  if (s.numbers != Numbers::ordinary) name += s.numbers == Numbers::tiny ? "-tiny" : "-broken";
+  return name;
+}
+
+template <class T, class F> void each_kind(const Sizes &s, F &&body) {
+  for (const auto &kind : kinds) {
+    const size_t proj = kind.proj ? (s.hidden + 1) / 2 : 0;
+    body(name_of(kind.name, sizeof(T) == 8, s), Case<T>(kind.cell, proj, s));
+  }
+}
+
+// ---- digest -------------------------------------------------------------------------------------------
+
+template <class T> void print(const std::string &name, const Results<T> &results) {
+  for (const auto &[key, values] : results)
+    std::printf("%s %s %016llx\n", name.c_str(), key.c_str(), static_cast<unsigned long long>(hash(values)));
+}
+
+// tanh and sigmoid at every 4099th pattern of 32 bits (NaNs left out), and as many numbers in double
+template <class T> void digest_functions(const char *type) {
+  std::vector<T> in, out;
+  for (uint64_t bits = 0; bits < (uint64_t(1) << 32); bits += 4099) {
+    const uint32_t low = uint32_t(bits);
+    float f;
+    std::memcpy(&f, &low, 4);
+    if (f == f) in.push_back(T(f));
+  }
+  out.resize(in.size());
+  const FlushSubnormals mode;
+  kernels().of<T>().tanh(out.data(), in.data(), in.size());
+  print<T>(std::string("tanh-") + type, {{"values", out}});
+  kernels().of<T>().sigmoid(out.data(), in.data(), in.size());
+  print<T>(std::string("sigmoid-") + type, {{"values", out}});
+}
+
+const Sizes digest_sizes[] = {
+    {1, 1, 1, 1, 1, 1},
+    {3, 2, 4, 2, 2, 2},
+    {5, 7, 6, 3, 1, 1, true, true},
+    {17, 16, 9, 5, 2, 2, true},
+    {4, 33, 8, 9, 1, 2, false, true},
+    {40, 64, 12, 4, 2, 1},
+    {8, 50, 20, 13, 1, 1, true},
+    {70, 129, 5, 26, 1, 1},
+    {2, 24, 300, 1, 1, 1},
+    {6, 20, 10, 4, 1, 2, false, false, Numbers::tiny},
+    {6, 20, 10, 4, 2, 1, false, false, Numbers::broken},
+};
+
+template <class T> int digest() {
+  digest_functions<T>(sizeof(T) == 8 ? "f64" : "f32");
+  for (const Sizes &s : digest_sizes)
+    each_kind<T>(s, [](const std::string &name, const Case<T> &c) { print(name, run(c, {}, true)); });
+  return 0;
+}
+
+// ---- check --------------------------------------------------------------------------------------------
+
+int compared = 0, failed = 0;
+
+template <class T> bool same(const Results<T> &got, const Results<T> &want, const std::string &what) {
+  bool good = true;
+  for (const auto &[key, values] : got) {
+    const std::vector<T> &expected = want.at(key);
+    ++compared;
+    if (values.size() == expected.size() &&
+        (values.empty() || std::memcmp(values.data(), expected.data(), values.size() * sizeof(T)) == 0))
+      continue;
+    good = false;
+    ++failed;
+    std::fprintf(stderr, "%s: %s differs\n", what.c_str(), key.c_str());
+  }
+  return good;
+}
+
+std::vector<Way> ways(const Shape &shape) {
+  std::vector<Way> all;
+  for (const Split split : {Split::rows, Split::units, Split::tasks})
+    for (int threads = 1; threads <= 3; ++threads)
+      for (const size_t checkpoint : {size_t(0), size_t(4)})
+        for (const bool fuse : {false, true}) {
+          if (fuse && shape.cell == Cell::gru_before) continue;
+          Way way;
+          way.plan.threads = threads;
+          way.plan.split = split;
+          way.plan.fuse_input = fuse;
+          way.checkpoint = checkpoint;
+          way.frozen = threads == 2;
+          all.push_back(way);
+        }
+  return all;
+}
+
+const char *name_of(Split split) { return split == Split::rows ? "rows" : split == Split::units ? "units" : "tasks"; }
+std::string name_of(const Way &way) {
+  return std::string(" ") + name_of(way.plan.split) + " x " + std::to_string(way.plan.threads) + " checkpoint " +
+         std::to_string(way.checkpoint) + (way.plan.fuse_input ? " fused" : "") + (way.frozen ? " frozen" : "");
+}
+
+const Sizes check_sizes[] = {
+    {1, 1, 1, 1, 1, 1},           {5, 7, 6, 3, 2, 2, true, true},    {3, 130, 9, 5, 1, 1},
+    {20, 64, 11, 10, 2, 1, true}, {2, 40, 13, 6, 2, 2, false, true},
+};
+
+template <class T> void check_case(const std::string &name, const Case<T> &c) {
+  const Results<T> want = run(c, {}, true);
+  for (const Way &way : ways(c.shape)) {
+    same(run(c, way, true), want, name + name_of(way));
+    same(run(c, way, false), want, name + " inference" + name_of(way));
+  }
+  for (size_t b = 0; b < c.rows; ++b) {
+    const Case<T> alone = c.row(b);
+    Results<T> got = run(alone, {}, true), part;
+    // of the whole batch, what belongs to this row
+    for (const auto &[key, values] : want) {
+      if (key == "dparameters") continue; // a sum over rows
+      const bool sequence = key == "y" || key == "dx";
+      const size_t count = sequence ? c.steps : c.shape.count(), w = count ? values.size() / count / c.rows : 0;
+      for (size_t i = 0; i < count; ++i)
+        part[key].insert(part[key].end(), values.begin() + ptrdiff_t((i * c.rows + b) * w),
+                         values.begin() + ptrdiff_t((i * c.rows + b + 1) * w));
+    }
+    got.erase("dparameters");
+    same(got, part, name + " row " + std::to_string(b) + " alone");
+  }
+  if (c.shape.directions == 1 && c.lengths.empty() && c.resets.empty())
+    same(run_stream<T>(c, pack(c, true)), want, name + " stream");
+}
+
+template <class T> int check() {
+  for (const Sizes &s : check_sizes) each_kind<T>(s, check_case<T>);
+  return failed ? 1 : 0;
+}
+
+// ---- threads ------------------------------------------------------------------------------------------
+
+// Callers share packed weights, as frozen layers do; each call runs a team of its own, and streams go on beside.
+template <class T> int threads(int callers, int rounds) {
+  std::atomic<int> wrong{0};
+  const Sizes sizes[] = {{5, 40, 12, 8, 2, 2, true, true}, {3, 72, 10, 6, 2, 1}};
+  for (const Sizes &s : sizes)
+    each_kind<T>(s, [&](const std::string &name, const Case<T> &c) {
+      const Results<T> want = run(c, {}, true);
+      const auto shared = pack(c, true);
+      std::vector<std::thread> team;
+      for (int caller = 0; caller < callers; ++caller)
+        team.emplace_back([&, caller] {
+          for (int round = 0; round < rounds; ++round) {
+            Way way;
+            way.plan.threads = 2 + (caller + round) % 3;
+            way.plan.split = Split((caller + round) % 3);
+            way.checkpoint = round % 2 ? 4 : 0;
+            const bool frozen = (caller + round) % 2 == 0;
+            set_num_threads(2 + caller % 3); // what any thread of a program may do at any time
+            if (num_threads() < 1) ++wrong;
+            Results<T> got = run(c, way, true, frozen ? shared.get() : nullptr);
+            for (const auto &[key, values] : want)
+              if (got.at(key) != values) ++wrong;
+            if (s.directions == 1 && run_stream<T>(c, shared).at("y") != want.at("y")) ++wrong;
+          }
+        });
+      for (auto &thread : team) thread.join();
+      ++compared;
+      if (wrong) std::fprintf(stderr, "%s: callers at once: %d arrays differ\n", name.c_str(), wrong.load());
+    });
+  return wrong ? 1 : 0;
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+  const std::string mode = argc > 1 ? argv[1] : "";
+  if (mode == "digest") return digest<float>() | digest<double>();
+  if (mode == "check") {
+    const int status = check<float>() | check<double>();
+    std::printf("%s: %d arrays compared, %d differ\n", kernels().name, compared, failed);
+    return status;
+  }
+  if (mode == "threads") {
+    const int rounds = argc > 2 ? std::atoi(argv[2]) : 6;
+    const int status = threads<float>(4, rounds) | threads<double>(4, rounds);
+    std::printf("%s: %d cases with 4 callers at once, %s\n", kernels().name, compared,
+                status ? "some differ" : "all equal");
+    return status;
+  }
+  std::fprintf(stderr, "usage: driver digest | check | threads [rounds]\n");
+  return 2;
+}
