@@ -20,6 +20,7 @@ from fastrnn.ragged import Ragged
 Array = NDArray[Any]
 State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
 
+MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
 def _size(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -157,6 +158,8 @@ class Recurrent(Parameters):
         self.input_size = _size("input_size", input_size)
         self.hidden_size = _size("hidden_size", hidden_size)
         self.num_layers = _size("num_layers", num_layers)
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"num_layers: expected at most {MAX_LAYERS}, got {num_layers}")
         self.proj_size = _size("proj_size", proj_size, 0)
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
@@ -184,7 +187,9 @@ class Recurrent(Parameters):
         )
         # torch.nn's default: uniform within 1 / sqrt(hidden_size), biases too
         bound = 1.0 / np.sqrt(self.hidden_size)
-        self.flat[:] = self.rng.uniform(-bound, bound, self.flat.size)
+        for start in range(0, self.flat.size, 1 << 20):  # in pieces: the draws are float64
+            piece = self.flat[start : start + (1 << 20)]
+            piece[:] = self.rng.uniform(-bound, bound, piece.size)
         self._network = _core.Network(
             cell, self.input_size, self.hidden_size, self.proj_size, self.num_layers, self.bidirectional,
             self.bias, self.batch_first, self.dtype == np.float64,
