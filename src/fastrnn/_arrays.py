@@ -18,8 +18,10 @@ def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     Raises
     ------
     TypeError
-        Where the elements are not real floating-point numbers.
+        Where the elements are not real floating-point numbers, or some of them are masked.
     """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         value = np.from_dlpack(value)
     try:
