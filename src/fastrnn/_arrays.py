@@ -34,14 +34,14 @@ def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
 
 
-def as_lengths(value: Any, rows: int, steps: int) -> NDArray[np.int64]:
+def as_lengths(value: Any, rows: int, steps: int, name: str = "lengths") -> NDArray[np.int64]:
     """Row lengths as an int64 array [rows], each in 0..steps."""
-    array = _integers("lengths", value)
+    array = _integers(name, value)
     if array.shape != (rows,):
-        raise ValueError(f"lengths: expected shape ({rows},), got {array.shape}")
+        raise ValueError(f"{name}: expected shape ({rows},), got {array.shape}")
     if array.size and (array.min() < 0 or array.max() > steps):
         wrong = int(array.min() if array.min() < 0 else array.max())
-        raise ValueError(f"lengths: expected values from 0 to {steps}, got {wrong}")
+        raise ValueError(f"{name}: expected values from 0 to {steps}, got {wrong}")
     return array
 
 
