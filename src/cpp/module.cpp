@@ -445,6 +445,9 @@ private:
     std::vector<const uint8_t *> rows;
     if (masks.is_none()) return rows;
     const py::array a = py::reinterpret_borrow<py::array>(masks); // [L - 1, positions, width], made by the layer
+    if (size_t(a.nbytes()) != (shape_.layers - 1) * size)
+      throw py::value_error("masks: expected " + std::to_string((shape_.layers - 1) * size) + " flags, got " +
+                            std::to_string(a.nbytes()));
     for (size_t l = 0; l + 1 < shape_.layers; ++l) rows.push_back(static_cast<const uint8_t *>(a.data()) + l * size);
     return rows;
   }

@@ -31,7 +31,7 @@ def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     if array.dtype.kind != "f" and not (array.size == 0 and isinstance(value, (list, tuple))):
         kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
         raise TypeError(f"{name}: expected an array of real floats, got {kind}")
-    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+    return np.require(array, dtype, ["C", "A"]).reshape(array.shape)
 
 
 def as_lengths(value: Any, rows: int, steps: int, name: str = "lengths") -> NDArray[np.int64]:

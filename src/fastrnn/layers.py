@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
+from fastrnn._arrays import as_array
 from fastrnn.gradients import Gradients as Gradients
 from fastrnn.ragged import Ragged
 
@@ -284,6 +285,8 @@ class Recurrent(Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
+        if not isinstance(x, Ragged):
+            x = self._readable("x", x)
         return self._forward(
             x,
             state,
@@ -294,6 +297,10 @@ class Recurrent(Parameters):
             _checkpoint(checkpoint, x, steps, lengths, self.batch_first),
             self,
         )
+
+    def _readable(self, name: str, value: Any) -> Any:
+        """``value``, or an array of what only DLPack can read, so that it has a shape."""
+        return as_array(name, value, self.dtype) if value is not None and not _has_shape(value) else value
 
     def _forward(
         self,
@@ -336,7 +343,7 @@ class Recurrent(Parameters):
             shape = np.shape(x)
             positions = math.prod(shape[:-1])
         else:
-            h0 = state[0] if self._stateful and state is not None else state
+            h0 = self._readable("h0", state[0] if self._stateful and state is not None else state)
             rows = (
                 np.shape(h0)[1]
                 if h0 is not None and np.ndim(h0) == 3
@@ -477,6 +484,10 @@ class Recurrent(Parameters):
 
     def _cell_name(self) -> str:
         raise NotImplementedError
+
+
+def _has_shape(value: Any) -> bool:
+    return hasattr(value, "shape") or hasattr(value, "__array__") or not hasattr(value, "__dlpack__")
 
 
 class _RaggedTape:
@@ -685,6 +696,8 @@ class Stream:
 
     def run(self, x: ArrayLike) -> Array:
         """A chunk of steps [T, B, I] ([B, T, I] if the layer is batch-first, [T, I] for one row)."""
+        if not _has_shape(x):
+            x = np.from_dlpack(x)  # type: ignore[arg-type]
         shape = np.shape(x)
         unbatched = len(shape) == 2 and self.batch_size == 1
         if not unbatched and (len(shape) != 3 or shape[0 if self._batch_first else 1] != self.batch_size):
