@@ -1,7 +1,7 @@
 """What other implementations were known to break on, one test each, named by the report.
 
 Numbers are issues of the repository in the test's name: pytorch/pytorch, microsoft/onnxruntime,
-onnx/onnx-tensorflow, keras-team/keras, tensorflow/tensorflow, apache/mxnet, oneapi-src/oneDNN.
+onnx/onnx-tensorflow, keras-team/keras, tensorflow/tensorflow, apache/mxnet; of 2201 only the number is known.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ def test_pytorch_32023_79501_result_depends_on_the_batch(kind: str, B: int) -> N
 
 
 @KIND
-def test_onednn_2201_result_depends_on_threads(kind: str) -> None:
+def test_report_2201_result_depends_on_threads(kind: str) -> None:
+    """Another number of threads, another order of the sums, other bits."""
     v = Variant(kind, 1, True, I=64, H=128, T=20, B=5)
     case = make_case(v)
     layer = make_layer(v, case.params)
@@ -207,7 +208,7 @@ def growth(what: str) -> int:
 import os, threading
 import numpy as np
 import fastrnn
-layer = fastrnn.LSTM(32, 64, rng=0)
+layer = fastrnn.LSTM(32, 32, rng=0)
 x = np.ones((64, 40, 32), np.float32)
 def some(first, last):
     for i in range(first, last):
@@ -216,11 +217,11 @@ def some(first, last):
             thread.start()
             thread.join()
         else:
-            layer(x[: 1 + i % 61, : 1 + i % 39])
+            layer(x[: 1 + i % 31, : 1 + i % 19])
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-n = 300 if {what!r} == "threads" else 61 * 39
-before = some(0, n // 2)
-print(some(n // 2, n) - before)
+n = 300 if {what!r} == "threads" else 31 * 19
+sizes = [some(i * n // 10, (i + 1) * n // 10) for i in range(10)]
+print(min(sizes[6:]) - min(sizes[2:6]))  # single looks differ by what the allocator happens to hold
 """
     run = run_python("-c", code, OMP_NUM_THREADS="2", MALLOC_ARENA_MAX="2")
     assert run.returncode == 0, run.stderr

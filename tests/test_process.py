@@ -495,25 +495,23 @@ print(max(n for n, _ in found) * 2 <= max(2, joblib.cpu_count()))
     assert run.stdout.strip() == "True", run.stderr
 
 
-@pytest.mark.parametrize("module", ["torch", "sklearn.linear_model"])
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_other_libraries_in_the_process(module: str, order: str) -> None:
+def test_torch_and_sklearn_in_the_process(order: str) -> None:
     """Their OpenMP and ours in one process, imported in either order and used in turns."""
-    if importlib.util.find_spec(module.split(".")[0]) is None:
-        pytest.skip(f"{module} is not installed")
-    use = {
+    uses = {
         "torch": "import torch; a = torch.ones(300, 300); (a @ a).tanh().sum().item(); "
         "torch.nn.LSTM(8, 16)(torch.ones(5, 6, 8))",
-        "sklearn.linear_model": "from sklearn.ensemble import HistGradientBoostingRegressor as R; "
-        "R(max_iter=3).fit(np.arange(400.0).reshape(200, 2), np.arange(200.0))",
-    }[module]
-    first, second = ("fastrnn", module)[:: 1 if order == "after" else -1]
+        "sklearn": "from sklearn.cluster import KMeans; KMeans(2).fit(np.arange(400.0).reshape(200, 2))",
+    }
+    there = [name for name in uses if importlib.util.find_spec(name)]
+    if not there:
+        pytest.skip("neither torch nor scikit-learn is installed")
+    imports = "\nimport ".join([*there, "fastrnn"] if order == "before" else ["fastrnn", *there])
+    use = "; ".join(uses[name] for name in there)
     code = f"""
 import hashlib
 import numpy as np
-import {first}
-import {second}
-import fastrnn
+import {imports}
 layer = fastrnn.LSTM(32, 128, 2, rng=0)
 x = np.random.default_rng(0).standard_normal((50, 64, 32), np.float32)
 for _ in range(3):
@@ -554,9 +552,9 @@ measure_memory()
 
 def measure_memory() -> None:
     """Print by how much resident memory grows over many calls after the first ones."""
-    layer = fastrnn.GRU(8, 32, 2, bidirectional=True, rng=0)
+    layer = fastrnn.GRU(8, 16, bidirectional=True, rng=0)
     rng = np.random.default_rng(0)
-    shapes = rng.integers(1, 24, (10_000, 2))
+    shapes = rng.integers(1, 20, (10_000, 2))
     data = np.ones((24, 24, 8), np.float32)
 
     def call(T: int, B: int) -> None:
@@ -575,15 +573,12 @@ def measure_memory() -> None:
             for thread in threads:
                 thread.join()
 
-    if sys.argv[1] == "changing shapes":
-        change(shapes[:2000])
-        before = resident()
-        change(shapes)
-    else:
-        live_shortly(60)
-        before = resident()
-        live_shortly(120)
-    print(resident() - before)
+    sizes = []
+    for part in np.split(shapes, 10):
+        change(part) if sys.argv[1] == "changing shapes" else live_shortly(12)
+        sizes.append(resident())
+    # single looks differ by what the allocator happens to hold; a leak would raise the least of several
+    print(min(sizes[6:]) - min(sizes[2:6]))
 
 
 # -- signals
