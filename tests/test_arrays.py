@@ -287,7 +287,13 @@ def test_what_is_no_array_of_floats_is_refused(wrong: Any) -> None:
 def test_nothing_in_any_layout(kind: str, shape: tuple[int, ...]) -> None:
     layer = make_layer(Variant(kind, 2, True))
     empty = np.zeros(shape, np.float32)
-    for x in (empty, np.asfortranarray(empty), empty[::-1], empty.astype(float), np.broadcast_to(empty, shape)):
+    for x in (
+        empty,
+        np.asfortranarray(empty),
+        empty[::-1],
+        empty.astype(float),
+        np.broadcast_to(empty, shape),
+    ):
         y, _, tape = layer.forward(x)
         assert y.shape == (*shape[:2], 14)
         assert layer.backward(tape, y).x.shape == shape

@@ -360,7 +360,15 @@ def test_any_cuts(v: Variant, seed: int, options: set[str], data: Any) -> None:
         assert_same_bits(ends[1], want[f"d{letter}_0"], f"d{letter}_0")
 
 
-@given(LAYERS, SEEDS, TEAMS, st.booleans(), st.booleans(), st.sampled_from([None, "auto", 1, 2, 5]), st.booleans())
+@given(
+    LAYERS,
+    SEEDS,
+    TEAMS,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, "auto", 1, 2, 5]),
+    st.booleans(),
+)
 def test_any_mode(
     v: Variant, seed: int, n: int, frozen: bool, batch_first: bool, checkpoint: Any, spelled_out: bool
 ) -> None:

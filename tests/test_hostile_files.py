@@ -19,8 +19,8 @@ from test_kit_io import mutate
 from fastrnn import io
 
 pytest.importorskip("tqdm", reason="fit needs tqdm, so there are no models to save")
-from fastrnn import models  # noqa: E402
-from fastrnn.models._base import FORMAT, Model  # noqa: E402
+from fastrnn import models
+from fastrnn.models._base import FORMAT, Model
 
 COUNTS = pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow, id="1000")])
 RNG = np.random.default_rng(0)
@@ -87,7 +87,24 @@ def test_mutated_models_are_value_errors(fitted: Any, path: Path, watched: None,
     assert sound < count
 
 
-HUGE = [2**31, 2**63, 10**30, -1, 0, 1.5, float("nan"), float("inf"), True, None, "", "x", [], {}, [[]], {"a": 1}]
+HUGE = [
+    2**31,
+    2**63,
+    10**30,
+    -1,
+    0,
+    1.5,
+    float("nan"),
+    float("inf"),
+    True,
+    None,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+]
 
 
 def places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -155,7 +172,8 @@ def test_a_hostile_value_is_a_value_error(part: str, key: str, value: Any, path:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "null", "{", "[" * 100_000, '{"class": 1}', '{"class": [], "params": [], "config": []}']
+    "text",
+    ["", "[]", "null", "{", "[" * 100_000, '{"class": 1}', '{"class": [], "params": [], "config": []}'],
 )
 def test_a_hostile_description_is_a_value_error(text: str, path: Path, watched: None) -> None:
     io.save(path, {"a": np.zeros(3)}, {FORMAT: text})

@@ -306,7 +306,9 @@ def test_keras_1300_masked_steps_update_through_the_bias(kind: str) -> None:
     case.x[np.arange(v.T)[:, None] >= lengths] = 0
     whole = run_layer(layer, case, lengths=lengths)
     assert_same_bits(whole["h_n"][:, 1], states(case.state)[0][:, 1])
-    _, last = layer(case.x[:4, :1], tuple(s[:, :1] for s in case.state) if v.states == 2 else case.state[:, :1])
+    _, last = layer(
+        case.x[:4, :1], tuple(s[:, :1] for s in case.state) if v.states == 2 else case.state[:, :1]
+    )
     assert_same_bits(states(last)[0][:, 0], whole["h_n"][:, 0])
     case.dy[np.arange(v.T)[:, None] >= lengths] = 100  # gradients of outputs that do not exist
     assert_same_bits(run_layer(layer, case, lengths=lengths), whole)

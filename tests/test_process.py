@@ -269,7 +269,10 @@ def test_one_tape_serves_one_of_many_threads() -> None:
         together = threading.Barrier(4)
 
         def work(
-            tape: object = tape, y: np.ndarray = y, out: list[str] = outcomes, meet: threading.Barrier = together
+            tape: object = tape,
+            y: np.ndarray = y,
+            out: list[str] = outcomes,
+            meet: threading.Barrier = together,
         ) -> None:
             meet.wait()
             try:
@@ -346,7 +349,9 @@ else:
     layer(x)
 print("ok")
 """
-INTERNALS = "OpenMP may give a region fewer threads than asked for; the barrier of the team then waits for ever"
+INTERNALS = (
+    "OpenMP may give a region fewer threads than asked for; the barrier of the team then waits for ever"
+)
 
 
 @posix
@@ -431,7 +436,9 @@ print(codes)
 
 
 @posix
-@pytest.mark.xfail(run=False, reason="a region of other code in the same libgomp goes unnoticed before a fork")
+@pytest.mark.xfail(
+    run=False, reason="a region of other code in the same libgomp goes unnoticed before a fork"
+)
 def test_fork_after_another_user_of_libgomp() -> None:
     code = """
 import ctypes, os
@@ -646,7 +653,9 @@ SHAPES = {
     "many layers": "layer, x = fastrnn.GRU(4, 8, 50, bidirectional=True), view(20_000, 1, 4)",
     "one row": "layer, x = fastrnn.RNN(4, 64), view(1_000_000, 1, 4)",
 }
-WIDE = pytest.mark.xfail(reason="a call asks for signals between steps only, and one step can be long", strict=False)
+WIDE = pytest.mark.xfail(
+    reason="a call asks for signals between steps only, and one step can be long", strict=False
+)
 
 
 @posix

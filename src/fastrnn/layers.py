@@ -23,6 +23,7 @@ State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
 
 MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
+
 def _size(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
