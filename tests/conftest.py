@@ -11,10 +11,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples of each property: in an ordinary run, and under `-m slow`, which runs the properties too.
+EXAMPLES = {"ordinary": 50, "thorough": 500}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One place decides how long Hypothesis searches."""
+    for name, count in EXAMPLES.items():
+        settings.register_profile(
+            name,
+            max_examples=count,
+            deadline=None,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow],  # the machine may be busy
+        )
+    settings.load_profile("thorough" if config.option.markexpr == "slow" else "ordinary")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long runs only where they are asked for."""
+    if config.option.markexpr == "slow":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker("slow")
     if not config.option.markexpr:
         skip = pytest.mark.skip(reason="long; run with -m slow")
         for item in items:

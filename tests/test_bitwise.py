@@ -21,6 +21,8 @@ from conftest import (
     run_layer,
     variants,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastrnn
 
@@ -227,3 +229,165 @@ def test_full_lengths_and_no_resets_change_nothing(kind: str, dtype: Any) -> Non
     assert_same_bits(run_layer(layer, case, lengths=full), want)
     assert_same_bits(run_layer(layer, case, reset=never), want)
     assert_same_bits(run_layer(layer, case, lengths=full, reset=never), want)
+
+
+# -- properties: any layer, any sizes, and one way of cutting the work up at random
+
+LAYERS = st.builds(
+    Variant,
+    kind=st.sampled_from(KINDS),
+    num_layers=st.integers(1, 3),
+    bidirectional=st.booleans(),
+    bias=st.booleans(),
+    proj_size=st.integers(0, 5),
+    I=st.sampled_from([1, 3, 4, 5, 17, 40]),
+    H=st.sampled_from([6, 8, 16, 19, 33, 64]),
+    T=st.integers(1, 12),
+    B=st.integers(1, 14),
+    dtype=st.sampled_from([np.float32, np.float64]),
+).map(lambda v: v if v.kind == "lstm" else replace(v, proj_size=0))
+SEEDS = st.integers(0, 2**32 - 1)
+OPTIONS = st.sets(st.sampled_from(["lengths", "reset"]))
+TEAMS = st.integers(1, 5)
+
+
+def run_with(n: int, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
+    """`run_layer` with n threads."""
+    before = fastrnn.get_num_threads()
+    fastrnn.set_num_threads(n)
+    try:
+        return run_layer(*args, **kwargs)
+    finally:
+        fastrnn.set_num_threads(before)
+
+
+@given(LAYERS, SEEDS, OPTIONS, TEAMS)
+def test_any_number_of_threads(v: Variant, seed: int, options: set[str], n: int) -> None:
+    case = make_case(v, seed)
+    layer = make_layer(v, case.params)
+    kwargs = {key: getattr(case, key) for key in options}
+    assert_same_bits(run_with(n, layer, case, **kwargs), run_with(1, layer, case, **kwargs))
+
+
+@given(LAYERS, SEEDS, OPTIONS, TEAMS, st.sampled_from([0.0, 1e30, np.inf, np.nan]), st.data())
+def test_any_batch_neighbour(
+    v: Variant, seed: int, options: set[str], n: int, filler: float, data: Any
+) -> None:
+    """Some rows in another order, between rows of other lengths and contents, on another number of threads."""
+    case, other = make_case(v, seed), make_case(replace(v, B=v.B + 3), seed + 1)
+    layer = make_layer(v, case.params)
+    rows = data.draw(st.permutations(range(v.B)))[: data.draw(st.integers(1, v.B))]
+    places = data.draw(st.permutations(range(v.B + 3)))[: len(rows)]
+    kwargs = {key: getattr(case, key) for key in options}
+    want = without_sums(run_with(1, layer, case, **kwargs))
+    other.x[...] = filler
+    other.params = case.params
+    pairs = [(other.x, case.x), (other.dy, case.dy), (other.reset, case.reset)]
+    for name in ("state", "dstate"):
+        ours, theirs = (getattr(c, name) for c in (case, other))
+        pairs += zip(theirs, ours, strict=True) if isinstance(ours, tuple) else [(theirs, ours)]
+    for to, source in pairs:
+        to[:, places] = source[:, rows]
+    other.lengths[places] = case.lengths[rows]
+    got = without_sums(run_with(n, layer, other, **{key: getattr(other, key) for key in options}))
+    for key, value in want.items():
+        assert_same_bits(got[key][:, places], value[:, rows], key)
+
+
+def moved(a: np.ndarray, data: Any) -> np.ndarray:
+    """The same numbers elsewhere: shifted in memory, strided, flipped, with axes in another order."""
+    steps = [data.draw(st.sampled_from([1, 2, 3, -1, -2])) for _ in a.shape]
+    order = data.draw(st.permutations(range(a.ndim)))
+    shift = data.draw(st.integers(0, 17))
+    byte = data.draw(st.booleans())  # not even aligned to a number
+    room = [n * abs(steps[i]) + 2 for i, n in enumerate(a.shape)]
+    base = np.full((shift + int(np.prod(room)) + 1) * a.itemsize, 0xFF, np.uint8)
+    numbers = base[byte : byte + (base.size - a.itemsize)].view(a.dtype)[shift:]
+    view = numbers[: int(np.prod(room))].reshape([room[i] for i in order]).transpose(np.argsort(order))
+    for axis, (n, step) in enumerate(zip(a.shape, steps, strict=True)):
+        index = slice(1, 1 + n * step, step) if step > 0 else slice(n * -step, None if n == 0 else 0, step)
+        view = view[(slice(None),) * axis + (index,)]
+    view[...] = a
+    return view
+
+
+@given(LAYERS, SEEDS, OPTIONS, TEAMS, st.data())
+def test_any_alignment_and_stride(v: Variant, seed: int, options: set[str], n: int, data: Any) -> None:
+    case = make_case(v, seed)
+    layer = make_layer(v, case.params)
+    want = run_with(1, layer, case, **{key: getattr(case, key) for key in options})
+    for name in ("x", "dy", "lengths", "reset", "state", "dstate"):
+        value = getattr(case, name)
+        parts = tuple(moved(s, data) for s in (value if isinstance(value, tuple) else (value,)))
+        setattr(case, name, parts if isinstance(value, tuple) else parts[0])
+    assert_same_bits(run_with(n, layer, case, **{key: getattr(case, key) for key in options}), want)
+
+
+@given(LAYERS, SEEDS, OPTIONS, st.data())
+def test_any_cuts(v: Variant, seed: int, options: set[str], data: Any) -> None:
+    """A sequence in pieces, each on its own number of threads, with the state and its gradient handed on."""
+    v = replace(v, bidirectional=False)
+    case = make_case(v, seed)
+    layer = make_layer(v, case.params)
+    want = without_sums(run_with(1, layer, case, **{key: getattr(case, key) for key in options}))
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, v.T), max_size=4))), v.T]
+    state, pieces, calls = case.state, [], []
+    before = fastrnn.get_num_threads()
+    try:
+        for start, stop in pairwise(cuts):
+            fastrnn.set_num_threads(data.draw(TEAMS))
+            kwargs: dict[str, Any] = {}
+            if "lengths" in options:
+                kwargs["lengths"] = np.clip(case.lengths - start, 0, stop - start)
+            if "reset" in options:
+                kwargs["reset"] = case.reset[start:stop]
+            y, state, tape = layer.forward(case.x[start:stop], state, **kwargs)
+            pieces.append(y)
+            calls.append((start, stop, tape))
+        dstate, dx = case.dstate, []
+        for start, stop, tape in reversed(calls):
+            fastrnn.set_num_threads(data.draw(TEAMS))
+            g = layer.backward(tape, case.dy[start:stop], dstate)
+            dstate = g.state
+            dx.insert(0, g.x)
+    finally:
+        fastrnn.set_num_threads(before)
+    assert_same_bits(np.concatenate(pieces), want["y"], "y")
+    assert_same_bits(np.concatenate(dx), want["dx"], "dx")
+    for i, letter in enumerate("hc"[: v.states]):
+        ends = [s[i] if isinstance(s, tuple) else s for s in (state, dstate)]
+        assert_same_bits(ends[0], want[letter + "_n"], letter + "_n")
+        assert_same_bits(ends[1], want[f"d{letter}_0"], f"d{letter}_0")
+
+
+@given(
+    LAYERS,
+    SEEDS,
+    TEAMS,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, "auto", 1, 2, 5]),
+    st.booleans(),
+)
+def test_any_mode(
+    v: Variant, seed: int, n: int, frozen: bool, batch_first: bool, checkpoint: Any, spelled_out: bool
+) -> None:
+    """Inference or training, frozen, batch-major, checkpointed, with lengths and resets that say nothing."""
+    case = make_case(v, seed)
+    want = run_with(1, make_layer(v, case.params), case)
+    layer = make_layer(v, case.params, batch_first=batch_first)
+    kwargs: dict[str, Any] = {}
+    if spelled_out:
+        kwargs = {"lengths": np.full(v.B, v.T), "reset": np.zeros(case.reset.shape, bool)}
+    if batch_first:
+        case.x, case.dy = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (case.x, case.dy))
+        kwargs |= {"reset": kwargs["reset"].T} if spelled_out else {}
+    if frozen:
+        layer.freeze()
+    y, last = layer(case.x, case.state, **kwargs)
+    got = run_with(n, layer, case, checkpoint=checkpoint, **kwargs)
+    assert_same_bits(y, got["y"])
+    assert_same_bits(last if v.states == 2 else (last,), tuple(got[c + "_n"] for c in "hc"[: v.states]))
+    for key in ("y", "dx") if batch_first else ():
+        got[key] = got[key].swapaxes(0, 1)
+    assert_same_bits(got, want)

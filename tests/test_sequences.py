@@ -22,14 +22,13 @@ from conftest import (
     run_reference,
     variants,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastrnn
 
 KIND = pytest.mark.parametrize("kind", KINDS)
 ONE_WAY = [v for v in variants() if not v.bidirectional and v.bias]
-thorough = settings(max_examples=500, deadline=None, database=None)
 
 
 def tuples(state: Any) -> tuple[np.ndarray, ...]:
@@ -488,7 +487,6 @@ def assert_sums_close(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -
         np.testing.assert_allclose(got[key], value, rtol=rtol, atol=atol, err_msg=key)
 
 
-@thorough
 @given(SMALL, SEED, st.randoms())
 def test_permuted_rows(v: Variant, seed: int, random: Any) -> None:
     case = make_case(v, seed)
@@ -501,7 +499,6 @@ def test_permuted_rows(v: Variant, seed: int, random: Any) -> None:
     assert_sums_close(sums, want_sums)
 
 
-@thorough
 @given(SMALL, SEED, st.integers(0, 6))
 def test_split_batch(v: Variant, seed: int, at: int) -> None:
     at = min(at, v.B)
@@ -514,7 +511,6 @@ def test_split_batch(v: Variant, seed: int, at: int) -> None:
     assert_sums_close({key: one_sums[key] + two_sums[key] for key in one_sums}, want_sums)
 
 
-@thorough
 @given(SMALL, SEED, st.integers(0, 7))
 def test_split_sequence(v: Variant, seed: int, at: int) -> None:
     v, at = one_way(v), min(at, v.T)
@@ -533,7 +529,6 @@ def test_split_sequence(v: Variant, seed: int, at: int) -> None:
     assert_sums_close({"d" + key: value + g2.params[key] for key, value in g1.params.items()}, want_sums)
 
 
-@thorough
 @given(SMALL, SEED)
 def test_lengths_equal_truncation(v: Variant, seed: int) -> None:
     case = make_case(v, seed)
@@ -550,7 +545,6 @@ def test_lengths_equal_truncation(v: Variant, seed: int) -> None:
         assert not want["dx"][n:, b].any()
 
 
-@thorough
 @given(SMALL, SEED)
 def test_reverse_equals_flipping_each_row(v: Variant, seed: int) -> None:
     v = Variant(**vars(v) | {"bidirectional": True, "num_layers": 1})
@@ -591,7 +585,6 @@ def test_reverse_equals_flipping_each_row(v: Variant, seed: int) -> None:
     )
 
 
-@thorough
 @given(SMALL, SEED)
 def test_resets_equal_independent_segments(v: Variant, seed: int) -> None:
     """Each segment of each row by itself; only the first one has the row's state, in reverse the last one."""

@@ -22,8 +22,9 @@ template <> struct exp_table<float> {
                                      0.00833328600346f, 0.00139336522017f, 0.000199075869426f};
   // arguments of exp: 2^n stays a normal number
   static constexpr float lowest = -87.0f, highest = 88.0f;
-  // sigmoid inside a product with the denominator of a tanh, which is at most 2 (cells.hpp)
-  static constexpr float gate_limit = 87.0f;
+  // sigmoid whose denominator is multiplied by that of a tanh, which is at most 2 (cells.hpp): one over the
+  // product must be a normal number, or the flush to zero would take the tanh along
+  static constexpr float gate_limit = 86.5f;
 };
 template <> struct exp_table<double> {
   static constexpr double log2e = 1.4426950408889634074;
@@ -35,7 +36,7 @@ template <> struct exp_table<double> {
                                       0x1.a01a01acfa331p-16, 0x1.71de02313a8fbp-19, 0x1.27e4cccf934c5p-22,
                                       0x1.af4dea252ec7ep-26, 0x1.1f8b495863f16p-29};
   static constexpr double lowest = -708.0, highest = 709.0;
-  static constexpr double gate_limit = 708.0;
+  static constexpr double gate_limit = 707.5;
 };
 
 template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }

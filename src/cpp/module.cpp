@@ -208,17 +208,20 @@ private:
     if (!sequence.lengths.is_none()) {
       if (!layout.batched) throw py::value_error("lengths: expected None for an unbatched sequence, got an array");
       if (layout.ragged) {
-        lengths = sequence.lengths; // int64, made by Ragged
-        const py::array row_lengths = py::reinterpret_borrow<py::array>(lengths);
-        layout.rows = size_t(row_lengths.shape(0));
+        // Ragged has checked them, but its attributes can be assigned and its arrays changed
+        const size_t total = size_t(py::reinterpret_borrow<py::array>(x).shape(0));
+        layout.rows = py::len(sequence.lengths);
+        lengths = checks().attr("as_lengths")(sequence.lengths, layout.rows, total, "x.lengths");
+        const auto *row_lengths = data<const int64_t>(py::reinterpret_borrow<py::array>(lengths));
         layout.starts.assign(layout.rows + 1, 0);
         for (size_t b = 0; b < layout.rows; ++b) {
-          const size_t n = size_t(static_cast<const int64_t *>(row_lengths.data())[b]);
+          const size_t n = size_t(row_lengths[b]);
+          if (n > total - layout.starts[b])
+            throw py::value_error("x.lengths: expected a sum of " + std::to_string(total) + ", got more");
           layout.starts[b + 1] = layout.starts[b] + n;
           layout.steps = std::max(layout.steps, n);
         }
-        const py::ssize_t total = py::reinterpret_borrow<py::array>(x).shape(0);
-        if (layout.starts.back() != size_t(total))
+        if (layout.starts.back() != total)
           throw py::value_error("x.lengths: expected a sum of " + std::to_string(total) + ", got " +
                                 std::to_string(layout.starts.back()));
       } else {
@@ -409,8 +412,10 @@ private:
     bool pack;
     const PackedPointer<T> packed = weights_of<T>(handle.weights, tape->segment > 0, true, pack);
     const Execution how = execution<T>(batch, !mask_rows.empty());
-    without_interpreter([&] { return fastrnn::backward(k, shape_, *packed, pack, *tape, arrays, g, how); });
-    tape.reset(); // its memory goes; a second backward is refused
+    // From here on a second backward is refused, also from another thread and after an interruption: this one
+    // changes the tape's memory and then frees it.
+    const std::unique_ptr<Tape<T>> serving = std::move(tape);
+    without_interpreter([&] { return fastrnn::backward(k, shape_, *packed, pack, *serving, arrays, g, how); });
     handle.x = handle.h0 = handle.c0 = handle.y = handle.masks = handle.weights = py::none();
     const py::object dstate0 = shape_.has_c() ? py::object(py::make_tuple(dh0, dc0)) : py::object(dh0);
     return py::make_tuple(dx, dstate0, flat);
@@ -440,6 +445,9 @@ private:
     std::vector<const uint8_t *> rows;
     if (masks.is_none()) return rows;
     const py::array a = py::reinterpret_borrow<py::array>(masks); // [L - 1, positions, width], made by the layer
+    if (size_t(a.nbytes()) != (shape_.layers - 1) * size)
+      throw py::value_error("masks: expected " + std::to_string((shape_.layers - 1) * size) + " flags, got " +
+                            std::to_string(a.nbytes()));
     for (size_t l = 0; l + 1 < shape_.layers; ++l) rows.push_back(static_cast<const uint8_t *>(a.data()) + l * size);
     return rows;
   }

@@ -18,8 +18,10 @@ def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     Raises
     ------
     TypeError
-        Where the elements are not real floating-point numbers.
+        Where the elements are not real floating-point numbers, or some of them are masked.
     """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         value = np.from_dlpack(value)
     try:
@@ -29,17 +31,17 @@ def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     if array.dtype.kind != "f" and not (array.size == 0 and isinstance(value, (list, tuple))):
         kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
         raise TypeError(f"{name}: expected an array of real floats, got {kind}")
-    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+    return np.require(array, dtype, ["C", "A"]).reshape(array.shape)
 
 
-def as_lengths(value: Any, rows: int, steps: int) -> NDArray[np.int64]:
+def as_lengths(value: Any, rows: int, steps: int, name: str = "lengths") -> NDArray[np.int64]:
     """Row lengths as an int64 array [rows], each in 0..steps."""
-    array = _integers("lengths", value)
+    array = _integers(name, value)
     if array.shape != (rows,):
-        raise ValueError(f"lengths: expected shape ({rows},), got {array.shape}")
+        raise ValueError(f"{name}: expected shape ({rows},), got {array.shape}")
     if array.size and (array.min() < 0 or array.max() > steps):
         wrong = int(array.min() if array.min() < 0 else array.max())
-        raise ValueError(f"lengths: expected values from 0 to {steps}, got {wrong}")
+        raise ValueError(f"{name}: expected values from 0 to {steps}, got {wrong}")
     return array
 
 

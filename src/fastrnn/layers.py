@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
+from fastrnn._arrays import as_array
 from fastrnn.gradients import Gradients as Gradients
 from fastrnn.ragged import Ragged
 
 Array = NDArray[Any]
 State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
+
+MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
 
 def _size(name: str, value: Any, least: int = 1) -> int:
@@ -157,6 +160,8 @@ class Recurrent(Parameters):
         self.input_size = _size("input_size", input_size)
         self.hidden_size = _size("hidden_size", hidden_size)
         self.num_layers = _size("num_layers", num_layers)
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"num_layers: expected at most {MAX_LAYERS}, got {num_layers}")
         self.proj_size = _size("proj_size", proj_size, 0)
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
@@ -184,7 +189,9 @@ class Recurrent(Parameters):
         )
         # torch.nn's default: uniform within 1 / sqrt(hidden_size), biases too
         bound = 1.0 / np.sqrt(self.hidden_size)
-        self.flat[:] = self.rng.uniform(-bound, bound, self.flat.size)
+        for start in range(0, self.flat.size, 1 << 20):  # in pieces: the draws are float64
+            piece = self.flat[start : start + (1 << 20)]
+            piece[:] = self.rng.uniform(-bound, bound, piece.size)
         self._network = _core.Network(
             cell, self.input_size, self.hidden_size, self.proj_size, self.num_layers, self.bidirectional,
             self.bias, self.batch_first, self.dtype == np.float64,
@@ -279,6 +286,8 @@ class Recurrent(Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
+        if not isinstance(x, Ragged):
+            x = self._readable("x", x)
         return self._forward(
             x,
             state,
@@ -289,6 +298,10 @@ class Recurrent(Parameters):
             _checkpoint(checkpoint, x, steps, lengths, self.batch_first),
             self,
         )
+
+    def _readable(self, name: str, value: Any) -> Any:
+        """``value``, or an array of what only DLPack can read, so that it has a shape."""
+        return as_array(name, value, self.dtype) if value is not None and not _has_shape(value) else value
 
     def _forward(
         self,
@@ -331,7 +344,7 @@ class Recurrent(Parameters):
             shape = np.shape(x)
             positions = math.prod(shape[:-1])
         else:
-            h0 = state[0] if self._stateful and state is not None else state
+            h0 = self._readable("h0", state[0] if self._stateful and state is not None else state)
             rows = (
                 np.shape(h0)[1]
                 if h0 is not None and np.ndim(h0) == 3
@@ -472,6 +485,10 @@ class Recurrent(Parameters):
 
     def _cell_name(self) -> str:
         raise NotImplementedError
+
+
+def _has_shape(value: Any) -> bool:
+    return hasattr(value, "shape") or hasattr(value, "__array__") or not hasattr(value, "__dlpack__")
 
 
 class _RaggedTape:
@@ -680,6 +697,8 @@ class Stream:
 
     def run(self, x: ArrayLike) -> Array:
         """A chunk of steps [T, B, I] ([B, T, I] if the layer is batch-first, [T, I] for one row)."""
+        if not _has_shape(x):
+            x = np.from_dlpack(x)  # type: ignore[arg-type]
         shape = np.shape(x)
         unbatched = len(shape) == 2 and self.batch_size == 1
         if not unbatched and (len(shape) != 3 or shape[0 if self._batch_first else 1] != self.batch_size):

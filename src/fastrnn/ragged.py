@@ -48,8 +48,9 @@ class Ragged:
             raise ValueError(f"lengths: expected shape (B,), got {self.lengths.shape}")
         if self.lengths.size and self.lengths.min() < 0:
             raise ValueError(f"lengths: expected values of at least 0, got {int(self.lengths.min())}")
-        if int(self.lengths.sum()) != len(self.values):
-            raise ValueError(f"lengths: expected a sum of {len(self.values)}, got {int(self.lengths.sum())}")
+        total = sum(self.lengths.tolist())  # Python's integers do not wrap around
+        if total != len(self.values):
+            raise ValueError(f"lengths: expected a sum of {len(self.values)}, got {total}")
 
     @classmethod
     def from_list(cls, rows: Sequence[ArrayLike]) -> Ragged:

@@ -31,6 +31,10 @@ class DotAttention:
     def __init__(self) -> None:
         self.flat = np.zeros(0, np.float32)
 
+    def state_dict(self) -> dict[str, Array]:
+        """Give no parameters, as pieces that have some give theirs."""
+        return {}
+
     def __call__(self, query: Array, memory: Array, lengths: Array) -> Array:
         """Give the context."""
         return self.forward(query, memory, lengths)[0]

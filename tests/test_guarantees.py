@@ -1,0 +1,37 @@
+"""docs/guarantees.md names tests that exist, and a command for each."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "guarantees.md"
+NAME = re.compile(r"`(tests/test_\w+\.py)(?:::(test_\w+))?`")
+NAMES = sorted(set(NAME.findall(PAGE.read_text())))
+
+
+def functions(path: Path) -> set[str]:
+    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize(("path", "name"), NAMES, ids=[f"{path}::{name}" for path, name in NAMES])
+def test_named_tests_exist(path: str, name: str) -> None:
+    assert (ROOT / path).exists()
+    if name:
+        assert name in functions(ROOT / path)
+
+
+def test_every_row_has_a_test_and_a_command() -> None:
+    rows = [
+        line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "| promise" not in line
+    ]
+    assert len(rows) > 30
+    for row in rows:
+        cells = row.strip("| ").split(" | ")
+        assert len(cells) == 3, row
+        assert NAME.search(cells[1]), row
+        assert re.fullmatch(r"`pytest .*`", cells[2]), row
