@@ -7,6 +7,7 @@ a piece runs inference. Parameters are views of one contiguous buffer, ``piece.f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,22 @@ Seed = np.random.Generator | int | None
 __all__ = ["Dropout", "Embedding", "Linear"]
 
 
-class _Piece(Parameters):
+class Piece(Parameters):
+    """Parameters with a forward and a backward pass; these here have none."""
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]] | None = None, dtype: DTypeLike = np.float32
+    ) -> None:
+        super().__init__(shapes or {}, _float_dtype(dtype))
+
+    def __call__(self, *args: Any) -> Any:
+        """Run inference, which is the forward pass without the tape."""
+        return self.forward(*args)[0]
+
+    def forward(self, *args: Any) -> Any:
+        """Give y and the tape."""
+        raise NotImplementedError
+
     def _gradients(self) -> tuple[Array, dict[str, Array]]:
         flat = np.zeros_like(self.flat)
         return flat, views_of(flat, self.shapes)
@@ -36,7 +52,7 @@ class _Piece(Parameters):
         return array.astype(self.flat.dtype, copy=False)
 
 
-class Embedding(_Piece):
+class Embedding(Piece):
     """Table of vectors looked up by integer, as ``torch.nn.Embedding``; weight [num_embeddings,
     embedding_dim].
 
@@ -53,15 +69,11 @@ class Embedding(_Piece):
     ) -> None:
         self.num_embeddings = _size("num_embeddings", num_embeddings)
         self.embedding_dim = _size("embedding_dim", embedding_dim)
-        super().__init__({"weight": (num_embeddings, embedding_dim)}, _float_dtype(dtype))
+        super().__init__({"weight": (num_embeddings, embedding_dim)}, dtype)
         self.flat[...] = np.random.default_rng(rng).standard_normal(self.flat.size)
 
-    def __call__(self, x: ArrayLike) -> Array:
-        """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim]."""
-        return self.forward(x)[0]
-
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
-        """As the call; gives also the tape."""
+        """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim] and the tape."""
         ids = np.asarray(x)
         if ids.dtype.kind not in "iu" and ids.size:
             raise TypeError(f"x: expected integers, got {ids.dtype}")
@@ -87,7 +99,7 @@ class Embedding(_Piece):
         return Gradients(x=None, state=None, params=params, flat=flat)
 
 
-class Linear(_Piece):
+class Linear(Piece):
     """Affine map ``y = x @ weight.T + bias``, as ``torch.nn.Linear``; weight [out_features, in_features].
 
     Examples
@@ -108,15 +120,14 @@ class Linear(_Piece):
         self.in_features = _size("in_features", in_features)
         self.out_features = _size("out_features", out_features)
         shapes: dict[str, tuple[int, ...]] = {"weight": (out_features, in_features)}
-        super().__init__(shapes | ({"bias": (out_features,)} if bias else {}), _float_dtype(dtype))
+        super().__init__(shapes | ({"bias": (out_features,)} if bias else {}), dtype)
         init.torch_uniform(self, rng)
 
-    def __call__(self, x: ArrayLike) -> Array:
-        """Map `x` [..., in_features] to [..., out_features]."""
-        return self.forward(x)[0]
-
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
-        """As the call; gives also the tape, which refers to `x`: do not change `x` before backward."""
+        """Map `x` [..., in_features] to [..., out_features]; gives that and the tape.
+
+        The tape refers to `x`: do not change `x` before backward.
+        """
         x = self._float("x", x, self.in_features)
         y = np.matmul(x.reshape(-1, self.in_features), self.params["weight"].T)
         if "bias" in self.params:
@@ -137,7 +148,7 @@ class Linear(_Piece):
         return Gradients(x=dx, state=None, params=params, flat=flat)
 
 
-class Dropout(_Piece):
+class Dropout(Piece):
     """Zero each element with probability `p` in ``forward`` and scale the rest by 1 / (1 - p); a call changes
     nothing.
 
@@ -153,7 +164,7 @@ class Dropout(_Piece):
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
         if not 0 <= p < 1:
             raise ValueError(f"p: expected 0 <= p < 1, got {p}")
-        super().__init__({}, np.dtype(np.float32))
+        super().__init__()
         self.p = float(p)
         self.rng = np.random.default_rng(rng)
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn.losses import gaussian_nll
-from fastrnn.models._base import Callback, Factory, Model, Run
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastrnn.models._base import Factory, Model, Run, take
 
 Array = NDArray[Any]
 
@@ -25,8 +21,8 @@ BOUND = 10.0
 class Forecaster(Model):
     """Autoregression: at each step a Gaussian for the next values, mean and variance (Salinas et al. 2020).
 
-    A series is an array [T] or [T, D]; values are standardised, and the mean is the last value plus what the
-    network says, so an untrained model forecasts about no change.
+    `X` is a series, an array [T] or [T, D], or a list of them; there is no `y`. Values are standardised, and
+    the mean is the last value plus what the network says, so an untrained model forecasts about no change.
 
     Parameters
     ----------
@@ -45,33 +41,6 @@ class Forecaster(Model):
     """
 
     steps: int = 100
-
-    def fit(
-        self,
-        X: Any,
-        y: None = None,
-        *,
-        validation: Any = None,
-        callbacks: Iterable[Callback] = (),
-        resume: Any = None,
-    ) -> Self:
-        """Train on a series or a list of them; `validation` likewise, the rest as of `Model`."""
-        series = _series("X", X)
-        values = np.concatenate(series)
-        scale = values.std(axis=0)
-        config = {
-            "mean": values.mean(axis=0).tolist(),
-            "scale": np.where(scale > 0, scale, 1.0).tolist(),
-            "one_dimensional": np.ndim(X if hasattr(X, "shape") or np.isscalar(X[0]) else X[0]) == 1,
-        }
-        if not any(len(s) > 1 for s in series):
-            raise ValueError(f"X: expected at least 2 steps, got {max(len(s) for s in series)}")
-        held_out = (
-            None
-            if validation is None
-            else [self._scaled(s, config) for s in _series("validation", validation)]
-        )
-        return self._fit([self._scaled(s, config) for s in series], config, held_out, callbacks, resume)
 
     def predict(self, X: ArrayLike, horizon: int = 1) -> Array:
         """Give the next `horizon` values after the series `X`, [horizon] or [horizon, D] as `X` has it.
@@ -121,11 +90,26 @@ class Forecaster(Model):
             if rng is not None:
                 if not out:  # the history is read once, for all
                     following, log_var = (np.repeat(a, samples, axis=1) for a in (following, log_var))
-                    state = _repeated(state, samples)
+                    state = take(state, np.zeros(samples, np.intp))
                 following = following + np.exp(log_var[-1:] / 2) * rng.standard_normal(following.shape)
             x = following.astype(self.dtype)
             out.append(x[0])
         return np.array(out, np.float64)
+
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        values = np.concatenate(_series("X", X))
+        scale = values.std(axis=0)
+        return {
+            "mean": values.mean(axis=0).tolist(),
+            "scale": np.where(scale > 0, scale, 1.0).tolist(),
+            "one_dimensional": np.ndim(X[0] if _many(X) else X) == 1,
+        }
+
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> list[Array]:
+        series = [self._scaled(s, config) for s in _series("X", X)]
+        if max(map(len, series)) < 2:
+            raise ValueError(f"X: expected at least 2 steps, got {max(map(len, series))}")
+        return series
 
     def _scaled(self, series: Array, config: dict[str, Any]) -> Array:
         mean, scale = np.array(config["mean"]), np.array(config["scale"])
@@ -133,15 +117,14 @@ class Forecaster(Model):
             raise ValueError(
                 f"X: expected series of {len(mean)} values a step, as in fit, got {series.shape}"
             )
-        scaled: Array = ((series - mean) / scale).astype(self.dtype)
-        return scaled
+        return np.asarray((series - mean) / scale, self.dtype)
 
     def _unscaled(self, values: Array) -> Array:
         values = np.asarray(values * np.array(self.config_["scale"]) + np.array(self.config_["mean"]))
         return np.asarray(values[..., 0] if self.config_["one_dimensional"] else values)
 
     def _build(self, make: Factory) -> dict[str, Any]:
-        width = len(self.config_["mean"])
+        width, _ = len(self.config_["mean"]), self.config_["one_dimensional"]
         if len(self.config_["scale"]) != width:
             raise ValueError("scale: expected as many as mean")
         rnn = make.recurrent(width)
@@ -153,11 +136,9 @@ class Forecaster(Model):
         # Windows one after the other from a random start, so that each epoch cuts the series elsewhere.
         windows = []
         for i, series in enumerate(data):
-            offset = (
-                0 if rng is None else int(rng.integers(min(self.steps, max(len(series) - self.steps, 1))))
-            )
-            for t in range(offset, len(series) - 1, self.steps):
-                windows.append((i, t, min(t + self.steps, len(series) - 1)))
+            last = len(series) - 1
+            start = 0 if rng is None else int(rng.integers(min(self.steps, max(len(series) - self.steps, 1))))
+            windows += [(i, t, min(t + self.steps, last)) for t in range(start, last, self.steps)]
         if rng is not None:
             windows = [windows[i] for i in rng.permutation(len(windows))]
         return [windows[i : i + self.batch_size] for i in range(0, len(windows), self.batch_size)]
@@ -181,16 +162,18 @@ class Forecaster(Model):
         loss, (dmean, dlog_var) = gaussian_nll(mean, log_var, target, weights)
         if run.train:
             draw = dlog_var * (1 - np.square(log_var / BOUND))
-            dh = run.back("drop_out", run.back("head", np.concatenate([dmean, draw], axis=-1)).x).x
-            run.back("rnn", dh)
+            run.back(np.concatenate([dmean, draw], axis=-1), "head", "drop_out", "rnn")
         return loss, int(lengths.sum())
+
+
+def _many(X: Any) -> bool:
+    return isinstance(X, (list, tuple)) and len(X) > 0 and np.ndim(X[0]) > 0
 
 
 def _series(name: str, X: Any) -> list[Array]:
     """Give one series or a list of them as a list of float64 [T, D]."""
-    many = not hasattr(X, "shape") and len(X) > 0 and np.ndim(X[0]) > 0
     out = []
-    for series in X if many else [X]:
+    for series in X if _many(X) else [X]:
         array = np.asarray(series)
         if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or array.size == 0:
             raise ValueError(f"{name}: expected numbers [T] or [T, D], got {array.dtype} {array.shape}")
@@ -200,7 +183,3 @@ def _series(name: str, X: Any) -> list[Array]:
     if len({s.shape[1] for s in out}) != 1:
         raise ValueError(f"{name}: expected series of one width, got {[s.shape for s in out]}")
     return out
-
-
-def _repeated(state: Any, n: int) -> Any:
-    return tuple(_repeated(s, n) for s in state) if isinstance(state, tuple) else np.repeat(state, n, axis=1)

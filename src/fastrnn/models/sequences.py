@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import Ragged
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Callback, Factory, Model, Run, encode, vocabulary
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastrnn.models._base import Factory, Model, Run, encode, vocabulary
 
 Array = NDArray[Any]
 
@@ -28,69 +25,102 @@ class _Labelled(Model):
     min_count: int = 1
     label_smoothing: float = 0.0
 
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        rows, symbols = _rows(X)
+        if not rows:
+            raise ValueError("X: expected at least 1 sequence, got 0 sample(s)")
+        classes = np.unique(np.concatenate(self._labels(y))).tolist()
+        if len(classes) < 2:
+            raise ValueError(f"y: expected at least two classes, got {len(classes)} class")
+        if symbols:
+            return {"classes": classes, "vocabulary": vocabulary(rows, min_count=self.min_count)}
+        filled = [row for row in rows if row.size] or [np.zeros((0, 0))]
+        width = filled[0].shape[1]
+        if width == 0:
+            raise ValueError(
+                f"X: got 0 feature(s) (shape=({len(rows)}, 0)) while a minimum of 1 is required."
+            )
+        steps = np.concatenate([_of_width(row, width) for row in filled])
+        scale = steps.std(axis=0)
+        scale = np.where(scale > 0, scale, 1.0)
+        return {"classes": classes, "mean": steps.mean(axis=0).tolist(), "scale": scale.tolist()}
+
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> tuple[list[Array], list[Array]]:
+        rows, labels = self._inputs(X, config), self._labels(y)
+        if [len(row) for row in labels] != self._counts(rows):
+            raise ValueError(f"y: expected {self._one_label}, and {len(rows)} sequences, got {len(labels)}")
+        classes = np.array(config["classes"])
+        indices = [np.minimum(np.searchsorted(classes, row), len(classes) - 1) for row in labels]
+        for row, index in zip(labels, indices, strict=True):
+            if (classes[index] != row).any():
+                raise ValueError(f"y: label {row[classes[index] != row][0]!r} is not one of {classes}")
+        return rows, indices
+
     def _inputs(self, X: Any, config: dict[str, Any]) -> list[Array]:
         """Give every sequence as an array: scaled floats [T, D], or indices [T] of symbols."""
         rows, symbols = _rows(X)
-        width = config["n_features"]
         if "vocabulary" in config:
-            if not symbols:
+            if not symbols and any(len(row) for row in rows):
                 raise ValueError("X: expected sequences of symbols (str), as in fit, got numbers")
             return [encode(row, config["vocabulary"]) for row in rows]
-        if symbols or any(row.shape[1] != width for row in rows):
-            got = "symbols" if symbols else {row.shape for row in rows if row.shape[1] != width}
-            raise ValueError(f"X: expected sequences of shape [T, {width}], as in fit, got {got}")
-        mean, scale = np.array(config["mean"]), np.array(config["scale"])
-        return [((row - mean) / scale).astype(self.dtype) for row in rows]
-
-    def _configure(self, X: Any) -> dict[str, Any]:
-        rows, symbols = _rows(X)
-        if len(rows) == 0:
-            raise ValueError("X: expected at least 1 sequence, got 0 sample(s)")
         if symbols:
-            return {"n_features": 1, "vocabulary": vocabulary(rows, min_count=self.min_count)}
-        if len({row.shape[1] for row in rows}) > 1:
-            raise ValueError("X: expected sequences [T, D] of one D, got " + str({r.shape[1] for r in rows}))
-        steps = np.concatenate(rows)
-        if steps.size == 0:
-            raise ValueError(
-                f"X: expected at least one step with a feature, got 0 feature(s) (shape={np.shape(X)})"
-            )
-        scale = steps.std(axis=0)
-        scale = np.where(scale > 0, scale, 1.0)
-        return {"n_features": steps.shape[1], "mean": steps.mean(axis=0).tolist(), "scale": scale.tolist()}
+            raise ValueError("X: expected sequences of numbers, as in fit, got symbols")
+        mean, scale = np.array(config["mean"]), np.array(config["scale"])
+        return [((_of_width(row, len(mean)) - mean) / scale).astype(self.dtype) for row in rows]
 
     def _build(self, make: Factory) -> dict[str, Any]:
-        symbols, pieces = self.config_.get("vocabulary"), {}
-        if symbols is not None:
-            pieces["embedding"] = make.embedding(symbols, self.embedding_size)
-        width = self.config_["n_features"] if symbols is None else self.embedding_size
-        directions = 1 + self.bidirectional
-        return pieces | {
-            "drop_in": make.dropout(),
-            "rnn": make.recurrent(width, bidirectional=self.bidirectional),
-            "drop_out": make.dropout(),
-            "head": make.linear(directions * self.hidden_size, len(self.config_["classes"])),
-        }
+        symbols, outputs = self.config_.get("vocabulary"), len(self.config_["classes"])
+        width = len(self.config_["mean"]) if symbols is None else self.embedding_size
+        if symbols is None and len(self.config_["scale"]) != width:
+            raise ValueError("scale: expected as many as mean")
+        return make.stack(symbols, width, outputs, bidirectional=self.bidirectional)
 
-    def _recurrent(self, run: Run, rows: Sequence[Array]) -> tuple[Ragged, Any]:
-        """Give the hidden states of the sequences, and the last ones."""
+    def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
+        rows, labels = ([part[i] for i in batch] for part in data)
+        right = np.concatenate(labels)
+        z = self._forward(run, rows)
+        loss, dz = softmax_cross_entropy(z, right, label_smoothing=self.label_smoothing * run.train)
+        if run.train:
+            dy, dstate = self._last_back(run.back(dz, "head", "drop_out").x)
+            dx = run.back(dy, "rnn", state=dstate).x.values
+            run.back(dx, "drop_in", *["embedding"] * ("embedding" in self.pieces_))
+        return loss, len(right)
+
+    def _forward(self, run: Run, rows: Sequence[Array]) -> Array:
+        """Give the logits of a batch, one for each label."""
         x = np.concatenate(rows)
         x = run("embedding", x) if "embedding" in self.pieces_ else x
         y, state = run("rnn", Ragged(run("drop_in", x), [len(row) for row in rows]))
-        return y, state
+        return run("head", run("drop_out", self._last(y, state)))  # type: ignore[no-any-return]
 
-    def _back(self, run: Run, dy: Any, dstate: Any) -> None:
-        dx = run.back("drop_in", run.back("rnn", dy, dstate).x.values).x
-        if "embedding" in self.pieces_:
-            run.back("embedding", dx)
-
-    def _logits(self, X: Any) -> list[Array]:
-        """Give what the head says of every sequence, a batch at a time."""
+    def _probabilities(self, X: Any) -> list[Array]:
+        """Give the probability of every class, an array for each sequence."""
         self._check_fitted()
         rows, run = self._inputs(X, self.config_), Run(self.pieces_, train=False)
-        return [self._head(run, [rows[i] for i in batch]) for batch in self._plan((rows,), None)]
+        z = [self._forward(run, [rows[i] for i in batch]) for batch in self._plan((rows,), None)]
+        if not z:
+            raise ValueError("X: expected at least 1 sequence, got 0")
+        p = np.exp(log_softmax(np.concatenate(z).astype(np.float64)))
+        return np.split(p, np.cumsum(self._counts(rows))[:-1])
 
-    def _head(self, run: Run, rows: Sequence[Array]) -> Array:
+    # ---- what SequenceClassifier and SequenceTagger define
+
+    _one_label = ""
+
+    def _labels(self, y: Any) -> list[Array]:
+        """Check labels, and give those of each sequence."""
+        raise NotImplementedError
+
+    def _counts(self, rows: Sequence[Array]) -> list[int]:
+        """Give the number of labels of each sequence."""
+        raise NotImplementedError
+
+    def _last(self, y: Ragged, state: Any) -> Array:
+        """Give what goes to the head, from the output and the state of the recurrent layers."""
+        raise NotImplementedError
+
+    def _last_back(self, d: Array) -> tuple[Any, Any]:
+        """Give the gradients to both."""
         raise NotImplementedError
 
     @property
@@ -104,8 +134,8 @@ class SequenceClassifier(_Labelled):
     """One label for each sequence (many to one).
 
     `X` is a list of sequences of any length: arrays [T, D] or [T], strings, or lists of words; or an array
-    [n, T, D]; or [n, T], every row a sequence of numbers. Numbers are standardised. The last hidden states
-    (of both directions) go through a linear layer to a softmax.
+    [n, T, D]; or [n, T], every row a sequence of numbers. `y` is one label (int, bool or str) for each. Numbers
+    are standardised. The last hidden states (of both directions) go through a linear layer to a softmax.
 
     Parameters
     ----------
@@ -126,38 +156,9 @@ class SequenceClassifier(_Labelled):
     array([0, 1])
     """
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        validation: tuple[Any, Any] | None = None,
-        callbacks: Iterable[Callback] = (),
-        resume: Any = None,
-    ) -> Self:
-        """Train on sequences `X` and their labels `y`; `validation` is another pair, the rest as of `Model`."""
-        labels = _labels("y", y)
-        classes = np.unique(labels)
-        config = self._configure(X) | {"classes": classes.tolist()}
-        if len(classes) < 2:
-            raise ValueError(f"y: expected at least two classes, got {len(classes)} class")
-
-        def encoded(X: Any, labels: Array) -> tuple[list[Array], Array]:
-            rows = self._inputs(X, config)
-            if len(rows) != len(labels):
-                raise ValueError(f"y: expected {len(rows)} labels, one for each sequence, got {len(labels)}")
-            return rows, _indices(labels, classes)
-
-        self.n_features_in_ = np.shape(X)[1] if np.ndim(X) == 2 else config["n_features"]
-        held_out = (
-            None if validation is None else encoded(validation[0], _labels("validation", validation[1]))
-        )
-        return self._fit(encoded(X, labels), config, held_out, callbacks, resume)
-
     def predict_proba(self, X: Any) -> Array:
         """Give the probability of every class, [n, classes]."""
-        logits = np.concatenate(self._logits(X)).astype(np.float64)
-        return np.exp(log_softmax(logits))
+        return np.concatenate(self._probabilities(X))
 
     def predict(self, X: Any) -> Array:
         """Give the most probable label of each sequence."""
@@ -175,24 +176,23 @@ class SequenceClassifier(_Labelled):
         tags.classifier_tags = ClassifierTags(poor_score=False)
         return tags
 
-    def _head(self, run: Run, rows: Sequence[Array]) -> Array:
-        _, state = self._recurrent(run, rows)
-        h = state[0] if isinstance(state, tuple) else state  # [L * D, B, H]
-        directions = 1 + self.bidirectional
-        last = h[-directions:].transpose(1, 0, 2).reshape(len(rows), -1)
-        return run("head", run("drop_out", last))  # type: ignore[no-any-return]
+    _one_label = "one label for each sequence"
 
-    def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
-        rows, labels = data
-        z = self._head(run, [rows[i] for i in batch])
-        loss, dz = softmax_cross_entropy(z, labels[batch], label_smoothing=self.label_smoothing * run.train)
-        if run.train:
-            dlast = run.back("drop_out", run.back("head", dz).x).x
-            directions = 1 + self.bidirectional
-            dh = np.zeros((self.num_layers * directions, len(batch), self.hidden_size), dlast.dtype)
-            dh[-directions:] = dlast.reshape(len(batch), directions, -1).transpose(1, 0, 2)
-            self._back(run, None, (dh, None) if self.cell == "lstm" else dh)
-        return loss, len(batch)
+    def _labels(self, y: Any) -> list[Array]:
+        return list(_labels(y)[:, None])
+
+    def _counts(self, rows: Sequence[Array]) -> list[int]:
+        return [1] * len(rows)
+
+    def _last(self, y: Ragged, state: Any) -> Array:
+        h = state[0] if isinstance(state, tuple) else state  # [L * D, B, H]
+        return np.concatenate(list(h[-1 - self.bidirectional :]), axis=1)
+
+    def _last_back(self, d: Array) -> tuple[Any, Any]:
+        directions = 1 + self.bidirectional
+        dh = np.zeros((self.num_layers * directions, len(d), self.hidden_size), d.dtype)
+        dh[-directions:] = np.split(d, directions, axis=1)
+        return None, (dh, None) if self.cell == "lstm" else dh
 
 
 class SequenceTagger(_Labelled):
@@ -208,38 +208,9 @@ class SequenceTagger(_Labelled):
     [array([2, 1])]
     """
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        validation: tuple[Any, Any] | None = None,
-        callbacks: Iterable[Callback] = (),
-        resume: Any = None,
-    ) -> Self:
-        """Train on sequences `X` and their labels `y`; `validation` is another pair, the rest as of `Model`."""
-        labels = [_labels("y", row) for row in y]
-        if not any(row.size for row in labels):
-            raise ValueError("y: expected at least one label, got none")
-        classes = np.unique(np.concatenate([row for row in labels if row.size]))
-        config = self._configure(X) | {"classes": classes.tolist()}
-
-        def encoded(X: Any, labels: list[Array]) -> tuple[list[Array], list[Array]]:
-            rows = self._inputs(X, config)
-            lengths = [len(row) for row in rows]
-            if lengths != [len(row) for row in labels]:
-                raise ValueError("y: expected a list with one label for each step of each sequence of X")
-            return rows, [_indices(row, classes) if row.size else np.zeros(0, np.intp) for row in labels]
-
-        held_out = (
-            None if validation is None else encoded(validation[0], [_labels("y", r) for r in validation[1]])
-        )
-        return self._fit(encoded(X, labels), config, held_out, callbacks, resume)
-
     def predict_proba(self, X: Any) -> list[Array]:
         """Give for each sequence the probability of every class at each step, [T, classes]."""
-        p = np.exp(log_softmax(np.concatenate(self._logits(X)).astype(np.float64)))
-        return np.split(p, np.cumsum([len(row) for row in X])[:-1])
+        return self._probabilities(X)
 
     def predict(self, X: Any) -> list[Array]:
         """Give for each sequence the most probable label at each step."""
@@ -247,77 +218,81 @@ class SequenceTagger(_Labelled):
 
     def score(self, X: Any, y: Any) -> float:
         """Give the accuracy over all steps."""
-        return float(
-            np.mean(np.concatenate(self.predict(X)) == np.concatenate([np.asarray(row) for row in y]))
-        )
+        right = np.concatenate([np.asarray(row) for row in y])
+        return float(np.mean(np.concatenate(self.predict(X)) == right))
 
-    def _head(self, run: Run, rows: Sequence[Array]) -> Array:
-        return run("head", run("drop_out", self._recurrent(run, rows)[0].values))  # type: ignore[no-any-return]
+    _one_label = "one label for each step of each sequence"
 
-    def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
-        rows, labels = data
-        z = self._head(run, [rows[i] for i in batch])
-        right = np.concatenate([labels[i] for i in batch])
-        loss, dz = softmax_cross_entropy(z, right, label_smoothing=self.label_smoothing * run.train)
-        if run.train:
-            self._back(run, run.back("drop_out", run.back("head", dz).x).x, None)
-        return loss, len(right)
+    def _labels(self, y: Any) -> list[Array]:
+        if y is None or not any(len(row) for row in y):
+            raise ValueError("y: expected a list of labels for each sequence, got None or no label")
+        labels = [_labels(row) for row in y]
+        kind = np.concatenate([row for row in labels if row.size]).dtype
+        return [row.astype(kind) for row in labels]
+
+    def _counts(self, rows: Sequence[Array]) -> list[int]:
+        return [len(row) for row in rows]
+
+    def _last(self, y: Ragged, state: Any) -> Array:
+        return y.values
+
+    def _last_back(self, d: Array) -> tuple[Any, Any]:
+        return d, None
 
 
 def _rows(X: Any) -> tuple[list[Any], bool]:
     """Give the sequences, numbers as float64 [T, D], and whether they are symbols."""
     if hasattr(X, "toarray"):
         raise TypeError("X: expected a dense array or a list of sequences, got a sparse matrix")
+    X = np.asarray(X) if hasattr(X, "__array__") else X
     if isinstance(X, str) or not hasattr(X, "__len__"):
         raise TypeError(f"X: expected an array or a list of sequences, got {type(X).__name__}")
-    rows = list(np.asarray(X)) if hasattr(X, "__array__") else list(X)
-    if any(
-        isinstance(row, str) or (isinstance(row, (list, tuple)) and any(isinstance(s, str) for s in row))
-        for row in rows
-    ):
+    rows = list(X)
+    if any(map(_is_symbols, rows)):
         return rows, True
-    arrays = []
-    for i, row in enumerate(rows):
-        array = np.asarray(row)
-        if array.dtype.kind == "O":
-            try:
-                array = array.astype(np.float64)
-            except TypeError as error:
-                raise TypeError(f"X[{i}]: argument must be a string or a real number: {error}") from error
-        if array.dtype.kind == "c":
-            raise ValueError(f"X[{i}]: Complex data not supported")
-        if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
-            raise ValueError(
-                f"X[{i}]: expected numbers [T] or [T, D], got {array.dtype} {array.shape}. Reshape your data: every"
-                " row of X is a sequence"
-            )
-        if not np.isfinite(array).all():
-            raise ValueError(f"X[{i}]: expected finite numbers, Input X contains NaN or infinity")
-        arrays.append(array.reshape(len(array), -1).astype(np.float64))
-    return arrays, False
+    return [_steps(f"X[{i}]", row) for i, row in enumerate(rows)], False
 
 
-def _labels(name: str, y: Any) -> Array:
+def _is_symbols(row: Any) -> bool:
+    return isinstance(row, str) or (hasattr(row, "__len__") and len(row) > 0 and isinstance(row[0], str))
+
+
+def _steps(name: str, row: Any) -> Array:
+    """Give a sequence of numbers as float64 [T, D]."""
+    array = np.asarray(row)
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except TypeError as error:
+            raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name}: Complex data not supported")
+    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
+        got = f"{array.dtype} {array.shape}. Reshape your data: every row of X is a sequence"
+        raise ValueError(f"{name}: expected numbers [T] or [T, D], got {got}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, Input X contains NaN or infinity")
+    return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)
+
+
+def _of_width(row: Array, width: int) -> Array:
+    if row.size and row.shape[1] != width:
+        raise ValueError(f"X: expected sequences of shape [T, {width}], got {row.shape}")
+    return row.reshape(-1, width)
+
+
+def _labels(y: Any) -> Array:
     if y is None:
-        raise ValueError(f"{name}: requires y to be passed, but the target y is None")
+        raise ValueError("y: requires y to be passed, but the target y is None")
     labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1:
-        raise ValueError(f"{name}: expected one label each, shape [n], got {labels.shape}")
+        raise ValueError(f"y: expected one label each, shape [n], got {labels.shape}")
     if labels.dtype.kind == "O" and labels.size and all(isinstance(label, str) for label in labels):
         labels = labels.astype(str)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError(f"{name}: Input y contains NaN or infinity")
-    if labels.size and (
-        labels.dtype.kind not in "iubUf" or (labels.dtype.kind == "f" and (labels % 1).any())
-    ):
-        raise ValueError(f"{name}: Unknown label type: expected int, bool or str labels, got {labels.dtype}")
+        raise ValueError("y: Input y contains NaN or infinity")
+    whole = labels.dtype.kind in "iubU" or (labels.dtype.kind == "f" and not (labels % 1).any())
+    if labels.size and not whole:
+        raise ValueError(f"y: Unknown label type: expected int, bool or str labels, got {labels.dtype}")
     return labels
-
-
-def _indices(labels: Array, classes: Array) -> Array:
-    index = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    if (classes[index] != labels).any():
-        raise ValueError(f"validation: label {labels[classes[index] != labels][0]!r} is not among those of y")
-    return index
