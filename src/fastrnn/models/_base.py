@@ -351,8 +351,8 @@ class Model:
 
     def _check_params(self) -> None:
         for f in fields(self):
-            value: Any = getattr(self, f.name)
-            kind = str(f.type)
+            value, kind = getattr(self, f.name), str(f.type)
+            fits: Any
             if value is None and "None" in kind:
                 continue
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
@@ -364,7 +364,7 @@ class Model:
                 expected = f"an integer of at least {least}"
             elif kind.startswith("float"):
                 limit = 1 if f.name in BELOW_ONE else math.inf
-                fits, expected = number and bool(0 <= value < limit), f"0 <= {f.name} < {limit}"
+                fits, expected = number and 0 <= value < limit, f"0 <= {f.name} < {limit}"
             else:
                 fits, expected = value in (True, False), "True or False"
             if not fits:
@@ -458,6 +458,27 @@ def pad(sequences: Sequence[Array]) -> tuple[Array, Array]:
     for b, s in enumerate(sequences):
         out[: len(s), b] = s
     return out, lengths
+
+
+def numbers(name: str, steps: Any) -> Array:
+    """Give a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
+    if hasattr(steps, "toarray"):
+        raise TypeError(f"{name}: expected a dense array, got a sparse one")
+    array = np.asarray(steps)
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except TypeError as error:
+            raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name}: Complex data not supported")
+    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
+        raise ValueError(
+            f"{name}: expected numbers [T] or [T, D], got {array.dtype} {array.shape}. Reshape your data"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+    return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)
 
 
 # ---- states

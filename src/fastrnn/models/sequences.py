@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn import Ragged
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Factory, Model, Run, encode, vocabulary
+from fastrnn.models._base import Factory, Model, Run, encode, numbers, vocabulary
 
 Array = NDArray[Any]
 
@@ -242,37 +242,17 @@ class SequenceTagger(_Labelled):
 
 def _rows(X: Any) -> tuple[list[Any], bool]:
     """Give the sequences, numbers as float64 [T, D], and whether they are symbols."""
-    if hasattr(X, "toarray"):
-        raise TypeError("X: expected a dense array or a list of sequences, got a sparse matrix")
     X = np.asarray(X) if hasattr(X, "__array__") else X
-    if isinstance(X, str) or not hasattr(X, "__len__"):
-        raise TypeError(f"X: expected an array or a list of sequences, got {type(X).__name__}")
+    if isinstance(X, str) or not hasattr(X, "__len__") or hasattr(X, "toarray"):
+        raise TypeError(f"X: expected an array or a list of sequences, got {type(X).__name__}, maybe sparse")
     rows = list(X)
     if any(map(_is_symbols, rows)):
         return rows, True
-    return [_steps(f"X[{i}]", row) for i, row in enumerate(rows)], False
+    return [numbers(f"X[{i}]", row) for i, row in enumerate(rows)], False
 
 
 def _is_symbols(row: Any) -> bool:
     return isinstance(row, str) or (hasattr(row, "__len__") and len(row) > 0 and isinstance(row[0], str))
-
-
-def _steps(name: str, row: Any) -> Array:
-    """Give a sequence of numbers as float64 [T, D]."""
-    array = np.asarray(row)
-    if array.dtype.kind == "O":
-        try:
-            array = array.astype(np.float64)
-        except TypeError as error:
-            raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
-    if array.dtype.kind == "c":
-        raise ValueError(f"{name}: Complex data not supported")
-    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
-        got = f"{array.dtype} {array.shape}. Reshape your data: every row of X is a sequence"
-        raise ValueError(f"{name}: expected numbers [T] or [T, D], got {got}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite numbers, Input X contains NaN or infinity")
-    return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)
 
 
 def _of_width(row: Array, width: int) -> Array:
