@@ -59,7 +59,8 @@ class LanguageModel(Model):
 
     def predict(self, X: Text) -> Any:
         """Give the most probable symbol after the text `X`."""
-        return self.config_["vocabulary"][1 + int(np.argmax(self._read(self._indices(X))[0][1:]))]
+        logits, _ = self._read(self._indices(X))
+        return self.config_["vocabulary"][1 + int(np.argmax(logits[1:]))]
 
     def generate(
         self,
