@@ -346,6 +346,23 @@ def test_schedules_and_clipping_take_effect() -> None:
     assert len({end.tobytes() for end in ends.values()}) == 5
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_the_learning_rate_falls_to_the_end_and_no_further(name: str) -> None:
+    kept: list[Any] = []
+
+    class Watched(TASKS[name][0]):  # type: ignore[misc, name-defined]
+        def _optimiser(self, steps: int) -> Any:
+            kept.append((super()._optimiser(steps), steps))
+            return kept[-1][0]
+
+    model, X, y = make(name, schedule="linear", epochs=20)
+    Watched(**model.get_params()).fit(X, y)
+    optimiser, steps = kept[0]
+    assert optimiser.steps == pytest.approx(steps, rel=0.25)  # a forecaster's windows begin anywhere
+    assert optimiser.lr(0) == pytest.approx(0.02)
+    assert optimiser.lr(steps) == 0
+
+
 def test_divergence_is_an_error() -> None:
     model, X, y = make("ragged", cell="rnn_relu", optimizer="sgd", lr=1e30, clip=None, epochs=50)
     with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=r"the loss became .* in epoch"):

@@ -201,7 +201,8 @@ class Model:
                 X, y = (validation, None) if y is None else validation
                 held_out = self._prepare(X, y, config)
         self._start(config)
-        optimiser = self._optimiser(self.epochs * len(self._plan(data, None)))
+        # The batches of training are counted: evaluation may cut the data otherwise.
+        optimiser = self._optimiser(self.epochs * len(self._plan(data, np.random.default_rng(0))))
         weights = self._weights()
         best = {} if validation is None else {name: array.copy() for name, array in weights.items()}
         if resume is not None:
