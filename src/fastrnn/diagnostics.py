@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastrnn._arrays import as_array, as_lengths
+from fastrnn._arrays import as_array, as_lengths, expect
 from fastrnn.layers import Recurrent
 from fastrnn.ragged import Ragged
 
@@ -100,8 +100,7 @@ def plot_gradient_flow(flow: ArrayLike | Mapping[str, ArrayLike], *, ax: Any = N
     flows = dict(flow) if isinstance(flow, Mapping) else {"": flow}
     for name, values in flows.items():
         norms = np.atleast_2d(np.asarray(values, np.float64))
-        if norms.ndim != 2:
-            raise ValueError(f"flow: expected shape [T] or [L * D, T], got {norms.shape}")
+        expect(norms.ndim == 2, "flow", "shape [T] or [L * D, T]", norms.shape)
         for i, norm in enumerate(norms):
             label = " ".join([name] * bool(name) + [f"h_n[{i}]"] * (len(norms) > 1))
             ax.plot(np.arange(len(norm)), np.where(norm > 0, norm, np.nan), label=label or None)
@@ -121,8 +120,7 @@ def plot_hidden_states(states: ArrayLike, *, layer: int = -1, row: int = 0, ax: 
     """
     ax = _axes("plot_hidden_states", ax)
     h = np.asarray(states, np.float64)
-    if h.ndim not in (2, 4):
-        raise ValueError(f"states: expected shape [L * D, T, B, output] or [T, output], got {h.shape}")
+    expect(h.ndim in (2, 4), "states", "shape [L * D, T, B, output] or [T, output]", h.shape)
     h = h if h.ndim == 2 else h[layer, :, row]
     bound = np.abs(h[np.isfinite(h)]).max(initial=0) or 1.0
     image = ax.imshow(h.T, aspect="auto", cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
@@ -135,14 +133,12 @@ class _Batch:
     """The input of a layer, time first, and the layer taken apart into directions that can be run alone."""
 
     def __init__(self, layer: Any, x: Any, lengths: Any, dtype: DTypeLike | None = None) -> None:
-        if not isinstance(layer, Recurrent):
-            raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
+        expect(isinstance(layer, Recurrent), "layer", "an RNN, LSTM or GRU", type(layer).__name__, TypeError)
         self.layer, self.dtype = layer, np.dtype(layer.dtype if dtype is None else dtype)
         self.directions = 1 + layer.bidirectional
         self.batch_first = layer.batch_first and not isinstance(x, Ragged)
         if isinstance(x, Ragged):
-            if lengths is not None:
-                raise ValueError("lengths: expected None with a Ragged x, got an array")
+            expect(lengths is None, "lengths", "None with a Ragged x", "an array")
             x, lengths = x.to_padded(), x.lengths
         self.x = self._time_first("x", x, layer.input_size)
         steps, rows, _ = self.x.shape
@@ -156,8 +152,8 @@ class _Batch:
         if array.ndim == 3 and self.batch_first:
             array = array.swapaxes(0, 1)
         array = array[:, None] if array.ndim == 2 else array
-        if array.ndim != 3 or array.shape[2] != width:
-            raise ValueError(f"{name}: expected shape (T, B, {width}) or (T, {width}), got {np.shape(value)}")
+        wanted = f"shape (T, B, {width}) or (T, {width})"
+        expect(array.ndim == 3 and array.shape[2] == width, name, wanted, np.shape(value))
         return array
 
     def reverse(self, array: Array) -> Array:
@@ -168,8 +164,8 @@ class _Batch:
         """Give dL/dy, time first, and 0 beyond the lengths."""
         width = self.directions * (self.layer.proj_size or self.layer.hidden_size)
         above = self._time_first("dy", dy.to_padded() if isinstance(dy, Ragged) else dy, width)
-        if above.shape[:2] != self.x.shape[:2]:
-            raise ValueError(f"dy: expected {self.x.shape[:2]} steps and rows, got {above.shape[:2]}")
+        steps_rows = self.x.shape[:2]
+        expect(above.shape[:2] == steps_rows, "dy", f"{steps_rows} steps and rows", above.shape[:2])
         return np.where(self.valid[..., None], above, 0.0)
 
     def last_steps(self) -> Array:
@@ -183,8 +179,9 @@ class _Batch:
         """Give for each direction of each layer: it alone, what it reads, its first state, and its h."""
         x, below = self.x, []
         for i in range(self.layer.num_layers * self.directions):
-            turn = self.reverse if i % self.directions else np.asarray
-            one = _alone(self.layer, *divmod(i, self.directions), x.shape[2], self.dtype)
+            level, way = divmod(i, self.directions)
+            turn = self.reverse if way else np.asarray
+            one = _alone(self.layer, level, way, x.shape[2], self.dtype)
             first = _map(lambda s, i=i: np.asarray(s)[i : i + 1], state)
             y = turn(one(turn(x), first, lengths=self.lengths)[0])
             yield one, turn(x), first, y

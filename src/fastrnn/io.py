@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn._arrays import expect
+
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 
@@ -50,8 +52,7 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
         state = item.state_dict() if hasattr(item, "state_dict") else {None: item}
         for key, value in state.items():
             array = np.ascontiguousarray(value).reshape(np.shape(value))
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+            expect(array.dtype.kind in "fiub", name, "real numbers", array.dtype, TypeError)
             arrays[name if key is None else f"{name}.{key}"] = array
     meta = dict(metadata or {})
     if METADATA in arrays or not all(isinstance(s, str) for pair in meta.items() for s in pair):
@@ -148,8 +149,9 @@ def copy_into(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what:
 
 def _is_npz(path: PathLike) -> bool:
     suffix = Path(path).suffix
-    if suffix not in (".npz", ".safetensors"):
-        raise ValueError(f"path: expected a name ending in .safetensors or .npz, got {os.fspath(path)!r}")
+    expect(
+        suffix in (".npz", ".safetensors"), "path", "a name ending in .safetensors or .npz", repr(str(path))
+    )
     return suffix == ".npz"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn import init
+from fastrnn._arrays import expect, floats, indices, within
 from fastrnn.gradients import Gradients
 from fastrnn.layers import Parameters, _float_dtype, _size, views_of
 
@@ -44,11 +45,8 @@ class Piece(Parameters):
         return flat, views_of(flat, self.shapes)
 
     def _float(self, name: str, value: ArrayLike, last: int) -> Array:
-        array = np.asarray(value)
-        if array.dtype.kind != "f":
-            raise TypeError(f"{name}: expected real floats, got {array.dtype}")
-        if array.ndim == 0 or array.shape[-1] != last:
-            raise ValueError(f"{name}: expected shape [..., {last}], got {array.shape}")
+        array = floats(name, value)
+        expect(array.ndim != 0 and array.shape[-1] == last, name, f"shape [..., {last}]", array.shape)
         return array.astype(self.flat.dtype, copy=False)
 
 
@@ -74,20 +72,15 @@ class Embedding(Piece):
 
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
         """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim] and the tape."""
-        ids = np.asarray(x)
-        if ids.dtype.kind not in "iu" and ids.size:
-            raise TypeError(f"x: expected integers, got {ids.dtype}")
-        ids = ids.astype(np.intp, copy=False)
-        if ids.size and (ids.min() < 0 or ids.max() >= self.num_embeddings):
-            raise ValueError(f"x: expected 0 <= x < {self.num_embeddings}, got {ids.min()} to {ids.max()}")
+        ids = indices("x", x)
+        within("x", ids, self.num_embeddings)
         return self.params["weight"][ids], ids
 
     def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
         """Give the gradients from `dy` [..., embedding_dim]; ``x`` is None, integers have none."""
         width = self.embedding_dim
         dy = self._float("dy", dy, width)
-        if dy.shape[:-1] != tape.shape:
-            raise ValueError(f"dy: expected shape {(*tape.shape, width)}, got {dy.shape}")
+        expect(dy.shape[:-1] == tape.shape, "dy", f"shape {(*tape.shape, width)}", dy.shape)
         flat, params = self._gradients()
         rows, values, columns = tape.reshape(-1, 1), dy.reshape(-1), np.arange(width)
         # add.at is 4 to 8 times faster with one flat index than with rows; blocks keep that index in the
@@ -137,8 +130,9 @@ class Linear(Piece):
     def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
         """Give the gradients from `dy` [..., out_features]."""
         dy = self._float("dy", dy, self.out_features)
-        if dy.shape[:-1] != tape.shape[:-1]:
-            raise ValueError(f"dy: expected shape {(*tape.shape[:-1], self.out_features)}, got {dy.shape}")
+        expect(
+            dy.shape[:-1] == tape.shape[:-1], "dy", f"shape {(*tape.shape[:-1], self.out_features)}", dy.shape
+        )
         flat, params = self._gradients()
         rows = dy.reshape(-1, self.out_features)
         np.matmul(rows.T, tape.reshape(-1, self.in_features), out=params["weight"])
@@ -162,8 +156,7 @@ class Dropout(Piece):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"p: expected 0 <= p < 1, got {p}")
+        expect(0 <= p < 1, "p", "0 <= p < 1", p)
         super().__init__()
         self.p = float(p)
         self.rng = np.random.default_rng(rng)
@@ -174,9 +167,7 @@ class Dropout(Piece):
 
     def forward(self, x: ArrayLike) -> tuple[Array, Array | None]:
         """Give `x` [...] of float with elements dropped, and the tape (the scaled mask)."""
-        x = np.asarray(x)
-        if x.dtype.kind != "f":
-            raise TypeError(f"x: expected real floats, got {x.dtype}")
+        x = floats("x", x)
         if self.p == 0:
             return x, None
         mask = (self.rng.random(x.shape, dtype=np.float32) >= self.p).astype(x.dtype)
@@ -186,6 +177,7 @@ class Dropout(Piece):
     def backward(self, tape: Array | None, dy: ArrayLike) -> Gradients:
         """Give the gradient with respect to `x` from `dy` of the same shape."""
         dy = np.asarray(dy)
-        if tape is not None and dy.shape != tape.shape:
-            raise ValueError(f"dy: expected shape {tape.shape}, got {dy.shape}")
-        return Gradients(x=dy if tape is None else dy * tape, state=None, params={}, flat=self.flat.copy())
+        if tape is not None:
+            expect(dy.shape == tape.shape, "dy", f"shape {tape.shape}", dy.shape)
+            dy = dy * tape
+        return Gradients(x=dy, state=None, params={}, flat=self.flat.copy())

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import init, io, optim
+from fastrnn._arrays import expect
 from fastrnn.io import PathLike
 from fastrnn.nn import Dropout, Embedding, Linear
 
@@ -192,8 +193,8 @@ class Model:
             where the loss is no longer finite.
         """
         self._check_params()
-        if self.patience is not None and validation is None:
-            raise ValueError("patience: expected validation data to go with it, got None")
+        if self.patience is not None:
+            expect(validation is not None, "patience", "validation data to go with it", "None")
         config = self._configure(X, y)
         data, held_out = self._prepare(X, y, config), None
         if validation is not None:
@@ -330,8 +331,7 @@ class Model:
     def set_params(self, **params: Any) -> Self:
         """Set hyperparameters; an unknown one is a ValueError."""
         for name, value in params.items():
-            if name not in self.get_params():
-                raise ValueError(f"{name}: expected one of {sorted(self.get_params())}")
+            expect(name in self.get_params(), "params", f"some of {sorted(self.get_params())}", name)
             setattr(self, name, value)
         return self
 
@@ -368,8 +368,7 @@ class Model:
                 fits, expected = number and 0 <= value < limit, f"0 <= {f.name} < {limit}"
             else:
                 fits, expected = value in (True, False), "True or False"
-            if not fits:
-                raise ValueError(f"{f.name}: expected {expected}, got {value!r}")
+            expect(fits, f.name, expected, repr(value))
 
 
 class Factory:
@@ -439,9 +438,8 @@ def vocabulary(
     counts: Counter[Any] = Counter()
     for sequence in sequences:
         counts.update(sequence)
-    wrong = [s for s in counts if not isinstance(s, (str, int)) or isinstance(s, bool)]
-    if wrong:
-        raise TypeError(f"X: expected symbols that are str or int, got {type(wrong[0]).__name__}")
+    kinds = {type(s).__name__ for s in counts if not isinstance(s, (str, int)) or isinstance(s, bool)}
+    expect(not kinds, "X", "symbols that are str or int", ", ".join(kinds), TypeError)
     common = [s for s, n in counts.items() if n >= min_count]
     return [*special, *sorted(common, key=lambda s: (-counts[s], str(s)))]
 
@@ -459,27 +457,6 @@ def pad(sequences: Sequence[Array]) -> tuple[Array, Array]:
     for b, s in enumerate(sequences):
         out[: len(s), b] = s
     return out, lengths
-
-
-def numbers(name: str, steps: Any) -> Array:
-    """Give a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
-    if hasattr(steps, "toarray"):
-        raise TypeError(f"{name}: expected a dense array, got a sparse one")
-    array = np.asarray(steps)
-    if array.dtype.kind == "O":
-        try:
-            array = array.astype(np.float64)
-        except TypeError as error:
-            raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
-    if array.dtype.kind == "c":
-        raise ValueError(f"{name}: Complex data not supported")
-    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
-        raise ValueError(
-            f"{name}: expected numbers [T] or [T, D], got {array.dtype} {array.shape}. Reshape your data"
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-    return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)
 
 
 # ---- states

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import Gradients
+from fastrnn._arrays import expect
 from fastrnn.losses import log_softmax, softmax_cross_entropy
 from fastrnn.models._base import Factory, Model, Run, encode, pad, take, vocabulary
 from fastrnn.nn import Piece
@@ -90,8 +91,7 @@ class Writer(Model):
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Any:
         sources = self._sources(X, config)
-        if len(sources) != len(y):
-            raise ValueError(f"y: expected {len(sources)} sequences, one for each of X, got {len(y)}")
+        expect(len(sources) == len(y), "y", f"{len(sources)} sequences, one for each of X", len(y))
         return sources, [encode(row, config["target"]) for row in y]
 
     def _build_writer(self, make: Factory) -> dict[str, Any]:
@@ -126,8 +126,8 @@ class Writer(Model):
 
     def _search(self, state: Any, memory: Any, n: int, beam: int, max_length: int | None) -> list[Any]:
         """Write `n` rows from their states: beam search, greedy where `beam` is 1."""
-        if beam < 1 or (max_length is not None and max_length < 0):
-            raise ValueError(f"beam, max_length: expected at least 1 and 0, got {beam}, {max_length}")
+        expect(beam >= 1, "beam", "at least 1", beam)
+        expect(max_length is None or max_length >= 0, "max_length", "at least 0", max_length)
         symbols = self.config_["target"]
         run, first = Run(self.pieces_, train=False), np.arange(n)[:, None]
         state, memory = take((state, memory), np.repeat(np.arange(n), beam))

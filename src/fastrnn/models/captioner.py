@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn._arrays import expect
 from fastrnn.models._base import Factory, Run
 from fastrnn.models._writer import Tanh, Writer
 
@@ -58,16 +59,18 @@ class Captioner(Writer):
         return loss, run.grads["project"].x
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        if np.ndim(X) != 2:
-            raise ValueError(f"X: expected features [n, F], got shape {np.shape(X)}")
+        expect(np.ndim(X) == 2, "X", "features [n, F]", f"shape {np.shape(X)}")
         return {"n_features": np.shape(X)[1], **super()._configure(X, y)}
 
     def _sources(self, X: Any, config: dict[str, Any]) -> Array:
         x = np.asarray(X)
-        if x.dtype.kind not in "fiu" or x.ndim != 2 or x.shape[1] != config["n_features"]:
-            raise ValueError(
-                f"X: expected numbers of shape [n, {config['n_features']}], got {x.dtype} {x.shape}"
-            )
+        expect(x.dtype.kind in "fiu", "X", "numbers", x.dtype)
+        expect(
+            x.ndim == 2 and x.shape[1] == config["n_features"],
+            "X",
+            f"shape [n, {config['n_features']}]",
+            x.shape,
+        )
         return x.astype(self.dtype, copy=False)
 
     def _build(self, make: Factory) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn._arrays import expect, numbers
 from fastrnn.losses import gaussian_nll
-from fastrnn.models._base import Factory, Model, Run, numbers, take
+from fastrnn.models._base import Factory, Model, Run, take
 
 Array = NDArray[Any]
 
@@ -62,8 +63,7 @@ class Forecaster(Model):
 
         Quantiles of `samples` futures drawn step by step.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level: expected 0 < level < 1, got {level}")
+        expect(0 < level < 1, "level", "0 < level < 1", level)
         paths = self._paths(X, horizon, samples, np.random.default_rng(rng))
         low, high = np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=1)
         return self._unscaled(low), self._unscaled(high)
@@ -71,15 +71,13 @@ class Forecaster(Model):
     def score(self, X: ArrayLike, y: None = None) -> float:
         """Give R^2 of the forecasts one step ahead, over the series `X` from its second value on."""
         x = self._one(X)
-        if len(x) < 2:
-            raise ValueError(f"X: expected at least 2 steps, got {len(x)}")
+        expect(len(x) >= 2, "X", "at least 2 steps", len(x))
         mean, _, _ = self._forward(Run(self.pieces_, train=False), x[:-1, None])
         return float(1 - np.square(mean[:, 0] - x[1:]).sum() / np.square(x[1:] - x[1:].mean(axis=0)).sum())
 
     def _paths(self, X: ArrayLike, horizon: int, samples: int, rng: Any) -> Array:
         """Give standardised futures [horizon, samples, D]: drawn, or the means where `rng` is None."""
-        if horizon < 1 or samples < 1:
-            raise ValueError(f"horizon, samples: expected at least 1, got {horizon}, {samples}")
+        expect(horizon >= 1 and samples >= 1, "horizon, samples", "at least 1", f"{horizon}, {samples}")
         x, state = self._one(X)[-self.steps :, None], None
         out: list[Array] = []
         for _ in range(horizon):
@@ -105,23 +103,19 @@ class Forecaster(Model):
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> list[Array]:
         series = [self._scaled(s, config) for s in _series(X)]
-        if max(map(len, series)) < 2:
-            raise ValueError("X: expected at least 2 steps, got n_samples = 1")
+        expect(max(map(len, series)) >= 2, "X", "at least 2 steps", "n_samples = 1")
         return series
 
     def _one(self, X: Any) -> Array:
         self._check_fitted()
         series = _series(X)
-        if len(series) != 1:
-            raise ValueError(f"X: expected one series, got {len(series)}")
+        expect(len(series) == 1, "X", "one series", len(series))
         return self._scaled(series[0], self.config_)
 
     def _scaled(self, series: Array, config: dict[str, Any]) -> Array:
         mean, scale = np.array(config["mean"]), np.array(config["scale"])
-        if series.shape[1:] != mean.shape:
-            raise ValueError(
-                f"X: expected {len(mean)} values a step, as in fit, got {series.shape}. Reshape your data"
-            )
+        got = f"{series.shape}. Reshape your data"
+        expect(series.shape[1:] == mean.shape, "X", f"{len(mean)} values a step, as in fit", got)
         return np.asarray((series - mean) / scale, self.dtype)
 
     def _unscaled(self, values: Array) -> Array:
@@ -181,6 +175,5 @@ def _series(X: Any) -> list[Array]:
     for s in series:
         if s.size == 0:
             raise ValueError(f"X: got 0 feature(s) (shape={s.shape}) while a minimum of 1 is required.")
-        if s.shape[1] != series[0].shape[1]:
-            raise ValueError(f"X: expected series of one width, got {[s.shape for s in series]}")
+        expect(s.shape[1] == series[0].shape[1], "X", "series of one width", [s.shape for s in series])
     return series

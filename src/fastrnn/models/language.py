@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._arrays import expect
 from fastrnn.losses import log_softmax, softmax_cross_entropy
 from fastrnn.models._base import Factory, Model, Run, encode, vocabulary
 
@@ -86,10 +87,8 @@ class LanguageModel(Model):
         """
         self._check_fitted()
         symbols = self.config_["vocabulary"]
-        if not temperature >= 0:
-            raise ValueError(f"temperature: expected at least 0, got {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k: expected at least 1, got {top_k}")
+        expect(temperature >= 0, "temperature", "at least 0", temperature)
+        expect(top_k is None or top_k >= 1, "top_k", "at least 1", top_k)
         rng = np.random.default_rng(rng)
         if not prompt:
             prompt = ["\n" if "\n" in symbols else symbols[1]]
@@ -108,8 +107,7 @@ class LanguageModel(Model):
 
     def _indices(self, text: Text) -> Array:
         self._check_fitted()
-        if len(text) == 0:
-            raise ValueError("X: expected at least 1 symbol, got 0")
+        expect(len(text) != 0, "X", "at least 1 symbol", "0")
         return encode(text, self.config_["vocabulary"])
 
     def _read(self, x: Array, state: Any = None) -> tuple[Array, Any]:
@@ -121,8 +119,7 @@ class LanguageModel(Model):
         return {"vocabulary": vocabulary([X], min_count=self.min_count), "text": isinstance(X, str)}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Array:
-        if len(X) < 2:
-            raise ValueError(f"X: expected at least 2 symbols, got {len(X)}")
+        expect(len(X) >= 2, "X", "at least 2 symbols", len(X))
         return encode(X, config["vocabulary"])
 
     def _build(self, make: Factory) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import Ragged
+from fastrnn._arrays import expect, numbers
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Factory, Model, Run, encode, numbers, vocabulary
+from fastrnn.models._base import Factory, Model, Run, encode, vocabulary
 
 Array = NDArray[Any]
 
@@ -27,11 +28,9 @@ class _Labelled(Model):
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
         rows, symbols = _rows(X)
-        if not rows:
-            raise ValueError("X: expected at least 1 sequence, got 0 sample(s)")
+        expect(rows, "X", "at least 1 sequence", "0 sample(s)")
         classes = np.unique(np.concatenate(self._labels(y))).tolist()
-        if len(classes) < 2:
-            raise ValueError(f"y: expected at least two classes, got {len(classes)} class")
+        expect(len(classes) >= 2, "y", "at least two classes", f"{len(classes)} class")
         if symbols:
             return {"classes": classes, "vocabulary": vocabulary(rows, min_count=self.min_count)}
         filled = [row for row in rows if row.size] or [np.zeros((0, 0))]
@@ -47,8 +46,8 @@ class _Labelled(Model):
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> tuple[list[Array], list[Array]]:
         rows, labels = self._inputs(X, config), self._labels(y)
-        if [len(row) for row in labels] != self._counts(rows):
-            raise ValueError(f"y: expected {self._one_label}, and {len(rows)} sequences, got {len(labels)}")
+        wanted = f"{self._one_label}, and {len(rows)} sequences"
+        expect(list(map(len, labels)) == self._counts(rows), "y", wanted, len(labels))
         classes = np.array(config["classes"])
         indices = [np.minimum(np.searchsorted(classes, row), len(classes) - 1) for row in labels]
         for row, index in zip(labels, indices, strict=True):
@@ -60,11 +59,11 @@ class _Labelled(Model):
         """Give every sequence as an array: scaled floats [T, D], or indices [T] of symbols."""
         rows, symbols = _rows(X)
         if "vocabulary" in config:
-            if not symbols and any(len(row) for row in rows):
-                raise ValueError("X: expected sequences of symbols (str), as in fit, got numbers")
+            expect(
+                symbols or not any(map(len, rows)), "X", "sequences of symbols (str), as in fit", "numbers"
+            )
             return [encode(row, config["vocabulary"]) for row in rows]
-        if symbols:
-            raise ValueError("X: expected sequences of numbers, as in fit, got symbols")
+        expect(not symbols, "X", "sequences of numbers, as in fit", "symbols")
         mean, scale = np.array(config["mean"]), np.array(config["scale"])
         return [((_of_width(row, len(mean)) - mean) / scale).astype(self.dtype) for row in rows]
 
@@ -98,8 +97,7 @@ class _Labelled(Model):
         self._check_fitted()
         rows, run = self._inputs(X, self.config_), Run(self.pieces_, train=False)
         z = [self._forward(run, [rows[i] for i in batch]) for batch in self._plan((rows,), None)]
-        if not z:
-            raise ValueError("X: expected at least 1 sequence, got 0")
+        expect(z, "X", "at least 1 sequence", "0")
         p = np.exp(log_softmax(np.concatenate(z).astype(np.float64)))
         return np.split(p, np.cumsum(self._counts(rows))[:-1])
 
@@ -224,8 +222,9 @@ class SequenceTagger(_Labelled):
     _one_label = "one label for each step of each sequence"
 
     def _labels(self, y: Any) -> list[Array]:
-        if y is None or not any(len(row) for row in y):
-            raise ValueError("y: expected a list of labels for each sequence, got None or no label")
+        expect(
+            y is not None and any(map(len, y)), "y", "a list of labels for each sequence", "None or no label"
+        )
         labels = [_labels(row) for row in y]
         kind = np.concatenate([row for row in labels if row.size]).dtype
         return [row.astype(kind) for row in labels]
@@ -243,8 +242,9 @@ class SequenceTagger(_Labelled):
 def _rows(X: Any) -> tuple[list[Any], bool]:
     """Give the sequences, numbers as float64 [T, D], and whether they are symbols."""
     X = np.asarray(X) if hasattr(X, "__array__") else X
-    if isinstance(X, str) or not hasattr(X, "__len__") or hasattr(X, "toarray"):
-        raise TypeError(f"X: expected an array or a list of sequences, got {type(X).__name__}, maybe sparse")
+    rowed = hasattr(X, "__len__") and not isinstance(X, str) and not hasattr(X, "toarray")
+    got = f"{type(X).__name__}, maybe sparse"
+    expect(rowed, "X", "an array or a list of sequences", got, TypeError)
     rows = list(X)
     if any(map(_is_symbols, rows)):
         return rows, True
@@ -256,8 +256,7 @@ def _is_symbols(row: Any) -> bool:
 
 
 def _of_width(row: Array, width: int) -> Array:
-    if row.size and row.shape[1] != width:
-        raise ValueError(f"X: expected sequences of shape [T, {width}], got {row.shape}")
+    expect(not row.size or row.shape[1] == width, "X", f"sequences of shape [T, {width}]", row.shape)
     return row.reshape(-1, width)
 
 
@@ -266,13 +265,11 @@ def _labels(y: Any) -> Array:
         raise ValueError("y: requires y to be passed, but the target y is None")
     labels = np.asarray(y)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.ndim != 1:
-        raise ValueError(f"y: expected one label each, shape [n], got {labels.shape}")
+    expect(labels.ndim == 1, "y", "one label each, shape [n]", labels.shape)
     if labels.dtype.kind == "O" and labels.size and all(isinstance(label, str) for label in labels):
         labels = labels.astype(str)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError("y: Input y contains NaN or infinity")
     whole = labels.dtype.kind in "iubU" or (labels.dtype.kind == "f" and not (labels % 1).any())
-    if labels.size and not whole:
-        raise ValueError(f"y: Unknown label type: expected int, bool or str labels, got {labels.dtype}")
+    expect(not labels.size or whole, "y: Unknown label type", "int, bool or str labels", labels.dtype)
     return labels

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import Gradients
+from fastrnn._arrays import expect
 from fastrnn.models._base import Factory, Run, each, encode, pad, vocabulary
 from fastrnn.models._writer import Tanh, Writer
 from fastrnn.nn import Piece
@@ -82,10 +83,7 @@ class Seq2Seq(Writer):
 
     def _build(self, make: Factory) -> dict[str, Any]:
         hidden, odd = divmod(self.hidden_size, 1 + self.bidirectional)
-        if odd:
-            raise ValueError(
-                f"hidden_size: expected an even one with bidirectional=True, got {2 * hidden + 1}"
-            )
+        expect(not odd, "hidden_size", "an even one with bidirectional=True", 2 * hidden + 1)
         pieces = {
             "source": make.embedding(self.config_["source"], self.embedding_size),
             "drop_in": make.dropout(),
