@@ -729,7 +729,12 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ("classifier", {}, (WORDS, [0] * 6), "y: expected at least two classes, got 1 class"),
     ("classifier", {}, (WORDS, None), "y: requires y to be passed"),
     ("classifier", {}, ([], []), "X: expected at least 1 sequence"),
-    ("classifier", {}, ([np.ones((2, 3)), np.ones((2, 2))], [0, 1]), r"X: expected .*\[T, 3\], got \(2, 2\)"),
+    (
+        "classifier",
+        {},
+        ([np.ones((2, 3)), np.ones((2, 2))], [0, 1]),
+        r"X: expected sequences \[T, D\] of one D, got \[2, 3\]",
+    ),
     ("classifier", {}, ([[np.nan], [1.0]], [0, 1]), r"X\[0\]: expected finite numbers"),
     ("classifier", {}, (WORDS, [0.5] * 6), "y: Unknown label type"),
     (
@@ -743,7 +748,12 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ("language", {}, ([1.5, 2.5], None), "expected symbols that are str or int, got float"),
     ("forecaster", {}, ([1.0], None), "X: expected at least 2 steps"),
     ("forecaster", {}, (np.ones((3, 2, 2)), None), r"X: expected numbers \[T\] or \[T, D\]"),
-    ("forecaster", {}, ([np.ones((3, 2)), np.ones((3, 1))], None), "X: expected series of one width"),
+    (
+        "forecaster",
+        {},
+        ([np.ones((3, 2)), np.ones((3, 1))], None),
+        r"X: expected sequences \[T, D\] of one D",
+    ),
     ("forecaster", {}, ([1.0, np.inf], None), "X: expected finite numbers"),
     ("seq2seq", {}, (WORDS, WORDS[:2]), "y: expected a sequence for each of X and at least one, got 6 and 2"),
     ("seq2seq", {}, ([], []), "y: expected a sequence for each of X and at least one"),
@@ -763,7 +773,7 @@ def test_bad_fits(name: str, options: dict[str, Any], data: Any, message: str) -
 
 def test_bad_validation_is_named() -> None:
     model, X, y = make("classifier")
-    with pytest.raises(ValueError, match=r"validation: y: label np.int64\(5\) is not one of \[0 1\]"):
+    with pytest.raises(ValueError, match=r"validation: y: expected labels among \[0, 1\], got \[5\]"):
         model.fit(X, y, validation=(["a"], [5]))
     with pytest.raises(ValueError, match="validation: "):
         model.fit(X, y, validation=X)
@@ -777,7 +787,10 @@ def test_bad_calls() -> None:
     for call, message in [
         (lambda: one["classifier"].predict([[1.0, 2.0]]), "X: expected sequences of symbols"),
         (lambda: one["ragged"].predict(["ab"]), "X: expected sequences of numbers, as in fit, got symbols"),
-        (lambda: one["ragged"].predict([np.ones((3, 1))]), r"X: expected .*\[T, 2\], got \(3, 1\)"),
+        (
+            lambda: one["ragged"].predict([np.ones((3, 1))]),
+            r"X: expected 2 values a step, as in fit, got \(3, 1\)",
+        ),
         (lambda: one["classifier"].predict([]), "X: expected at least 1 sequence"),
         (lambda: one["language"].generate(3, temperature=-1), "temperature: expected at least 0, got -1"),
         (lambda: one["language"].generate(3, top_k=0), "top_k: expected at least 1, got 0"),

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Array = NDArray[Any]
-Callback = Callable[["Model", dict[str, float]], object]
+Callbacks = Iterable[Callable[["Model", dict[str, float]], object]]
+Checkpoint = PathLike | None
+Seed = np.random.Generator | int | None
 
 CELLS: dict[str, tuple[str, dict[str, str], int]] = {  # class, options, gates
     "lstm": ("LSTM", {}, 4),
@@ -42,12 +44,9 @@ CELLS: dict[str, tuple[str, dict[str, str], int]] = {  # class, options, gates
 }
 OPTIMISERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop}
 SCHEDULES: dict[str, Any] = {"constant": lambda lr, _: lr, "cosine": optim.cosine, "linear": optim.linear}
-INITS: dict[str, Any] = {
-    "orthogonal": init.orthogonal,
-    "identity": lambda layer, _: init.identity(layer),
-    "xavier": init.xavier,
-    "forget_bias": lambda layer, _: init.forget_bias(layer),
-}
+INITS: dict[str, Any] = {"identity": init.identity, "forget_bias": init.forget_bias}
+INITS |= {"orthogonal": init.orthogonal, "xavier": init.xavier}
+DRAWN = ("orthogonal", "xavier")
 CHOICES: dict[str, Iterable[str]] = {"cell": CELLS, "optimizer": OPTIMISERS, "schedule": SCHEDULES}
 CHOICES |= {"init": INITS, "dtype": ("float32", "float64")}
 BELOW_ONE = ("dropout", "label_smoothing")
@@ -170,8 +169,8 @@ class Model:
         y: Any = None,
         *,
         validation: Any = None,
-        callbacks: Iterable[Callback] = (),
-        resume: PathLike | None = None,
+        callbacks: Callbacks = (),
+        resume: Checkpoint = None,
     ) -> Self:
         """Train on `X` and `y`, as the class describes them.
 
@@ -252,7 +251,7 @@ class Model:
                 loss, n = self._step(run, data, batch)
                 if not math.isfinite(loss):
                     raise FloatingPointError(
-                        f"the loss became {loss} in epoch {epoch}: try a smaller lr or clip"
+                        f"the loss became {loss} in epoch {epoch}: lr too high, or no clip?"
                     )
                 norm = self._update(run, optimiser)
                 total, count = total + loss * n, count + n
@@ -331,7 +330,7 @@ class Model:
     def set_params(self, **params: Any) -> Self:
         """Set hyperparameters; an unknown one is a ValueError."""
         for name, value in params.items():
-            expect(name in self.get_params(), "params", f"some of {sorted(self.get_params())}", name)
+            expect(name in self.get_params(), name, f"one of {sorted(self.get_params())}", "another name")
             setattr(self, name, value)
         return self
 
@@ -410,7 +409,7 @@ class Factory:
         kwargs |= {"dtype": np.dtype(model.dtype), "rng": self.rng}
         layers = getattr(fastrnn, name)(inputs, hidden, model.num_layers, **kwargs)
         if model.init is not None:
-            INITS[model.init](layers, self.rng)
+            INITS[model.init](layers, *[self.rng] * (model.init in DRAWN))
         elif model.cell == "lstm":
             init.forget_bias(layers)
         return layers
@@ -457,6 +456,26 @@ def pad(sequences: Sequence[Array]) -> tuple[Array, Array]:
     for b, s in enumerate(sequences):
         out[: len(s), b] = s
     return out, lengths
+
+
+def scale_of(rows: Sequence[Array]) -> dict[str, Any]:
+    """Give mean and standard deviation of every feature of sequences [T, D]; without steps one has no D."""
+    filled = [row for row in rows if row.size]
+    if not filled:
+        raise ValueError(f"X: got 0 feature(s) (shape=({len(rows)}, 0)) while a minimum of 1 is required.")
+    widths = sorted({row.shape[1] for row in filled})
+    expect(len(widths) == 1, "X", "sequences [T, D] of one D", widths)
+    steps = np.concatenate(filled)
+    std = steps.std(axis=0)
+    return {"mean": steps.mean(axis=0).tolist(), "scale": np.where(std > 0, std, 1.0).tolist()}
+
+
+def scaled(row: Array, config: Mapping[str, Any], dtype: str) -> Array:
+    """Give a sequence [T, D] less the mean, in standard deviations."""
+    mean, scale = np.array(config["mean"]), np.array(config["scale"])
+    fits = not row.size or row.shape[1] == len(mean)
+    expect(fits, "X", f"{len(mean)} values a step, as in fit", f"{row.shape}. Reshape your data")
+    return np.asarray((row.reshape(-1, len(mean)) - mean) / scale, dtype)
 
 
 # ---- states
@@ -508,6 +527,8 @@ def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     for key, value in header["config"].items():
         if not all(isinstance(v, CONFIG[key]) for v in (value if isinstance(value, list) else [value])):
             raise ValueError(f"config: {key} is not of its type")
+    if len(header["config"].get("mean", ())) != len(header["config"].get("scale", ())):
+        raise ValueError("config: there are not as many scales as means")
     return tensors, header
 
 

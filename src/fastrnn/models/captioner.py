@@ -65,12 +65,8 @@ class Captioner(Writer):
     def _sources(self, X: Any, config: dict[str, Any]) -> Array:
         x = np.asarray(X)
         expect(x.dtype.kind in "fiu", "X", "numbers", x.dtype)
-        expect(
-            x.ndim == 2 and x.shape[1] == config["n_features"],
-            "X",
-            f"shape [n, {config['n_features']}]",
-            x.shape,
-        )
+        width = config["n_features"]
+        expect(x.ndim == 2 and x.shape[1] == width, "X", f"shape [n, {width}]", x.shape)
         return x.astype(self.dtype, copy=False)
 
     def _build(self, make: Factory) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import expect, numbers
 from fastrnn.losses import gaussian_nll
-from fastrnn.models._base import Factory, Model, Run, take
+from fastrnn.models._base import Factory, Model, Run, Seed, scale_of, scaled, take
 
 Array = NDArray[Any]
 
@@ -51,13 +51,7 @@ class Forecaster(Model):
         return self._unscaled(self._paths(X, horizon, 1, None)[:, 0])
 
     def predict_interval(
-        self,
-        X: ArrayLike,
-        horizon: int = 1,
-        level: float = 0.9,
-        *,
-        samples: int = 500,
-        rng: np.random.Generator | int | None = 0,
+        self, X: ArrayLike, horizon: int = 1, level: float = 0.9, *, samples: int = 500, rng: Seed = 0
     ) -> tuple[Array, Array]:
         """Give bounds between which the next values lie with probability `level`, each value for itself.
 
@@ -93,16 +87,10 @@ class Forecaster(Model):
         return np.array(out, np.float64)
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        values = np.concatenate(_series(X))
-        scale = values.std(axis=0)
-        return {
-            "mean": values.mean(axis=0).tolist(),
-            "scale": np.where(scale > 0, scale, 1.0).tolist(),
-            "one_dimensional": np.ndim(X[0] if _many(X) else X) == 1,
-        }
+        return {**scale_of(_series(X)), "one_dimensional": np.ndim(X[0] if _many(X) else X) == 1}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> list[Array]:
-        series = [self._scaled(s, config) for s in _series(X)]
+        series = [scaled(s, config, self.dtype) for s in _series(X)]
         expect(max(map(len, series)) >= 2, "X", "at least 2 steps", "n_samples = 1")
         return series
 
@@ -110,13 +98,7 @@ class Forecaster(Model):
         self._check_fitted()
         series = _series(X)
         expect(len(series) == 1, "X", "one series", len(series))
-        return self._scaled(series[0], self.config_)
-
-    def _scaled(self, series: Array, config: dict[str, Any]) -> Array:
-        mean, scale = np.array(config["mean"]), np.array(config["scale"])
-        got = f"{series.shape}. Reshape your data"
-        expect(series.shape[1:] == mean.shape, "X", f"{len(mean)} values a step, as in fit", got)
-        return np.asarray((series - mean) / scale, self.dtype)
+        return scaled(series[0], self.config_, self.dtype)
 
     def _unscaled(self, values: Array) -> Array:
         values = np.asarray(values * np.array(self.config_["scale"]) + np.array(self.config_["mean"]))
@@ -124,8 +106,6 @@ class Forecaster(Model):
 
     def _build(self, make: Factory) -> dict[str, Any]:
         width, _ = len(self.config_["mean"]), self.config_["one_dimensional"]
-        if len(self.config_["scale"]) != width:
-            raise ValueError("scale: expected as many as mean")
         rnn = make.recurrent(width)
         head = make.linear(self.hidden_size, 2 * width)
         head.flat *= 0.1  # begin near "no change, variance 1"
@@ -171,9 +151,4 @@ def _many(X: Any) -> bool:
 
 def _series(X: Any) -> list[Array]:
     """Give one series or a list of them as a list of float64 [T, D]."""
-    series = [numbers(f"X[{i}]", row) for i, row in enumerate(X)] if _many(X) else [numbers("X", X)]
-    for s in series:
-        if s.size == 0:
-            raise ValueError(f"X: got 0 feature(s) (shape={s.shape}) while a minimum of 1 is required.")
-        expect(s.shape[1] == series[0].shape[1], "X", "series of one width", [s.shape for s in series])
-    return series
+    return [numbers(f"X[{i}]", row) for i, row in enumerate(X)] if _many(X) else [numbers("X", X)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastrnn import Ragged
 from fastrnn._arrays import expect, numbers
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Factory, Model, Run, encode, vocabulary
+from fastrnn.models._base import Factory, Model, Run, encode, scale_of, scaled, vocabulary
 
 Array = NDArray[Any]
 
@@ -25,6 +25,7 @@ class _Labelled(Model):
     embedding_size: int = 64
     min_count: int = 1
     label_smoothing: float = 0.0
+    _each_step: ClassVar[bool] = False
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
         rows, symbols = _rows(X)
@@ -33,45 +34,29 @@ class _Labelled(Model):
         expect(len(classes) >= 2, "y", "at least two classes", f"{len(classes)} class")
         if symbols:
             return {"classes": classes, "vocabulary": vocabulary(rows, min_count=self.min_count)}
-        filled = [row for row in rows if row.size] or [np.zeros((0, 0))]
-        width = filled[0].shape[1]
-        if width == 0:
-            raise ValueError(
-                f"X: got 0 feature(s) (shape=({len(rows)}, 0)) while a minimum of 1 is required."
-            )
-        steps = np.concatenate([_of_width(row, width) for row in filled])
-        scale = steps.std(axis=0)
-        scale = np.where(scale > 0, scale, 1.0)
-        return {"classes": classes, "mean": steps.mean(axis=0).tolist(), "scale": scale.tolist()}
+        return {"classes": classes, **scale_of(rows)}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> tuple[list[Array], list[Array]]:
         rows, labels = self._inputs(X, config), self._labels(y)
-        wanted = f"{self._one_label}, and {len(rows)} sequences"
+        wanted = f"one label for each {'step of each ' * self._each_step}sequence, and {len(rows)} sequences"
         expect(list(map(len, labels)) == self._counts(rows), "y", wanted, len(labels))
-        classes = np.array(config["classes"])
-        indices = [np.minimum(np.searchsorted(classes, row), len(classes) - 1) for row in labels]
-        for row, index in zip(labels, indices, strict=True):
-            if (classes[index] != row).any():
-                raise ValueError(f"y: label {row[classes[index] != row][0]!r} is not one of {classes}")
-        return rows, indices
+        index = {label: i for i, label in enumerate(config["classes"])}
+        unknown = [label for row in labels for label in row.tolist() if label not in index]
+        expect(not unknown, "y", f"labels among {config['classes']}", unknown[:1])
+        return rows, [np.array([index[label] for label in row.tolist()], np.intp) for row in labels]
 
     def _inputs(self, X: Any, config: dict[str, Any]) -> list[Array]:
         """Give every sequence as an array: scaled floats [T, D], or indices [T] of symbols."""
         rows, symbols = _rows(X)
         if "vocabulary" in config:
-            expect(
-                symbols or not any(map(len, rows)), "X", "sequences of symbols (str), as in fit", "numbers"
-            )
+            expect(symbols or not any(map(len, rows)), "X", "sequences of symbols, as in fit", "numbers")
             return [encode(row, config["vocabulary"]) for row in rows]
         expect(not symbols, "X", "sequences of numbers, as in fit", "symbols")
-        mean, scale = np.array(config["mean"]), np.array(config["scale"])
-        return [((_of_width(row, len(mean)) - mean) / scale).astype(self.dtype) for row in rows]
+        return [scaled(row, config, self.dtype) for row in rows]
 
     def _build(self, make: Factory) -> dict[str, Any]:
         symbols, outputs = self.config_.get("vocabulary"), len(self.config_["classes"])
         width = len(self.config_["mean"]) if symbols is None else self.embedding_size
-        if symbols is None and len(self.config_["scale"]) != width:
-            raise ValueError("scale: expected as many as mean")
         return make.stack(symbols, width, outputs, bidirectional=self.bidirectional)
 
     def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
@@ -80,7 +65,8 @@ class _Labelled(Model):
         z = self._forward(run, rows)
         loss, dz = softmax_cross_entropy(z, right, label_smoothing=self.label_smoothing * run.train)
         if run.train:
-            dy, dstate = self._last_back(run.back(dz, "head", "drop_out").x)
+            dlast = run.back(dz, "head", "drop_out").x
+            dy, dstate = (dlast, None) if self._each_step else (None, self._state_gradient(dlast))
             dx = run.back(dy, "rnn", state=dstate).x.values
             run.back(dx, "drop_in", *["embedding"] * ("embedding" in self.pieces_))
         return loss, len(right)
@@ -90,7 +76,19 @@ class _Labelled(Model):
         x = np.concatenate(rows)
         x = run("embedding", x) if "embedding" in self.pieces_ else x
         y, state = run("rnn", Ragged(run("drop_in", x), [len(row) for row in rows]))
-        return run("head", run("drop_out", self._last(y, state)))  # type: ignore[no-any-return]
+        if self._each_step:
+            last = y.values
+        else:
+            h = state[0] if isinstance(state, tuple) else state  # [L * D, B, H]
+            last = np.concatenate(list(h[-1 - self.bidirectional :]), axis=1)
+        return run("head", run("drop_out", last))  # type: ignore[no-any-return]
+
+    def _state_gradient(self, dlast: Array) -> Any:
+        """Give the gradient of the final state from that of the last layer's h, directions side by side."""
+        directions = 1 + self.bidirectional
+        dh = np.zeros((self.num_layers * directions, len(dlast), self.hidden_size), dlast.dtype)
+        dh[-directions:] = np.split(dlast, directions, axis=1)
+        return (dh, None) if self.cell == "lstm" else dh
 
     def _probabilities(self, X: Any) -> list[Array]:
         """Give the probability of every class, an array for each sequence."""
@@ -101,25 +99,18 @@ class _Labelled(Model):
         p = np.exp(log_softmax(np.concatenate(z).astype(np.float64)))
         return np.split(p, np.cumsum(self._counts(rows))[:-1])
 
-    # ---- what SequenceClassifier and SequenceTagger define
-
-    _one_label = ""
-
     def _labels(self, y: Any) -> list[Array]:
         """Check labels, and give those of each sequence."""
-        raise NotImplementedError
+        if not self._each_step:
+            return list(_labels(y)[:, None])
+        expect(y is not None and any(map(len, y)), "y", "a list of labels for each sequence", "no label")
+        labels = [_labels(row) for row in y]
+        kind = np.concatenate([row for row in labels if row.size]).dtype
+        return [row.astype(kind) for row in labels]
 
     def _counts(self, rows: Sequence[Array]) -> list[int]:
         """Give the number of labels of each sequence."""
-        raise NotImplementedError
-
-    def _last(self, y: Ragged, state: Any) -> Array:
-        """Give what goes to the head, from the output and the state of the recurrent layers."""
-        raise NotImplementedError
-
-    def _last_back(self, d: Array) -> tuple[Any, Any]:
-        """Give the gradients to both."""
-        raise NotImplementedError
+        return [len(row) if self._each_step else 1 for row in rows]
 
     @property
     def classes_(self) -> Array:
@@ -174,24 +165,6 @@ class SequenceClassifier(_Labelled):
         tags.classifier_tags = ClassifierTags(poor_score=False)
         return tags
 
-    _one_label = "one label for each sequence"
-
-    def _labels(self, y: Any) -> list[Array]:
-        return list(_labels(y)[:, None])
-
-    def _counts(self, rows: Sequence[Array]) -> list[int]:
-        return [1] * len(rows)
-
-    def _last(self, y: Ragged, state: Any) -> Array:
-        h = state[0] if isinstance(state, tuple) else state  # [L * D, B, H]
-        return np.concatenate(list(h[-1 - self.bidirectional :]), axis=1)
-
-    def _last_back(self, d: Array) -> tuple[Any, Any]:
-        directions = 1 + self.bidirectional
-        dh = np.zeros((self.num_layers * directions, len(d), self.hidden_size), d.dtype)
-        dh[-directions:] = np.split(d, directions, axis=1)
-        return None, (dh, None) if self.cell == "lstm" else dh
-
 
 class SequenceTagger(_Labelled):
     """A label at each step of each sequence.
@@ -206,6 +179,8 @@ class SequenceTagger(_Labelled):
     [array([2, 1])]
     """
 
+    _each_step = True
+
     def predict_proba(self, X: Any) -> list[Array]:
         """Give for each sequence the probability of every class at each step, [T, classes]."""
         return self._probabilities(X)
@@ -218,25 +193,6 @@ class SequenceTagger(_Labelled):
         """Give the accuracy over all steps."""
         right = np.concatenate([np.asarray(row) for row in y])
         return float(np.mean(np.concatenate(self.predict(X)) == right))
-
-    _one_label = "one label for each step of each sequence"
-
-    def _labels(self, y: Any) -> list[Array]:
-        expect(
-            y is not None and any(map(len, y)), "y", "a list of labels for each sequence", "None or no label"
-        )
-        labels = [_labels(row) for row in y]
-        kind = np.concatenate([row for row in labels if row.size]).dtype
-        return [row.astype(kind) for row in labels]
-
-    def _counts(self, rows: Sequence[Array]) -> list[int]:
-        return [len(row) for row in rows]
-
-    def _last(self, y: Ragged, state: Any) -> Array:
-        return y.values
-
-    def _last_back(self, d: Array) -> tuple[Any, Any]:
-        return d, None
 
 
 def _rows(X: Any) -> tuple[list[Any], bool]:
@@ -253,11 +209,6 @@ def _rows(X: Any) -> tuple[list[Any], bool]:
 
 def _is_symbols(row: Any) -> bool:
     return isinstance(row, str) or (hasattr(row, "__len__") and len(row) > 0 and isinstance(row[0], str))
-
-
-def _of_width(row: Array, width: int) -> Array:
-    expect(not row.size or row.shape[1] == width, "X", f"sequences of shape [T, {width}]", row.shape)
-    return row.reshape(-1, width)
 
 
 def _labels(y: Any) -> Array:
