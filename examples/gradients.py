@@ -119,7 +119,7 @@ def train(task: Any, method: str, steps: int, updates: int, seed: int) -> float:
 def main() -> None:
     options = parser(__doc__ or "").parse_args()
     lengths = {Adding: (25, 50, 100), Copying: (10, 20, 30)}
-    updates = 1200
+    updates = 2000
     if options.quick:
         lengths, updates = {Adding: (10, 20), Copying: (2, 5)}, 25
     fastrnn.set_num_threads(1)  # the layers are small: two trainings side by side use two cores better
@@ -151,7 +151,7 @@ def main() -> None:
             plot_gradient_flow(flow / flow[-1], ax=axes[2])
             line = axes[2].lines[-1]
             line.set(color=LOOKS[method][0], linestyle=LOOKS[method][1])
-        axes[2].set(title="gradient before training", ylabel="|dL/dh_t| / |dL/dh_T|")
+        axes[2].set(title=f"gradient before training, T = {len(x)}", ylabel="|dL/dh_t| / |dL/dh_T|")
         f.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     report("gradients", rows, picture)
 
