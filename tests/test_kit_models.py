@@ -537,6 +537,8 @@ LIES = [
     ("forecaster", "config", "mean", {"0": 0.0}),
     ("forecaster", "config", "scale", [1.0, 1.0]),
     ("forecaster", "config", "one_dimensional", None),
+    ("ragged", "config", "n_features", 2**40),
+    ("ragged", "params", "random_state", 10**400),
     ("classifier", "config", "vocabulary", None),
     ("classifier", "config", "classes", [0]),
     ("classifier", "config", "classes", 3),
@@ -627,9 +629,7 @@ FIXED = "a sample is a sequence of any length: its number of features is not fix
 TIME = "rows are the steps of one series: their order is what is learned"
 ONE = "one series [T] is welcome"
 EXCLUDED: dict[str, dict[str, str]] = {
-    "classifier": dict.fromkeys(
-        ["check_n_features_in", "check_n_features_in_after_fitting", "check_classifiers_train"], FIXED
-    )
+    "classifier": dict.fromkeys(["check_n_features_in_after_fitting", "check_classifiers_train"], FIXED)
     | {"check_supervised_y_2d": "a column of labels is taken without a warning"},
     "forecaster": dict.fromkeys(
         ["check_n_features_in", "check_n_features_in_after_fitting"], "has no such attribute"

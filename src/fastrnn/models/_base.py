@@ -360,7 +360,7 @@ class Model:
                 fits, expected = value in list(CHOICES[f.name]), f"one of {list(CHOICES[f.name])}"
             elif kind.startswith("int"):
                 least = 0 if f.name == "random_state" else 1
-                fits = isinstance(value, (int, np.integer)) and number and value >= least
+                fits = isinstance(value, (int, np.integer)) and number and least <= value < 2**63
                 expected = f"an integer of at least {least}"
             elif kind.startswith("float"):
                 limit = 1 if f.name in BELOW_ONE else math.inf
@@ -467,7 +467,8 @@ def scale_of(rows: Sequence[Array]) -> dict[str, Any]:
     expect(len(widths) == 1, "X", "sequences [T, D] of one D", widths)
     steps = np.concatenate(filled)
     std = steps.std(axis=0)
-    return {"mean": steps.mean(axis=0).tolist(), "scale": np.where(std > 0, std, 1.0).tolist()}
+    scale = np.where(std > 0, std, 1.0).tolist()
+    return {"n_features": widths[0], "mean": steps.mean(axis=0).tolist(), "scale": scale}
 
 
 def scaled(row: Array, config: Mapping[str, Any], dtype: str) -> Array:
@@ -513,7 +514,15 @@ def _blamed_on(what: str) -> Iterator[None]:
     """Turn whatever bad data provoke into a ValueError that begins with `what`."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         text = str(error) if isinstance(error, ValueError) else repr(error)
         raise ValueError(f"{what}: {text}") from error
 
@@ -527,8 +536,9 @@ def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     for key, value in header["config"].items():
         if not all(isinstance(v, CONFIG[key]) for v in (value if isinstance(value, list) else [value])):
             raise ValueError(f"config: {key} is not of its type")
-    if len(header["config"].get("mean", ())) != len(header["config"].get("scale", ())):
-        raise ValueError("config: there are not as many scales as means")
+    sizes = {len(header["config"][key]) for key in ("mean", "scale") if key in header["config"]}
+    if sizes and sizes != {header["config"]["n_features"]}:
+        raise ValueError("config: mean and scale are not of n_features")
     return tensors, header
 
 

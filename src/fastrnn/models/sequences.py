@@ -32,9 +32,12 @@ class _Labelled(Model):
         expect(rows, "X", "at least 1 sequence", "0 sample(s)")
         classes = np.unique(np.concatenate(self._labels(y))).tolist()
         expect(len(classes) >= 2, "y", "at least two classes", f"{len(classes)} class")
+        config: dict[str, Any] = {"n_features": 1} if symbols else scale_of(rows)
         if symbols:
-            return {"classes": classes, "vocabulary": vocabulary(rows, min_count=self.min_count)}
-        return {"classes": classes, **scale_of(rows)}
+            config["vocabulary"] = vocabulary(rows, min_count=self.min_count)
+        shape = getattr(X, "shape", ())
+        self.n_features_in_ = shape[1] if len(shape) == 2 else config["n_features"]  # of scikit-learn
+        return {"classes": classes, **config}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> tuple[list[Array], list[Array]]:
         rows, labels = self._inputs(X, config), self._labels(y)
