@@ -35,7 +35,7 @@ class _Labelled(Model):
         config: dict[str, Any] = {"n_features": 1} if symbols else scale_of(rows)
         if symbols:
             config["vocabulary"] = vocabulary(rows, min_count=self.min_count)
-        shape = getattr(X, "shape", ())
+        shape: tuple[int, ...] = getattr(X, "shape", ())
         self.n_features_in_ = shape[1] if len(shape) == 2 else config["n_features"]  # of scikit-learn
         return {"classes": classes, **config}
 
