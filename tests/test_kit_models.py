@@ -327,6 +327,14 @@ def test_callback_ends_training() -> None:
     assert len(model.history_) == 2
 
 
+def test_truncated_bptt_carries_the_state() -> None:
+    """BPTT reaches 4 steps back, but to count to five the state must come from further."""
+    text = "aaaaabcccccd" * 30
+    model = LanguageModel(hidden_size=16, steps=4, batch_size=4, epochs=40, lr=0.02, verbose=False).fit(text)
+    four_symbols_know = -4 * math.log(2) / 12  # what follows aaaa and cccc is a coin toss
+    assert model.score(text) > four_symbols_know / 2
+
+
 def test_schedules_and_clipping_take_effect() -> None:
     ends = {}
     for options in (
