@@ -76,3 +76,49 @@ def _integers(name: str, value: Any) -> NDArray[np.int64]:
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: expected values that fit int64, got {int(array.max())}")
     return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+
+
+def expect(
+    fits: Any, name: str, expected: object, got: object, error: type[ValueError | TypeError] = ValueError
+) -> None:
+    """Raise an `error` that names the argument, what was expected and what came, unless `fits`."""
+    if not fits:
+        raise error(f"{name}: expected {expected}, got {got}")
+
+
+def floats(name: str, value: Any) -> NDArray[Any]:
+    """Give a NumPy array of real floats, of any float dtype and without a copy."""
+    array = np.asarray(value)
+    expect(array.dtype.kind == "f", name, "real floats", array.dtype, TypeError)
+    return array
+
+
+def indices(name: str, value: Any) -> NDArray[np.intp]:
+    """Give an array of integers."""
+    array = np.asarray(value)
+    expect(array.dtype.kind in "iu" or not array.size, name, "integers", array.dtype, TypeError)
+    return array.astype(np.intp, copy=False)
+
+
+def within(name: str, array: NDArray[np.intp], stop: int) -> None:
+    """Check that indices are at least 0 and less than `stop`."""
+    if array.size:
+        low, high = array.min(), array.max()
+        expect(low >= 0 and high < stop, name, f"0 <= {name.removesuffix('s')} < {stop}", f"{low} to {high}")
+
+
+def numbers(name: str, steps: Any) -> NDArray[Any]:
+    """Give a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
+    expect(not hasattr(steps, "toarray"), name, "a dense array", "a sparse one", TypeError)
+    array = np.asarray(steps)
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except TypeError as error:
+            raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name}: Complex data not supported")
+    got = f"{array.dtype} {array.shape}. Reshape your data"
+    expect(array.dtype.kind in "fiub" and array.ndim in (1, 2), name, "numbers [T] or [T, D]", got)
+    expect(np.isfinite(array).all(), name, "finite numbers", "NaN or infinity")
+    return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)

@@ -1,0 +1,232 @@
+"""What happens inside recurrent layers: the gradient at each step back in time, and the hidden states.
+
+The functions give arrays, one row for each layer and direction; the plots draw them and need matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastrnn._arrays import as_array, as_lengths, expect
+from fastrnn.layers import Recurrent
+from fastrnn.ragged import Ragged
+
+Array = NDArray[Any]
+
+__all__ = ["gradient_flow", "hidden_states", "plot_gradient_flow", "plot_hidden_states"]
+
+
+def gradient_flow(
+    layer: Any, x: Any, dy: ArrayLike | None = None, *, state: Any = None, lengths: ArrayLike | None = None
+) -> Array:
+    """Give the norm of dL/dh_t, over rows and units, at every step t: where it vanishes, nothing is learned.
+
+    dL/dh_t counts every way from h_t to the loss: the output, later steps, the layer above. Computed in
+    float64, one step at a time and without dropout: made for looking, not for training. A row counts up to
+    its length; a NaN stays one. Pascanu et al. 2013.
+
+    Parameters
+    ----------
+    layer : RNN, LSTM or GRU
+    x, lengths
+        as in a call of the layer.
+    dy : float array as `y` of the call, optional
+        dL/dy; by default the loss is the sum of the last layer's final hidden states.
+    state
+        as in a call of the layer, with the batch axis.
+
+    Returns
+    -------
+    float64 [L * D, T]
+        in the order of ``h_n``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        naming the argument, what was expected and what came.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> (flow,) = gradient_flow(fastrnn.RNN(1, 20, rng=0), np.zeros((50, 1, 1)))
+    >>> bool(flow[0] < 1e-6 * flow[-1])  # vanished on the way back
+    True
+    """
+    batch = _Batch(layer, x, lengths, np.float64)
+    ways = list(batch.ways(state))
+    above = batch.last_steps() if dy is None else batch.output_gradient(dy)
+    norms = np.zeros((len(ways), len(batch.x)))
+    for top in range(len(ways) - batch.directions, -1, -batch.directions):
+        below: Any = 0.0
+        for i, part in enumerate(np.split(above, batch.directions, axis=2)):
+            turn = batch.reverse if i else np.asarray
+            dh, dx = _bptt(*ways[top + i][:3], turn(part), batch.valid)
+            norms[top + i] = np.linalg.norm(turn(dh), axis=(1, 2))
+            below = below + turn(dx)
+        above = below
+    return norms
+
+
+def hidden_states(layer: Any, x: Any, *, state: Any = None, lengths: ArrayLike | None = None) -> Array:
+    """Give h_t of every layer and direction, where a call gives those of the last layer only.
+
+    Arguments as of `gradient_flow`.
+
+    Returns
+    -------
+    array [L * D, T, B, output]
+        in the order of ``h_n``, time first, the same bits as inside a call; 0 beyond a row's length. B is 1
+        for an unbatched `x`.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> hidden_states(fastrnn.GRU(3, 4, num_layers=2), np.ones((5, 1, 3), np.float32)).shape
+    (2, 5, 1, 4)
+    """
+    return np.stack([y for *_, y in _Batch(layer, x, lengths).ways(state)])
+
+
+def plot_gradient_flow(flow: ArrayLike | Mapping[str, ArrayLike], *, ax: Any = None) -> Any:
+    """Draw what `gradient_flow` gave, or several of them by name, on a logarithmic axis; give the axes.
+
+    Zeros and NaN leave a gap. Without `ax`, a new pyplot figure.
+    """
+    ax = _axes("plot_gradient_flow", ax)
+    flows = dict(flow) if isinstance(flow, Mapping) else {"": flow}
+    for name, values in flows.items():
+        norms = np.atleast_2d(np.asarray(values, np.float64))
+        expect(norms.ndim == 2, "flow", "shape [T] or [L * D, T]", norms.shape)
+        for i, norm in enumerate(norms):
+            label = " ".join([name] * bool(name) + [f"h_n[{i}]"] * (len(norms) > 1))
+            ax.plot(np.arange(len(norm)), np.where(norm > 0, norm, np.nan), label=label or None)
+    ax.set(xlabel="step t", ylabel="norm of dL/dh_t", yscale="log")
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend()
+    return ax
+
+
+def plot_hidden_states(states: ArrayLike, *, layer: int = -1, row: int = 0, ax: Any = None) -> Any:
+    """Draw a heat map over time of what `hidden_states` gave, of one layer and row; give the axes.
+
+    Parameters
+    ----------
+    states : array [L * D, T, B, output], or [T, output] of one row
+    layer, row : int
+    """
+    ax = _axes("plot_hidden_states", ax)
+    h = np.asarray(states, np.float64)
+    expect(h.ndim in (2, 4), "states", "shape [L * D, T, B, output] or [T, output]", h.shape)
+    h = h if h.ndim == 2 else h[layer, :, row]
+    bound = np.abs(h[np.isfinite(h)]).max(initial=0) or 1.0
+    image = ax.imshow(h.T, aspect="auto", cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+    ax.set(xlabel="step t", ylabel="unit")
+    ax.figure.colorbar(image, ax=ax, label="h_t")
+    return ax
+
+
+class _Batch:
+    """The input of a layer, time first, and the layer taken apart into directions that can be run alone."""
+
+    def __init__(self, layer: Any, x: Any, lengths: Any, dtype: DTypeLike | None = None) -> None:
+        expect(isinstance(layer, Recurrent), "layer", "an RNN, LSTM or GRU", type(layer).__name__, TypeError)
+        self.layer, self.dtype = layer, np.dtype(layer.dtype if dtype is None else dtype)
+        self.directions = 1 + layer.bidirectional
+        self.batch_first = layer.batch_first and not isinstance(x, Ragged)
+        if isinstance(x, Ragged):
+            expect(lengths is None, "lengths", "None with a Ragged x", "an array")
+            x, lengths = x.to_padded(), x.lengths
+        self.x = self._time_first("x", x, layer.input_size)
+        steps, rows, _ = self.x.shape
+        self.lengths = as_lengths(np.full(rows, steps) if lengths is None else lengths, rows, steps)
+        times = np.arange(steps)[:, None]
+        self.valid = times < self.lengths  # [T, B]
+        self._turned = np.where(self.valid, self.lengths - 1 - times, times)[..., None]
+
+    def _time_first(self, name: str, value: Any, width: int) -> Array:
+        array = as_array(name, value, self.dtype)
+        if array.ndim == 3 and self.batch_first:
+            array = array.swapaxes(0, 1)
+        array = array[:, None] if array.ndim == 2 else array
+        wanted = f"shape (T, B, {width}) or (T, {width})"
+        expect(array.ndim == 3 and array.shape[2] == width, name, wanted, np.shape(value))
+        return array
+
+    def reverse(self, array: Array) -> Array:
+        """Turn every row [T, B, ...] around within its length."""
+        return np.take_along_axis(array, self._turned, axis=0)
+
+    def output_gradient(self, dy: Any) -> Array:
+        """Give dL/dy, time first, and 0 beyond the lengths."""
+        width = self.directions * (self.layer.proj_size or self.layer.hidden_size)
+        above = self._time_first("dy", dy.to_padded() if isinstance(dy, Ragged) else dy, width)
+        steps_rows = self.x.shape[:2]
+        expect(above.shape[:2] == steps_rows, "dy", f"{steps_rows} steps and rows", above.shape[:2])
+        return np.where(self.valid[..., None], above, 0.0)
+
+    def last_steps(self) -> Array:
+        """Give dL/dy of L = sum of the final states: 1 at the last step of each direction."""
+        times = np.arange(len(self.x))[:, None]
+        ends = [times == self.lengths - 1, (times == 0) & self.valid][: self.directions]
+        width = self.layer.proj_size or self.layer.hidden_size
+        return np.concatenate([np.repeat(end[..., None], width, axis=2) for end in ends], axis=2) * 1.0
+
+    def ways(self, state: Any) -> Iterator[tuple[Recurrent, Array, Any, Array]]:
+        """Give for each direction of each layer: it alone, what it reads, its first state, and its h."""
+        x, below = self.x, []
+        for i in range(self.layer.num_layers * self.directions):
+            level, way = divmod(i, self.directions)
+            turn = self.reverse if way else np.asarray
+            one = _alone(self.layer, level, way, x.shape[2], self.dtype)
+            first = _map(lambda s, i=i: np.asarray(s)[i : i + 1], state)
+            y = turn(one(turn(x), first, lengths=self.lengths)[0])
+            yield one, turn(x), first, y
+            below.append(y)
+            if len(below) == self.directions:
+                x, below = np.concatenate(below, axis=2), []
+
+
+def _alone(layer: Any, level: int, way: int, inputs: int, dtype: Any) -> Recurrent:
+    """Give one direction of one layer as a layer of its own, with a copy of the weights."""
+    options = {k: getattr(layer, k) for k in ("nonlinearity", "reset_after") if hasattr(layer, k)}
+    options |= {"proj_size": layer.proj_size} if layer.proj_size else {}
+    one: Recurrent = type(layer)(inputs, layer.hidden_size, bias=layer.bias, dtype=dtype, rng=0, **options)
+    end = f"_l{level}" + "_reverse" * way
+    one.load_state_dict({name: layer.params[name.removesuffix("_l0") + end] for name in one.params})
+    return one
+
+
+def _bptt(one: Recurrent, x: Array, state: Any, dy: Array, valid: Array) -> tuple[Array, Array]:
+    """Give dL/dh and dL/dx of every step, from a tape for each; what is not `valid` gets 0."""
+    tapes = []
+    for x_t, on in zip(x, valid, strict=True):
+        _, state, tape = one.forward(x_t[None], state, lengths=on.astype(np.int64))
+        tapes.append(tape)
+    dh, dx = np.zeros_like(dy), np.zeros_like(x)
+    after = _map(np.zeros_like, state)
+    for t in range(len(x) - 1, -1, -1):
+        h = after[0] if isinstance(after, tuple) else after
+        h += dy[t]
+        dh[t] = np.where(valid[t][:, None], h[0], 0.0)
+        g = one.backward(tapes[t], None, after)
+        dx[t], after = g.x[0], g.state
+    return dh, dx
+
+
+def _map(f: Any, state: Any) -> Any:
+    """Apply `f` to a state, or to both parts of it."""
+    return None if state is None else tuple(map(f, state)) if isinstance(state, (tuple, list)) else f(state)
+
+
+def _axes(name: str, ax: Any) -> Any:
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(f"{name} needs matplotlib: pip install 'fastrnn[demo]'") from error
+    return pyplot.subplots()[1]

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._arrays import expect
+
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
 Target = TypeVar("Target")
@@ -125,15 +127,13 @@ def forget_bias(target: Target, value: float = 1.0) -> Target:
 def _arrays(target: Any) -> dict[str, Array]:
     """Give the arrays to fill by name; a lone array has the name ''."""
     if isinstance(target, np.ndarray):
-        if target.dtype.kind != "f" or target.ndim == 0:
-            raise TypeError(f"target: expected an array of floats, got {target.dtype} {target.shape}")
+        got = f"{target.dtype} {target.shape}"
+        expect(target.dtype.kind == "f" and target.ndim, "target", "an array of floats", got, TypeError)
         return {"": target}
     params = getattr(target, "params", target)
-    if not isinstance(params, dict):
-        raise TypeError(
-            f"target: expected an array, a dict of parameters or a layer, got {type(target).__name__}"
-        )
-    return params
+    wanted = "an array, a dict of parameters or a layer"
+    expect(isinstance(params, dict), "target", wanted, type(target).__name__, TypeError)
+    return params  # type: ignore[no-any-return]
 
 
 def _hidden_size(arrays: dict[str, Array]) -> int:
@@ -153,14 +153,12 @@ def _gates(target: Any, prefix: str = "weight") -> Iterator[tuple[str, Array]]:
     for name, array in arrays.items():
         if name and not name.startswith(prefix):
             continue
-        if array.ndim != 2:
-            raise ValueError(f"{name or 'target'}: expected a matrix, got shape {array.shape}")
+        expect(array.ndim == 2, name or "target", "a matrix", f"shape {array.shape}")
         found = True
         stacked = size and name.startswith(("weight_ih", "weight_hh"))
         for gate in np.split(array, array.shape[0] // size if stacked else 1):
             yield name, gate
-    if not found:
-        raise ValueError(f"target: expected a parameter named {prefix}..., got {sorted(arrays)}")
+    expect(found, "target", f"a parameter named {prefix}...", sorted(arrays))
 
 
 def _zero_biases(target: Any) -> None:

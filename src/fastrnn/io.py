@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn._arrays import expect
+
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 
@@ -50,11 +52,10 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
         state = item.state_dict() if hasattr(item, "state_dict") else {None: item}
         for key, value in state.items():
             array = np.ascontiguousarray(value).reshape(np.shape(value))
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
+            expect(array.dtype.kind in "fiub", name, "real numbers", array.dtype, TypeError)
             arrays[name if key is None else f"{name}.{key}"] = array
     meta = dict(metadata or {})
-    if METADATA in arrays or not all(isinstance(s, str) for pair in meta.items() for s in pair):
+    if METADATA in arrays or not _is_text(meta):
         raise TypeError(f"metadata: expected a dict of str, and no weight named {METADATA}")
     if _is_npz(path):
         buffer = _io.BytesIO()
@@ -91,9 +92,8 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
     except ImportError:
         raise
     except Exception as error:  # whatever a parser makes of hostile bytes
-        raise ValueError(
-            f"{os.fspath(path)}: not a sound {'.npz' if npz else 'safetensors'} file: {error}"
-        ) from error
+        kind = ".npz" if npz else "safetensors"
+        raise ValueError(f"{os.fspath(path)}: not a sound {kind} file: {error}") from error
 
 
 def restore(path: PathLike, pieces: Mapping[str, Any]) -> dict[str, str]:
@@ -148,9 +148,14 @@ def copy_into(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what:
 
 def _is_npz(path: PathLike) -> bool:
     suffix = Path(path).suffix
-    if suffix not in (".npz", ".safetensors"):
-        raise ValueError(f"path: expected a name ending in .safetensors or .npz, got {os.fspath(path)!r}")
+    wanted = "a name ending in .safetensors or .npz"
+    expect(suffix in (".npz", ".safetensors"), "path", wanted, repr(os.fspath(path)))
     return suffix == ".npz"
+
+
+def _is_text(metadata: Any) -> bool:
+    pairs = metadata.items() if isinstance(metadata, dict) else [(0, 0)]
+    return all(isinstance(text, str) for pair in pairs for text in pair)
 
 
 def _safetensors() -> Any:
@@ -193,11 +198,7 @@ def _parse_npz(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
             version = np.lib.format.read_magic(content)
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"{member.filename}: unknown .npy version {version}")
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
+            read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
             shape, fortran, dtype = read(content)
             values = content.getbuffer()[content.tell() :]
             if dtype.kind not in "fiub" or len(values) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
@@ -205,8 +206,6 @@ def _parse_npz(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
             array = np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
             arrays[member.filename.removesuffix(".npy")] = array.astype(dtype.newbyteorder("="), order="C")
     metadata = json.loads(bytes(arrays.pop(METADATA, np.frombuffer(b"{}", np.uint8))))
-    if not isinstance(metadata, dict) or not all(
-        isinstance(s, str) for pair in metadata.items() for s in pair
-    ):
+    if not _is_text(metadata):
         raise ValueError("the metadata are not a dict of str")
     return arrays, metadata

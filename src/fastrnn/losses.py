@@ -12,7 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn._arrays import expect, floats, indices, within
+
 Array = NDArray[Any]
+Weights = ArrayLike | None
 Reduction = Literal["mean", "sum"]
 
 __all__ = ["gaussian_nll", "huber", "log_softmax", "mse", "softmax_cross_entropy"]
@@ -21,7 +24,7 @@ __all__ = ["gaussian_nll", "huber", "log_softmax", "mse", "softmax_cross_entropy
 def softmax_cross_entropy(
     logits: ArrayLike,
     targets: ArrayLike,
-    weights: ArrayLike | None = None,
+    weights: Weights = None,
     *,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
@@ -45,27 +48,21 @@ def softmax_cross_entropy(
     >>> round(loss, 4), gradient.tolist()
     (0.6931, [[-0.5, 0.5]])
     """
-    z = _floats("logits", logits)
-    if z.ndim == 0 or z.shape[-1] == 0:
-        raise ValueError(f"logits: expected shape [..., C] with C >= 1, got {z.shape}")
+    z = floats("logits", logits)
+    expect(z.ndim != 0 and z.shape[-1] != 0, "logits", "shape [..., C] with C >= 1", z.shape)
     classes = z.shape[-1]
-    right = np.asarray(targets)
-    if right.dtype.kind not in "iu" and right.size:
-        raise TypeError(f"targets: expected integers, got {right.dtype}")
-    if right.shape != z.shape[:-1]:
-        raise ValueError(f"targets: expected shape {z.shape[:-1]}, got {right.shape}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: expected 0 <= s <= 1, got {label_smoothing}")
+    right = indices("targets", targets)
+    expect(right.shape == z.shape[:-1], "targets", f"shape {z.shape[:-1]}", right.shape)
+    expect(0 <= label_smoothing <= 1, "label_smoothing", "0 <= s <= 1", label_smoothing)
     w, scale = _weights(weights, right.shape, reduction)
-    right = right.astype(np.intp, copy=False).reshape(-1)
+    right = right.reshape(-1)
     p = z.reshape(-1, classes).copy()
     if w is not None:
         w = w.reshape(-1)
         p[w == 0] = 0
         right = np.where(w == 0, 0, right)
     p -= np.max(p, axis=1, keepdims=True)  # keeps exp from overflowing
-    if right.size and (right.min() < 0 or right.max() >= classes):
-        raise ValueError(f"targets: expected 0 <= target < {classes}, got {right.min()} to {right.max()}")
+    within("targets", right, classes)
 
     rows = np.arange(len(p))
     nll = -p[rows, right].astype(np.float64)
@@ -86,11 +83,7 @@ def softmax_cross_entropy(
 
 
 def mse(
-    prediction: ArrayLike,
-    target: ArrayLike,
-    weights: ArrayLike | None = None,
-    *,
-    reduction: Reduction = "mean",
+    prediction: ArrayLike, target: ArrayLike, weights: Weights = None, *, reduction: Reduction = "mean"
 ) -> tuple[float, Array]:
     """Give the squared error and its gradient with respect to the prediction.
 
@@ -112,7 +105,7 @@ def mse(
 def huber(
     prediction: ArrayLike,
     target: ArrayLike,
-    weights: ArrayLike | None = None,
+    weights: Weights = None,
     *,
     delta: float = 1.0,
     reduction: Reduction = "mean",
@@ -126,8 +119,7 @@ def huber(
     >>> huber([0.5, 3.0], [0.0, 0.0])
     (1.3125, array([0.25, 0.5 ]))
     """
-    if not delta > 0:
-        raise ValueError(f"delta: expected more than 0, got {delta}")
+    expect(delta > 0, "delta", "more than 0", delta)
     error, w, scale = _errors(prediction, target, weights, reduction)
     inside = np.clip(error, -delta, delta)
     return _reduce(inside * (error - inside / 2), w, scale), _scaled(inside, w, scale)
@@ -137,7 +129,7 @@ def gaussian_nll(
     mean: ArrayLike,
     log_variance: ArrayLike,
     target: ArrayLike,
-    weights: ArrayLike | None = None,
+    weights: Weights = None,
     *,
     reduction: Reduction = "mean",
 ) -> tuple[float, tuple[Array, Array]]:
@@ -157,9 +149,8 @@ def gaussian_nll(
     (1.4189, [-1.0], [0.0])
     """
     error, w, scale = _errors(mean, target, weights, reduction, "mean")
-    log_var = _floats("log_variance", log_variance)
-    if log_var.shape != error.shape:
-        raise ValueError(f"log_variance: expected shape {error.shape}, got {log_var.shape}")
+    log_var = floats("log_variance", log_variance)
+    expect(log_var.shape == error.shape, "log_variance", f"shape {error.shape}", log_var.shape)
     if w is not None:
         log_var = np.where(w == 0, 0, log_var)
     scaled = error * np.exp(-log_var)
@@ -176,51 +167,34 @@ def log_softmax(logits: ArrayLike) -> Array:
     >>> np.exp(log_softmax([0.0, 0.0]))
     array([0.5, 0.5])
     """
-    z: Array = _floats("logits", logits)
+    z: Array = floats("logits", logits)
     z = z - np.max(z, axis=-1, keepdims=True)
     z -= np.log(np.exp(z).sum(axis=-1, keepdims=True))
     return z
 
 
-def _floats(name: str, value: ArrayLike) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name}: expected real floats, got {array.dtype}")
-    return array
-
-
-def _weights(weights: ArrayLike | None, shape: tuple[int, ...], reduction: str) -> tuple[Array | None, float]:
+def _weights(weights: Weights, shape: tuple[int, ...], reduction: str) -> tuple[Array | None, float]:
     """Give the weights as float64 of `shape` and the factor of the reduction."""
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction: expected 'mean' or 'sum', got {reduction!r}")
+    expect(reduction in ("mean", "sum"), "reduction", "'mean' or 'sum'", repr(reduction))
     if weights is None:
         total, w = float(np.prod(shape)), None
     else:
         w = np.asarray(weights)
-        if w.dtype.kind not in "fiub":
-            raise TypeError(f"weights: expected real numbers, got {w.dtype}")
-        if w.shape != shape and w.shape != shape[:-1]:
-            raise ValueError(f"weights: expected shape {shape}, got {w.shape}")
-        if w.size and not w.min() >= 0:
-            raise ValueError(f"weights: expected no negative weight and no NaN, got {w.min()}")
+        expect(w.dtype.kind in "fiub", "weights", "real numbers", w.dtype, TypeError)
+        expect(w.shape in (shape, shape[:-1]), "weights", f"shape {shape}", w.shape)
+        expect(w.min(initial=0) >= 0, "weights", "no negative weight and no NaN", w.min(initial=0))
         w = np.broadcast_to((w if w.shape == shape else w[..., None]).astype(np.float64), shape)
         total = float(w.sum())
     return w, 1.0 if reduction == "sum" else 1 / total if total else 0.0
 
 
 def _errors(
-    prediction: ArrayLike,
-    target: ArrayLike,
-    weights: ArrayLike | None,
-    reduction: str,
-    name: str = "prediction",
+    prediction: ArrayLike, target: ArrayLike, weights: Weights, reduction: str, name: str = "prediction"
 ) -> tuple[Array, Array | None, float]:
     """Give prediction - target with 0 where nothing counts, the weights and the factor of the reduction."""
-    y, t = _floats(name, prediction), np.asarray(target)
-    if t.dtype.kind not in "fiub":
-        raise TypeError(f"target: expected real numbers, got {t.dtype}")
-    if t.shape != y.shape:
-        raise ValueError(f"target: expected shape {y.shape}, got {t.shape}")
+    y, t = floats(name, prediction), np.asarray(target)
+    expect(t.dtype.kind in "fiub", "target", "real numbers", t.dtype, TypeError)
+    expect(t.shape == y.shape, "target", f"shape {y.shape}", t.shape)
     w, scale = _weights(weights, y.shape, reduction)
     with np.errstate(invalid="ignore"):  # of what does not count
         error = (y - t).astype(y.dtype, copy=False)

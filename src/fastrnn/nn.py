@@ -7,12 +7,14 @@ a piece runs inference. Parameters are views of one contiguous buffer, ``piece.f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn import init
+from fastrnn._arrays import expect, floats, indices, within
 from fastrnn.gradients import Gradients
 from fastrnn.layers import Parameters, _float_dtype, _size, views_of
 
@@ -22,21 +24,33 @@ Seed = np.random.Generator | int | None
 __all__ = ["Dropout", "Embedding", "Linear"]
 
 
-class _Piece(Parameters):
+class Piece(Parameters):
+    """Parameters with a forward and a backward pass; these here have none."""
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]] | None = None, dtype: DTypeLike = np.float32
+    ) -> None:
+        super().__init__(shapes or {}, _float_dtype(dtype))
+
+    def __call__(self, *args: Any) -> Any:
+        """Run inference, which is the forward pass without the tape."""
+        return self.forward(*args)[0]
+
+    def forward(self, *args: Any) -> Any:
+        """Give y and the tape."""
+        raise NotImplementedError
+
     def _gradients(self) -> tuple[Array, dict[str, Array]]:
         flat = np.zeros_like(self.flat)
         return flat, views_of(flat, self.shapes)
 
     def _float(self, name: str, value: ArrayLike, last: int) -> Array:
-        array = np.asarray(value)
-        if array.dtype.kind != "f":
-            raise TypeError(f"{name}: expected real floats, got {array.dtype}")
-        if array.ndim == 0 or array.shape[-1] != last:
-            raise ValueError(f"{name}: expected shape [..., {last}], got {array.shape}")
+        array = floats(name, value)
+        expect(array.ndim != 0 and array.shape[-1] == last, name, f"shape [..., {last}]", array.shape)
         return array.astype(self.flat.dtype, copy=False)
 
 
-class Embedding(_Piece):
+class Embedding(Piece):
     """Table of vectors looked up by integer, as ``torch.nn.Embedding``; weight [num_embeddings,
     embedding_dim].
 
@@ -53,29 +67,20 @@ class Embedding(_Piece):
     ) -> None:
         self.num_embeddings = _size("num_embeddings", num_embeddings)
         self.embedding_dim = _size("embedding_dim", embedding_dim)
-        super().__init__({"weight": (num_embeddings, embedding_dim)}, _float_dtype(dtype))
+        super().__init__({"weight": (num_embeddings, embedding_dim)}, dtype)
         self.flat[...] = np.random.default_rng(rng).standard_normal(self.flat.size)
 
-    def __call__(self, x: ArrayLike) -> Array:
-        """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim]."""
-        return self.forward(x)[0]
-
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
-        """As the call; gives also the tape."""
-        ids = np.asarray(x)
-        if ids.dtype.kind not in "iu" and ids.size:
-            raise TypeError(f"x: expected integers, got {ids.dtype}")
-        ids = ids.astype(np.intp, copy=False)
-        if ids.size and (ids.min() < 0 or ids.max() >= self.num_embeddings):
-            raise ValueError(f"x: expected 0 <= x < {self.num_embeddings}, got {ids.min()} to {ids.max()}")
+        """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim] and the tape."""
+        ids = indices("x", x)
+        within("x", ids, self.num_embeddings)
         return self.params["weight"][ids], ids
 
     def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
         """Give the gradients from `dy` [..., embedding_dim]; ``x`` is None, integers have none."""
         width = self.embedding_dim
         dy = self._float("dy", dy, width)
-        if dy.shape[:-1] != tape.shape:
-            raise ValueError(f"dy: expected shape {(*tape.shape, width)}, got {dy.shape}")
+        expect(dy.shape[:-1] == tape.shape, "dy", f"shape {(*tape.shape, width)}", dy.shape)
         flat, params = self._gradients()
         rows, values, columns = tape.reshape(-1, 1), dy.reshape(-1), np.arange(width)
         # add.at is 4 to 8 times faster with one flat index than with rows; blocks keep that index in the
@@ -87,7 +92,7 @@ class Embedding(_Piece):
         return Gradients(x=None, state=None, params=params, flat=flat)
 
 
-class Linear(_Piece):
+class Linear(Piece):
     """Affine map ``y = x @ weight.T + bias``, as ``torch.nn.Linear``; weight [out_features, in_features].
 
     Examples
@@ -108,15 +113,14 @@ class Linear(_Piece):
         self.in_features = _size("in_features", in_features)
         self.out_features = _size("out_features", out_features)
         shapes: dict[str, tuple[int, ...]] = {"weight": (out_features, in_features)}
-        super().__init__(shapes | ({"bias": (out_features,)} if bias else {}), _float_dtype(dtype))
+        super().__init__(shapes | ({"bias": (out_features,)} if bias else {}), dtype)
         init.torch_uniform(self, rng)
 
-    def __call__(self, x: ArrayLike) -> Array:
-        """Map `x` [..., in_features] to [..., out_features]."""
-        return self.forward(x)[0]
-
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
-        """As the call; gives also the tape, which refers to `x`: do not change `x` before backward."""
+        """Map `x` [..., in_features] to [..., out_features]; gives that and the tape.
+
+        The tape refers to `x`: do not change `x` before backward.
+        """
         x = self._float("x", x, self.in_features)
         y = np.matmul(x.reshape(-1, self.in_features), self.params["weight"].T)
         if "bias" in self.params:
@@ -126,8 +130,9 @@ class Linear(_Piece):
     def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
         """Give the gradients from `dy` [..., out_features]."""
         dy = self._float("dy", dy, self.out_features)
-        if dy.shape[:-1] != tape.shape[:-1]:
-            raise ValueError(f"dy: expected shape {(*tape.shape[:-1], self.out_features)}, got {dy.shape}")
+        expect(
+            dy.shape[:-1] == tape.shape[:-1], "dy", f"shape {(*tape.shape[:-1], self.out_features)}", dy.shape
+        )
         flat, params = self._gradients()
         rows = dy.reshape(-1, self.out_features)
         np.matmul(rows.T, tape.reshape(-1, self.in_features), out=params["weight"])
@@ -137,7 +142,7 @@ class Linear(_Piece):
         return Gradients(x=dx, state=None, params=params, flat=flat)
 
 
-class Dropout(_Piece):
+class Dropout(Piece):
     """Zero each element with probability `p` in ``forward`` and scale the rest by 1 / (1 - p); a call changes
     nothing.
 
@@ -151,9 +156,8 @@ class Dropout(_Piece):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"p: expected 0 <= p < 1, got {p}")
-        super().__init__({}, np.dtype(np.float32))
+        expect(0 <= p < 1, "p", "0 <= p < 1", p)
+        super().__init__()
         self.p = float(p)
         self.rng = np.random.default_rng(rng)
 
@@ -163,9 +167,7 @@ class Dropout(_Piece):
 
     def forward(self, x: ArrayLike) -> tuple[Array, Array | None]:
         """Give `x` [...] of float with elements dropped, and the tape (the scaled mask)."""
-        x = np.asarray(x)
-        if x.dtype.kind != "f":
-            raise TypeError(f"x: expected real floats, got {x.dtype}")
+        x = floats("x", x)
         if self.p == 0:
             return x, None
         mask = (self.rng.random(x.shape, dtype=np.float32) >= self.p).astype(x.dtype)
@@ -175,6 +177,7 @@ class Dropout(_Piece):
     def backward(self, tape: Array | None, dy: ArrayLike) -> Gradients:
         """Give the gradient with respect to `x` from `dy` of the same shape."""
         dy = np.asarray(dy)
-        if tape is not None and dy.shape != tape.shape:
-            raise ValueError(f"dy: expected shape {tape.shape}, got {dy.shape}")
-        return Gradients(x=dy if tape is None else dy * tape, state=None, params={}, flat=self.flat.copy())
+        if tape is not None:
+            expect(dy.shape == tape.shape, "dy", f"shape {tape.shape}", dy.shape)
+            dy = dy * tape
+        return Gradients(x=dy, state=None, params={}, flat=self.flat.copy())

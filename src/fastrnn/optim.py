@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._arrays import expect
 from fastrnn.io import copy_into
 
 Array = NDArray[Any]
-Schedule = Callable[[int], float]
+Schedule = Callable[[Any], float]
+Rate = float | Schedule
+Items = Sequence[Any]
 
 # Elements updated at a time. Bigger blocks mean fewer NumPy calls, smaller ones stay in the cache: measured
 # for Adam over 4 million float32, 16384 cost a quarter more, one block over everything a third more; at
@@ -43,7 +46,7 @@ class _Optimiser:
 
     buffers: tuple[str, ...] = ()
 
-    def __init__(self, params: Sequence[Any], lr: float | Schedule, weight_decay: float) -> None:
+    def __init__(self, params: Items, lr: Rate, weight_decay: float) -> None:
         self._params = _flats("params", params)
         if not callable(lr):
             _at_least_zero("lr", lr)
@@ -53,7 +56,7 @@ class _Optimiser:
         self._state = {f"{k}.{i}": np.zeros_like(p) for k in self.buffers for i, p in enumerate(self._params)}
         self._scratch = [np.empty((2, min(BLOCK, max(p.size, 1))), p.dtype) for p in self._params]
 
-    def step(self, grads: Sequence[Any]) -> None:
+    def step(self, grads: Items) -> None:
         """Update every parameter; `grads` is a list as the optimiser was built from, and stays unchanged."""
         gradients = _flats("grads", grads)
         if [g.shape for g in gradients] != [p.shape for p in self._params]:
@@ -109,8 +112,8 @@ class SGD(_Optimiser):
 
     def __init__(
         self,
-        params: Sequence[Any],
-        lr: float | Schedule = 0.1,
+        params: Items,
+        lr: Rate = 0.1,
         momentum: float = 0.0,
         *,
         nesterov: bool = False,
@@ -151,8 +154,8 @@ class Adam(_Optimiser):
 
     def __init__(
         self,
-        params: Sequence[Any],
-        lr: float | Schedule = 1e-3,
+        params: Items,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -195,8 +198,8 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Sequence[Any],
-        lr: float | Schedule = 1e-3,
+        params: Items,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
@@ -219,8 +222,8 @@ class RMSprop(_Optimiser):
 
     def __init__(
         self,
-        params: Sequence[Any],
-        lr: float | Schedule = 1e-2,
+        params: Items,
+        lr: Rate = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         *,
@@ -263,13 +266,7 @@ def cosine(peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0) -> S
     [1.0, 0.5, 0.0, 0.0]
     """
 
-    def schedule(step: int) -> float:
-        if step < warmup:
-            return peak * (step + 1) / warmup
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return floor + (peak - floor) * (1 + math.cos(math.pi * done)) / 2
-
-    return schedule
+    return _falling(lambda done: (1 + math.cos(math.pi * done)) / 2, peak, steps, warmup, floor)
 
 
 def linear(peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
@@ -281,12 +278,7 @@ def linear(peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0) -> S
     [1.0, 0.75, 0.0]
     """
 
-    def schedule(step: int) -> float:
-        if step < warmup:
-            return peak * (step + 1) / warmup
-        return floor + (peak - floor) * (1 - min(1.0, (step - warmup) / max(1, steps - warmup)))
-
-    return schedule
+    return _falling(lambda done: 1 - done, peak, steps, warmup, floor)
 
 
 def exponential(lr: float, decay: float, *, every: int = 1) -> Schedule:
@@ -311,7 +303,7 @@ def step_decay(lr: float, decay: float, *, every: int) -> Schedule:
     return lambda step: lr * float(decay ** (step // every))
 
 
-def clip_grad_norm(grads: Sequence[Any], max_norm: float) -> float:
+def clip_grad_norm(grads: Items, max_norm: float) -> float:
     """Scale all gradients together so that their Euclidean norm is at most `max_norm`; give the norm before.
 
     A norm that is NaN or infinite is given back with the gradients unchanged. Pascanu et al. 2013.
@@ -327,8 +319,7 @@ def clip_grad_norm(grads: Sequence[Any], max_norm: float) -> float:
     >>> clip_grad_norm([g], 1.0), g
     (5.0, array([0.6, 0.8]))
     """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm: expected more than 0, got {max_norm}")
+    expect(max_norm > 0, "max_norm", "more than 0", max_norm)
     flats = _flats("grads", grads)
     with np.errstate(over="ignore"):
         norm = math.sqrt(sum(float(np.dot(b, b)) for b in _blocks(flats)))
@@ -340,7 +331,7 @@ def clip_grad_norm(grads: Sequence[Any], max_norm: float) -> float:
     return norm
 
 
-def clip_grad_value(grads: Sequence[Any], max_value: float) -> None:
+def clip_grad_value(grads: Items, max_value: float) -> None:
     """Clip every element of the gradients to [-max_value, max_value], in place.
 
     Examples
@@ -349,10 +340,20 @@ def clip_grad_value(grads: Sequence[Any], max_value: float) -> None:
     >>> clip_grad_value([g], 1.0); g
     array([ 1. , -1. ,  0.5])
     """
-    if not max_value > 0:
-        raise ValueError(f"max_value: expected more than 0, got {max_value}")
+    expect(max_value > 0, "max_value", "more than 0", max_value)
     for g in _flats("grads", grads):
         np.maximum(np.minimum(g, max_value, out=g), -max_value, out=g)
+
+
+def _falling(shape: Schedule, peak: float, steps: int, warmup: int, floor: float) -> Schedule:
+    """Rise linearly over `warmup` steps, then follow `shape`, from 1 at 0 to 0 at 1, down to `floor`."""
+
+    def schedule(step: int) -> float:
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        return floor + (peak - floor) * shape(min(1.0, (step - warmup) / max(1, steps - warmup)))
+
+    return schedule
 
 
 def _average(mean: Array, value: Array, beta: float, scratch: Array) -> None:
@@ -362,9 +363,9 @@ def _average(mean: Array, value: Array, beta: float, scratch: Array) -> None:
     mean += scratch
 
 
-def _flats(name: str, items: Sequence[Any]) -> list[Array]:
-    if isinstance(items, np.ndarray) or not isinstance(items, Sequence) or hasattr(items, "flat"):
-        raise TypeError(f"{name}: expected a list of flat arrays or of layers, got {type(items).__name__}")
+def _flats(name: str, items: Items) -> list[Array]:
+    listed = isinstance(items, Sequence) and not hasattr(items, "flat")
+    expect(listed, name, "a list of flat arrays or of layers", type(items).__name__, TypeError)
     flats = [item if isinstance(item, np.ndarray) else getattr(item, "flat", None) for item in items]
     for flat in flats:
         if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind != "f":
@@ -381,12 +382,10 @@ def _blocks(flats: list[Array]) -> Iterator[Array]:
 
 
 def _at_least_zero(name: str, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+    expect(0 <= value < math.inf, name, "a number of at least 0", value)
     return float(value)
 
 
 def _fraction(name: str, value: float) -> float:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected 0 <= {name} < 1, got {value}")
+    expect(0 <= value < 1, name, f"0 <= {name} < 1", value)
     return float(value)

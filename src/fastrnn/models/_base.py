@@ -13,7 +13,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,17 @@ from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import init, io, optim
-from fastrnn.io import copy_into
+from fastrnn._arrays import expect
+from fastrnn.io import PathLike
 from fastrnn.nn import Dropout, Embedding, Linear
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Array = NDArray[Any]
-Callback = Callable[["Model", dict[str, float]], object]
+Callbacks = Iterable[Callable[["Model", dict[str, float]], object]]
+Checkpoint = PathLike | None
+Seed = np.random.Generator | int | None
 
 CELLS: dict[str, tuple[str, dict[str, str], int]] = {  # class, options, gates
     "lstm": ("LSTM", {}, 4),
@@ -39,7 +43,21 @@ CELLS: dict[str, tuple[str, dict[str, str], int]] = {  # class, options, gates
     "rnn_relu": ("RNN", {"nonlinearity": "relu"}, 1),
 }
 OPTIMISERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop}
-MAY_CHANGE = ("epochs", "patience", "verbose")  # between a run and its continuation
+SCHEDULES: dict[str, Any] = {"constant": lambda lr, _: lr, "cosine": optim.cosine, "linear": optim.linear}
+INITS: dict[str, Any] = {"identity": init.identity, "forget_bias": init.forget_bias}
+INITS |= {"orthogonal": init.orthogonal, "xavier": init.xavier}
+DRAWN = ("orthogonal", "xavier")
+CHOICES: dict[str, Iterable[str]] = {"cell": CELLS, "optimizer": OPTIMISERS, "schedule": SCHEDULES}
+CHOICES |= {"init": INITS, "dtype": ("float32", "float64")}
+BELOW_ONE = ("dropout", "label_smoothing")
+MAY_CHANGE = {"epochs", "patience", "verbose"}  # between a run and its continuation
+CONFIG: dict[str, type | tuple[type, ...]] = {  # what may stand in config_; of lists, in each place
+    **dict.fromkeys(("vocabulary", "source", "target"), (str, int, type(None))),
+    **dict.fromkeys(("mean", "scale"), float),
+    **dict.fromkeys(("text", "one_dimensional"), bool),
+    **dict.fromkeys(("longest", "n_features"), int),
+    "classes": (str, int, float),
+}
 FORMAT = "fastrnn.models.1"
 
 
@@ -62,10 +80,16 @@ class Run:
         *y, self.tapes[name] = self.pieces[name].forward(*args, **kwargs)
         return y[0] if len(y) == 1 else tuple(y)
 
-    def back(self, name: str, dy: Any, *dstate: Any) -> Any:
-        """Run a piece backward: gives its gradients, and keeps them for the optimiser."""
-        self.grads[name] = self.pieces[name].backward(self.tapes.pop(name), dy, *dstate)
-        return self.grads[name]
+    def back(self, dy: Any, *names: str, state: Any = None) -> Any:
+        """Run pieces backward, one after the other: gives the last one's gradients, keeps all for the optimiser.
+
+        `state` is the gradient of the first one's final state.
+        """
+        for name in names:
+            args = (dy,) if state is None else (dy, state)
+            self.grads[name] = self.pieces[name].backward(self.tapes.pop(name), *args)
+            dy, state = self.grads[name].x, None
+        return self.grads[names[-1]]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -116,6 +140,14 @@ class Model:
 
     # ---- what a model defines
 
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        """Learn from the data what is not a weight."""
+        raise NotImplementedError
+
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Any:
+        """Check data, and bring them into the form in which `_plan` and `_step` take them."""
+        raise NotImplementedError
+
     def _build(self, make: Factory) -> dict[str, Any]:
         """Make the pieces from the hyperparameters and ``config_``."""
         raise NotImplementedError
@@ -131,57 +163,80 @@ class Model:
 
     # ---- training
 
-    def _fit(
+    def fit(
         self,
-        data: Any,
-        config: dict[str, Any],
+        X: Any,
+        y: Any = None,
+        *,
         validation: Any = None,
-        callbacks: Iterable[Callback] = (),
-        resume: str | os.PathLike[str] | None = None,
+        callbacks: Callbacks = (),
+        resume: Checkpoint = None,
     ) -> Self:
+        """Train on `X` and `y`, as the class describes them.
+
+        Parameters
+        ----------
+        validation : another pair (X, y), or another X of a model without y
+            the loss on it is measured after each epoch, and the weights with the least are kept.
+        callbacks : list of functions (model, log)
+            called after each epoch with its loss, val_loss and grad_norm; training ends where one gives True.
+        resume : path ending in .safetensors or .npz
+            of a checkpoint, written after each epoch. If the file exists, training goes on from it, to the
+            same bits as if it had never been interrupted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            naming the argument, what was expected and what came.
+        FloatingPointError
+            where the loss is no longer finite.
+        """
         self._check_params()
-        if self.patience is not None and validation is None:
-            raise ValueError("patience: expected validation data to go with it, got None")
+        if self.patience is not None:
+            expect(validation is not None, "patience", "validation data to go with it", "None")
+        config = self._configure(X, y)
+        data, held_out = self._prepare(X, y, config), None
+        if validation is not None:
+            with _blamed_on("validation"):
+                X, y = (validation, None) if y is None else validation
+                held_out = self._prepare(X, y, config)
         self._start(config)
-        steps = self.epochs * len(self._plan(data, None))
-        optimiser = self._optimiser(steps)
-        weights = {f"{n}.{k}": a for n, p in self.pieces_.items() for k, a in p.params.items()}
-        best, best_weights = math.inf, {k: a.copy() for k, a in weights.items()}
-        if resume is not None and Path(resume).exists():
-            best = self._resume(resume, optimiser, weights, best_weights)
-        while len(self.history_) < self.epochs and not self._out_of_patience():
+        # The batches of training are counted: evaluation may cut the data otherwise.
+        optimiser = self._optimiser(self.epochs * len(self._plan(data, np.random.default_rng(0))))
+        weights = self._weights()
+        best = {} if validation is None else {name: array.copy() for name, array in weights.items()}
+        if resume is not None:
+            # One is written at once, so that a path that cannot be written shows before an epoch is lost.
+            (self._continue if Path(resume).exists() else self._checkpoint)(resume, optimiser, best)
+        while len(self.history_) < self.epochs and (self.patience is None or self._waited() < self.patience):
             log = self._epoch(data, optimiser)
             if validation is not None:
-                log["val_loss"] = self._mean_loss(validation)
-            watched = log.get("val_loss", -math.inf)  # without validation the last weights are the best
-            if watched < best or watched == -math.inf:
-                best = watched
-                for name, array in weights.items():
-                    best_weights[name][...] = array
+                log["val_loss"] = self._mean_loss(held_out)
             self.history_.append(log)
+            if self._waited() == 0:
+                io.copy_into(best, {name: weights[name] for name in best})
             if resume is not None:
-                tensors = {f"weights.{k}": a for k, a in weights.items()}
-                tensors |= {f"best.{k}": a for k, a in best_weights.items()}
-                tensors |= {f"optimiser.{k}": a for k, a in optimiser.state_dict().items()}
-                io.save(resume, tensors, self._metadata(history=self.history_, best=best))
+                self._checkpoint(resume, optimiser, best)
             if any([callback(self, log) for callback in callbacks]):
                 break
-        if validation is not None:
-            copy_into(weights, best_weights)
+        io.copy_into({name: weights[name] for name in best}, best)
         return self
 
-    def _start(self, config: dict[str, Any]) -> None:
-        """Make fresh pieces."""
+    def _start(self, config: dict[str, Any], budget: float = math.inf) -> None:
+        """Make fresh pieces, of no more than `budget` parameters."""
         self.config_ = config
         # One generator for weights and dropout masks alike; every epoch seeds it anew, so that a resumed run
         # draws what the whole run would have drawn.
         self._rng = np.random.default_rng(self.random_state)
-        self.pieces_ = self._build(Factory(self, self._rng))
+        self.pieces_ = self._build(Factory(self, self._rng, budget))
         self.history_: list[dict[str, float]] = []
+        self._kept_optimiser: Any = None  # of partial_fit
+
+    def _weights(self) -> dict[str, Array]:
+        return _flat({name: piece.params for name, piece in self.pieces_.items()})
 
     def _optimiser(self, steps: int) -> Any:
-        schedules: dict[str, Any] = {"cosine": optim.cosine, "linear": optim.linear}
-        lr = schedules[self.schedule](self.lr, steps) if self.schedule in schedules else self.lr
+        lr = SCHEDULES[self.schedule](self.lr, steps)
         return OPTIMISERS[self.optimizer](list(self.pieces_.values()), lr, weight_decay=self.weight_decay)
 
     def _epoch(self, data: Any, optimiser: Any) -> dict[str, float]:
@@ -196,7 +251,7 @@ class Model:
                 loss, n = self._step(run, data, batch)
                 if not math.isfinite(loss):
                     raise FloatingPointError(
-                        f"the loss became {loss} in epoch {epoch}: try a smaller lr or clip"
+                        f"the loss became {loss} in epoch {epoch}: lr too high, or no clip?"
                     )
                 norm = self._update(run, optimiser)
                 total, count = total + loss * n, count + n
@@ -213,60 +268,54 @@ class Model:
 
     def _mean_loss(self, data: Any) -> float:
         """Give the loss over all the data, in nats."""
-        results = [
-            self._step(Run(self.pieces_, train=False), data, batch) for batch in self._plan(data, None)
-        ]
+        run = Run(self.pieces_, train=False)
+        results = [self._step(run, data, batch) for batch in self._plan(data, None)]
         return sum(loss * n for loss, n in results) / max(sum(n for _, n in results), 1)
 
-    def _out_of_patience(self) -> bool:
+    def _waited(self) -> int:
+        """Give the number of epochs since the least validation loss."""
         losses = [log["val_loss"] for log in self.history_ if "val_loss" in log]
-        since = len(losses) - 1 - losses.index(min(losses)) if losses else -1
-        return self.patience is not None and since >= self.patience
-
-    def _resume(self, path: Any, optimiser: Any, weights: dict[str, Array], best: dict[str, Array]) -> float:
-        tensors, metadata = io.read(path)
-        stored, own = _header(path, metadata), _header(path, self._metadata())
-        for part in ("params", "config"):
-            wrong = {k for k in {*stored[part], *own[part]} if stored[part].get(k) != own[part].get(k)}
-            if stored["class"] != own["class"] or wrong - set(MAY_CHANGE):
-                raise ValueError(
-                    f"resume: {path} is of another run: {sorted(wrong) or stored['class']} differ"
-                )
-        parts: dict[str, dict[str, Array]] = {"weights": {}, "best": {}, "optimiser": {}}
-        for name, array in tensors.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = array
-        copy_into(weights, parts["weights"], f"resume: {path}")
-        copy_into(best, parts["best"], f"resume: {path}")
-        optimiser.load_state_dict(parts["optimiser"])
-        self.history_ = list(stored["history"])
-        return float(stored["best"])
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
     # ---- files
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: PathLike) -> None:
         """Write hyperparameters, configuration and weights to one ``.safetensors`` (or ``.npz``) file."""
         self._check_fitted()
-        io.save(path, self.pieces_, self._metadata())
+        io.save(path, self._weights(), self._metadata())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: PathLike) -> Self:
         """Read what `save` wrote; a damaged or hostile file is a ValueError."""
-        tensors, metadata = io.read(path)
-        try:
-            header = _header(path, metadata)
-            known = {c.__name__: c for c in _subclasses(cls)}
-            model: Any = known[header["class"]](**header["params"])
+        with _blamed_on(f"{os.fspath(path)}: not a sound {cls.__name__} file"):
+            tensors, header = _read(path)
+            model: Any = {c.__name__: c for c in _subclasses(cls)}[header["class"]](**header["params"])
             model._check_params()
-            model.config_, model.history_ = header["config"], []
-            model._rng = np.random.default_rng(model.random_state)
             # A hostile configuration could ask for any size: there must be no more weights than the file has.
-            model.pieces_ = model._build(Factory(model, model._rng, sum(a.size for a in tensors.values())))
-            weights = {f"{n}.{k}": a for n, p in model.pieces_.items() for k, a in p.params.items()}
-            copy_into(weights, tensors)
-        except Exception as error:  # whatever the code above makes of a hostile header
-            raise ValueError(f"{os.fspath(path)}: not a sound {cls.__name__} file: {error!r}") from error
+            model._start(header["config"], sum(array.size for array in tensors.values()))
+            io.copy_into(model._weights(), tensors)
         return model  # type: ignore[no-any-return]
+
+    def _checkpoint(self, path: PathLike, optimiser: Any, best: dict[str, Array]) -> None:
+        state = {"weights": self._weights(), "best": best, "optimiser": optimiser.state_dict()}
+        io.save(path, _flat(state), self._metadata(history=self.history_))
+
+    def _continue(self, path: PathLike, optimiser: Any, best: dict[str, Array]) -> None:
+        with _blamed_on(f"resume: {os.fspath(path)}"):
+            tensors, stored = _read(path)
+            own = json.loads(self._metadata()[FORMAT])
+            differ = {"class"} if stored["class"] != own["class"] else set()
+            for part in ("params", "config"):
+                keys = {*stored[part], *own[part]} - MAY_CHANGE
+                differ |= {k for k in keys if stored[part].get(k) != own[part].get(k)}
+            if differ:
+                raise ValueError(f"expected a checkpoint of this run, but {sorted(differ)} differ")
+            state, history = optimiser.state_dict(), [dict(log) for log in stored["history"]]
+            if not all(isinstance(number, (int, float)) for log in history for number in log.values()):
+                raise ValueError("expected numbers in the history")
+            io.copy_into(_flat({"weights": self._weights(), "best": best, "optimiser": state}), tensors)
+            optimiser.load_state_dict(state)
+            self.history_ = history
 
     def _metadata(self, **more: Any) -> dict[str, str]:
         header = {"class": type(self).__name__, "params": self.get_params(), "config": self.config_, **more}
@@ -281,8 +330,7 @@ class Model:
     def set_params(self, **params: Any) -> Self:
         """Set hyperparameters; an unknown one is a ValueError."""
         for name, value in params.items():
-            if name not in self.get_params():
-                raise ValueError(f"{name}: expected one of {sorted(self.get_params())}")
+            expect(name in self.get_params(), name, f"one of {sorted(self.get_params())}", "another name")
             setattr(self, name, value)
         return self
 
@@ -302,33 +350,33 @@ class Model:
             raise error(f"this {type(self).__name__} is not fitted yet: call fit first")
 
     def _check_params(self) -> None:
-        choices: dict[str, Iterable[Any]] = {"cell": CELLS, "optimizer": OPTIMISERS}
-        choices |= {"schedule": ("constant", "cosine", "linear"), "dtype": ("float32", "float64")}
-        choices |= {"init": (None, "orthogonal", "identity", "xavier", "forget_bias")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {list(allowed)}, got {getattr(self, name)!r}")
         for f in fields(self):
-            value = getattr(self, f.name)
-            if str(f.type).startswith("int") and not (value is None and "None" in str(f.type)):
+            value, kind = getattr(self, f.name), str(f.type)
+            fits: Any
+            if value is None and "None" in kind:
+                continue
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if f.name in CHOICES:
+                fits, expected = value in list(CHOICES[f.name]), f"one of {list(CHOICES[f.name])}"
+            elif kind.startswith("int"):
                 least = 0 if f.name == "random_state" else 1
-                if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-                    raise ValueError(f"{f.name}: expected an integer of at least {least}, got {value!r}")
-            if str(f.type) == "bool" and not isinstance(value, (bool, np.bool_)):
-                raise ValueError(f"{f.name}: expected True or False, got {value!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: expected 0 <= dropout < 1, got {self.dropout}")
+                fits = isinstance(value, (int, np.integer)) and number and least <= value < 2**63
+                expected = f"an integer of at least {least}"
+            elif kind.startswith("float"):
+                limit = 1 if f.name in BELOW_ONE else math.inf
+                fits, expected = number and 0 <= value < limit, f"0 <= {f.name} < {limit}"
+            else:
+                fits, expected = value in (True, False), "True or False"
+            expect(fits, f.name, expected, repr(value))
 
 
 class Factory:
     """Makes the pieces of a model, and refuses to make more than `budget` parameters."""
 
-    def __init__(self, model: Model, rng: np.random.Generator, budget: float = math.inf) -> None:
+    def __init__(self, model: Model, rng: np.random.Generator, budget: float) -> None:
         self.model, self.rng, self.budget = model, rng, budget
 
     def _spend(self, parameters: int) -> None:
-        if not isinstance(parameters, (int, np.integer)) or parameters < 0:  # NaN or less than none
-            raise ValueError(f"the configuration asks for {parameters!r} weights")
         self.budget -= parameters
         if self.budget < 0:
             raise ValueError("the configuration asks for more weights than the file holds")
@@ -360,13 +408,23 @@ class Factory:
         kwargs: dict[str, Any] = {"dropout": dropout, "bidirectional": bidirectional, **options}
         kwargs |= {"dtype": np.dtype(model.dtype), "rng": self.rng}
         layers = getattr(fastrnn, name)(inputs, hidden, model.num_layers, **kwargs)
-        if model.init in ("orthogonal", "xavier"):
-            getattr(init, model.init)(layers, self.rng)
-        elif model.init == "identity":
-            init.identity(layers)
-        if model.init == "forget_bias" or (model.cell == "lstm" and model.init is None):
+        if model.init is not None:
+            INITS[model.init](layers, *[self.rng] * (model.init in DRAWN))
+        elif model.cell == "lstm":
             init.forget_bias(layers)
         return layers
+
+    def stack(
+        self, symbols: Sequence[Any] | None, inputs: int, outputs: int, *, bidirectional: bool = False
+    ) -> dict[str, Any]:
+        """Make an embedding in front (if there are symbols), recurrent layers, and a linear layer behind."""
+        front = {} if symbols is None else {"embedding": self.embedding(symbols, inputs)}
+        return front | {
+            "drop_in": self.dropout(),
+            "rnn": self.recurrent(inputs, bidirectional=bidirectional),
+            "drop_out": self.dropout(),
+            "head": self.linear((1 + bidirectional) * self.model.hidden_size, outputs),
+        }
 
 
 # ---- symbols and sequences
@@ -379,9 +437,8 @@ def vocabulary(
     counts: Counter[Any] = Counter()
     for sequence in sequences:
         counts.update(sequence)
-    wrong = [s for s in counts if not isinstance(s, (str, int)) or isinstance(s, bool)]
-    if wrong:
-        raise TypeError(f"X: expected symbols that are str or int, got {type(wrong[0]).__name__}")
+    kinds = {type(s).__name__ for s in counts if not isinstance(s, (str, int)) or isinstance(s, bool)}
+    expect(not kinds, "X", "symbols that are str or int", ", ".join(kinds), TypeError)
     common = [s for s, n in counts.items() if n >= min_count]
     return [*special, *sorted(common, key=lambda s: (-counts[s], str(s)))]
 
@@ -401,19 +458,88 @@ def pad(sequences: Sequence[Array]) -> tuple[Array, Array]:
     return out, lengths
 
 
+def scale_of(rows: Sequence[Array]) -> dict[str, Any]:
+    """Give mean and standard deviation of every feature of sequences [T, D]; without steps one has no D."""
+    filled = [row for row in rows if row.size]
+    if not filled:
+        raise ValueError(f"X: got 0 feature(s) (shape=({len(rows)}, 0)) while a minimum of 1 is required.")
+    widths = sorted({row.shape[1] for row in filled})
+    expect(len(widths) == 1, "X", "sequences [T, D] of one D", widths)
+    steps = np.concatenate(filled)
+    std = steps.std(axis=0)
+    scale = np.where(std > 0, std, 1.0).tolist()
+    return {"n_features": widths[0], "mean": steps.mean(axis=0).tolist(), "scale": scale}
+
+
+def scaled(row: Array, config: Mapping[str, Any], dtype: str) -> Array:
+    """Give a sequence [T, D] less the mean, in standard deviations."""
+    mean, scale = np.array(config["mean"]), np.array(config["scale"])
+    fits = not row.size or row.shape[1] == len(mean)
+    expect(fits, "X", f"{len(mean)} values a step, as in fit", f"{row.shape}. Reshape your data")
+    return np.asarray((row.reshape(-1, len(mean)) - mean) / scale, dtype)
+
+
+# ---- states
+
+
+def each(f: Callable[[Any], Any], state: Any) -> Any:
+    """Apply `f` to a state [L, B, H], or to each of a tuple of them."""
+    return tuple(each(f, s) for s in state) if isinstance(state, tuple) else f(state)
+
+
+def take(state: Any, rows: Array) -> Any:
+    """Give the rows of a state, or of lengths [B]."""
+    return each(lambda s: None if s is None else np.take(s, rows, axis=min(1, s.ndim - 1)), state)
+
+
+# ---- the rest
+
+
 def _bar(plan: list[Any], description: str, verbose: bool) -> Any:
+    if not verbose:
+        return nullcontext(plan)
     try:
         from tqdm import tqdm
     except ImportError as error:
-        raise ImportError("fit needs tqdm: pip install 'fastrnn[models]'") from error
-    return tqdm(plan, desc=description, disable=not verbose)
+        raise ImportError("fit needs tqdm for verbose=True: pip install 'fastrnn[demo]'") from error
+    return tqdm(plan, desc=description)
 
 
-def _header(path: Any, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _flat(parts: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+
+@contextmanager
+def _blamed_on(what: str) -> Iterator[None]:
+    """Turn whatever bad data provoke into a ValueError that begins with `what`."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        text = str(error) if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{what}: {text}") from error
+
+
+def _read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Give the arrays and the header of a model's file or checkpoint."""
+    tensors, metadata = io.read(path)
     header = json.loads(metadata.get(FORMAT, "{}"))
     if not isinstance(header, dict) or not {"class", "params", "config"} <= set(header):
-        raise ValueError(f"{os.fspath(path)}: not a file of a fastrnn model")
-    return header
+        raise ValueError("not a file of a fastrnn model")
+    for key, value in header["config"].items():
+        if not all(isinstance(v, CONFIG[key]) for v in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"config: {key} is not of its type")
+    sizes = {len(header["config"][key]) for key in ("mean", "scale") if key in header["config"]}
+    if sizes and sizes != {header["config"]["n_features"]}:
+        raise ValueError("config: mean and scale are not of n_features")
+    return tensors, header
 
 
 def _subclasses(cls: type[Model]) -> list[type[Model]]:

@@ -9,13 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import Gradients
+from fastrnn._arrays import expect
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Factory, Model, Run, encode, pad, vocabulary
+from fastrnn.models._base import Factory, Model, Run, encode, pad, take, vocabulary
+from fastrnn.nn import Piece
 
 Array = NDArray[Any]
 
 UNKNOWN, START, END = 0, 1, 2
 LENGTH_PENALTY = 0.6  # beams compare log p / length^0.6 (Wu et al. 2016); without it short ones win
+
+
+class Tanh(Piece):
+    """tanh of each element."""
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        """Give y and the tape, which is y."""
+        y: Array = np.tanh(x)
+        return y, y
+
+    def backward(self, tape: Array, dy: Array) -> Gradients:
+        """Give the gradient to x."""
+        return Gradients(dy * (1 - np.square(tape)), None, {}, self.flat.copy())
 
 
 @dataclass(eq=False, kw_only=True)
@@ -26,21 +42,36 @@ class Writer(Model):
     min_count: int = 1
     label_smoothing: float = 0.0
 
-    def _target_config(self, y: Sequence[Any]) -> dict[str, Any]:
-        symbols = vocabulary(y, (None, None, None), self.min_count)
-        return {"target": symbols, "text": isinstance(y[0], str), "longest": max(len(row) for row in y)}
+    def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None) -> list[Any]:
+        """Write a sequence for each of `X`, by beam search where `beam` is more than 1.
 
-    def _targets(self, y: Sequence[Any], config: dict[str, Any]) -> list[Array]:
-        return [encode(row, config["target"]) for row in y]
+        `max_length` is by default that of the longest one seen in fit.
+        """
+        self._check_fitted()
+        sources = self._sources(X, self.config_)
+        run, out = Run(self.pieces_, train=False), []
+        for batch in self._plan((sources,), None):
+            state, memory = self._read(run, [sources[i] for i in batch])
+            out += self._search(state, memory, len(batch), beam, max_length)
+        return out
 
-    def _build_writer(self, make: Factory) -> dict[str, Any]:
-        return {
-            "target": make.embedding(self.config_["target"], self.embedding_size),
-            "drop_target": make.dropout(),
-            "decoder": make.recurrent(self.embedding_size),
-            "drop_out": make.dropout(),
-            "head": make.linear(self.hidden_size, len(self.config_["target"])),
-        }
+    def score(self, X: Any, y: Sequence[Any]) -> float:
+        """Give the share of sequences written without any mistake."""
+        return float(np.mean([list(a) == list(b) for a, b in zip(self.predict(X), y, strict=True)]))
+
+    # ---- what Seq2Seq and Captioner define
+
+    def _sources(self, X: Any, config: dict[str, Any]) -> Any:
+        """Check what is read, and give it row by row."""
+        raise NotImplementedError
+
+    def _read(self, run: Run, rows: Sequence[Array]) -> tuple[Any, Any]:
+        """Give the decoder's first state, and a memory to attend to or None."""
+        raise NotImplementedError
+
+    def _read_back(self, run: Run, dstate: Any, dmemory: Any) -> None:
+        """Do the same backward."""
+        raise NotImplementedError
 
     def _attend(self, run: Run, h: Array, memory: Any) -> Array:
         """Let the hidden states [T, B, H] look at what was read."""
@@ -49,36 +80,57 @@ class Writer(Model):
     def _attend_back(self, run: Run, dh: Array) -> tuple[Array, Any]:
         return dh, None
 
+    # ----
+
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        if y is None or len(y) == 0 or len(X) != len(y):
+            got = "None" if y is None else f"{len(X)} and {len(y)}"
+            raise ValueError(f"y: expected a sequence for each of X and at least one, got {got}")
+        symbols = vocabulary(y, (None, None, None), self.min_count)
+        return {"target": symbols, "text": isinstance(y[0], str), "longest": max(len(row) for row in y)}
+
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Any:
+        sources = self._sources(X, config)
+        expect(len(sources) == len(y), "y", f"{len(sources)} sequences, one for each of X", len(y))
+        return sources, [encode(row, config["target"]) for row in y]
+
+    def _build_writer(self, make: Factory) -> dict[str, Any]:
+        symbols, *_ = [self.config_[key] for key in ("target", "text", "longest")]
+        return {
+            "target": make.embedding(symbols, self.embedding_size),
+            "drop_target": make.dropout(),
+            "decoder": make.recurrent(self.embedding_size),
+            "drop_out": make.dropout(),
+            "head": make.linear(self.hidden_size, len(symbols)),
+        }
+
     def _decode(self, run: Run, x: Array, state: Any, memory: Any, **kwargs: Any) -> tuple[Array, Any]:
         """Give the logits [T, B, V] after the symbols x [T, B], and the state."""
         h, state = run("decoder", run("drop_target", run("target", x)), state, **kwargs)
         return run("head", run("drop_out", self._attend(run, h, memory))), state
 
-    def _write(self, run: Run, rows: Sequence[Array], state: Any, memory: Any) -> tuple[float, int, Any, Any]:
-        """Give the loss of writing `rows`, of how many symbols, and the gradients to state and memory."""
-        y, lengths = pad([np.append(row, END) for row in rows])
-        x = np.concatenate([np.full((1, len(rows)), START), y[:-1]])
+    def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
+        sources, targets = ([rows[i] for i in batch] for rows in data)
+        state, memory = self._read(run, sources)
+        y, lengths = pad([np.append(row, END) for row in targets])
+        x = np.concatenate([np.full((1, len(targets)), START), y[:-1]])
         weights = np.arange(len(y))[:, None] < lengths
         z, _ = self._decode(run, x, state, memory, lengths=lengths)
-        smoothing = self.label_smoothing if run.train else 0.0
-        loss, dz = softmax_cross_entropy(z, y, weights, label_smoothing=smoothing)
-        if not run.train:
-            return loss, int(lengths.sum()), None, None
-        dh, dmemory = self._attend_back(run, run.back("drop_out", run.back("head", dz).x).x)
-        g = run.back("decoder", dh)
-        run.back("target", run.back("drop_target", g.x).x)
-        return loss, int(lengths.sum()), g.state, dmemory
+        loss, dz = softmax_cross_entropy(z, y, weights, label_smoothing=self.label_smoothing * run.train)
+        if run.train:
+            dh, dmemory = self._attend_back(run, run.back(dz, "head", "drop_out").x)
+            dstate = run.back(dh, "decoder").state
+            run.back(run.grads["decoder"].x, "drop_target", "target")
+            self._read_back(run, dstate, dmemory)
+        return loss, int(lengths.sum())
 
     def _search(self, state: Any, memory: Any, n: int, beam: int, max_length: int | None) -> list[Any]:
         """Write `n` rows from their states: beam search, greedy where `beam` is 1."""
-        if beam < 1 or (max_length is not None and max_length < 0):
-            raise ValueError(f"beam, max_length: expected at least 1 and 0, got {beam}, {max_length}")
+        expect(beam >= 1, "beam", "at least 1", beam)
+        expect(max_length is None or max_length >= 0, "max_length", "at least 0", max_length)
         symbols = self.config_["target"]
         run, first = Run(self.pieces_, train=False), np.arange(n)[:, None]
-        state, memory = (
-            take(state, np.repeat(np.arange(n), beam)),
-            take(memory, np.repeat(np.arange(n), beam)),
-        )
+        state, memory = take((state, memory), np.repeat(np.arange(n), beam))
         written = np.zeros((n, beam, 0), np.intp)
         scores = np.where(np.arange(beam) == 0, 0.0, -np.inf).repeat(n).reshape(beam, n).T
         ended, last = np.zeros((n, beam), bool), np.full((1, n * beam), START)
@@ -101,15 +153,3 @@ class Writer(Model):
         chosen = written[np.arange(n), np.argmax(scores / lengths**LENGTH_PENALTY, axis=1)]
         rows = [[symbols[i] for i in row if i != END] for row in chosen]
         return ["".join(row) for row in rows] if self.config_["text"] else rows
-
-
-def take(state: Any, rows: Array) -> Any:
-    """Give the rows of a state [L, B, H], of a tuple of them, or of lengths [B]."""
-    if isinstance(state, tuple):
-        return tuple(take(s, rows) for s in state)
-    return None if state is None else np.take(state, rows, axis=min(1, state.ndim - 1))
-
-
-def same(a: Any, b: Any) -> bool:
-    """Say whether two rows of symbols are the same."""
-    return list(a) == list(b)

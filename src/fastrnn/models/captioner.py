@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn.models._base import Callback, Factory, Run
-from fastrnn.models._writer import Writer, same
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastrnn._arrays import expect
+from fastrnn.models._base import Factory, Run
+from fastrnn.models._writer import Tanh, Writer
 
 Array = NDArray[Any]
 
@@ -22,6 +20,7 @@ Array = NDArray[Any]
 class Captioner(Writer):
     """A decoder whose first state is made from features (Vinyals et al. 2015).
 
+    `X` are features [n, F], `y` the captions: lists of words, or strings for their characters.
     h_0 (and c_0 of an LSTM) = tanh(linear(features)). With `fit` the features are given; to train the network
     that makes them too, hand it what `partial_fit` gives back.
 
@@ -42,23 +41,6 @@ class Captioner(Writer):
     [['a', 'cat']]
     """
 
-    def fit(
-        self,
-        X: ArrayLike,
-        y: Sequence[Any],
-        *,
-        validation: tuple[ArrayLike, Sequence[Any]] | None = None,
-        callbacks: Iterable[Callback] = (),
-        resume: Any = None,
-    ) -> Self:
-        """Train on features `X` [n, F] and captions `y` (lists of words, or strings for their characters)."""
-        config = self._configure(X, y)
-
-        def encoded(X: ArrayLike, y: Sequence[Any]) -> Any:
-            return self._features(X, config, len(y)), self._targets(y, config)
-
-        return self._fit(encoded(X, y), config, validation and encoded(*validation), callbacks, resume)
-
     def partial_fit(
         self, X: ArrayLike, y: Sequence[Any], *, captions: Sequence[Any] | None = None
     ) -> tuple[float, Array]:
@@ -69,58 +51,35 @@ class Captioner(Writer):
         if not hasattr(self, "pieces_"):
             self._check_params()
             self._start(self._configure(X, y if captions is None else captions))
-        if not hasattr(self, "_steps"):
-            self._steps = self._optimiser(steps=0)
+        if self._kept_optimiser is None:
+            self._kept_optimiser = self._optimiser(steps=0)
         run = Run(self.pieces_, train=True)
-        data = (self._features(X, self.config_, len(y)), self._targets(y, self.config_))
-        loss, _ = self._step(run, data, np.arange(len(y)))
-        self._update(run, self._steps)
+        loss, _ = self._step(run, self._prepare(X, y, self.config_), np.arange(len(y)))
+        self._update(run, self._kept_optimiser)
         return loss, run.grads["project"].x
 
-    def predict(self, X: ArrayLike, *, beam: int = 1, max_length: int | None = None) -> list[Any]:
-        """Write a caption for each row of `X` [n, F], by beam search where `beam` is more than 1.
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        expect(np.ndim(X) == 2, "X", "features [n, F]", f"shape {np.shape(X)}")
+        return {"n_features": np.shape(X)[1], **super()._configure(X, y)}
 
-        `max_length` is by default that of the longest caption seen in fit.
-        """
-        self._check_fitted()
-        state = self._state(Run(self.pieces_, train=False), self._features(X, self.config_))[0]
-        return self._search(state, None, len(np.asarray(X)), beam, max_length)
-
-    def score(self, X: ArrayLike, y: Sequence[Any]) -> float:
-        """Give the share of captions written without any mistake."""
-        return float(np.mean([same(a, b) for a, b in zip(self.predict(X), y, strict=True)]))
-
-    def _configure(self, X: ArrayLike, y: Sequence[Any]) -> dict[str, Any]:
-        if np.ndim(X) != 2 or len(y) == 0:
-            raise ValueError(
-                f"X: expected features [n, F] and captions for them, got {np.shape(X)} and {len(y)}"
-            )
-        return {"n_features": np.shape(X)[1], **self._target_config(y)}
-
-    def _features(self, X: ArrayLike, config: dict[str, Any], n: int | None = None) -> Array:
+    def _sources(self, X: Any, config: dict[str, Any]) -> Array:
         x = np.asarray(X)
-        expected = (len(x) if n is None else n, config["n_features"])
-        if x.dtype.kind not in "fiu" or x.shape != expected:
-            raise ValueError(f"X: expected numbers of shape {expected}, got {x.dtype} {x.shape}")
+        expect(x.dtype.kind in "fiu", "X", "numbers", x.dtype)
+        width = config["n_features"]
+        expect(x.ndim == 2 and x.shape[1] == width, "X", f"shape [n, {width}]", x.shape)
         return x.astype(self.dtype, copy=False)
 
     def _build(self, make: Factory) -> dict[str, Any]:
         size = (1 + (self.cell == "lstm")) * self.num_layers * self.hidden_size
-        return {"project": make.linear(self.config_["n_features"], size), **self._build_writer(make)}
+        project = make.linear(self.config_["n_features"], size)
+        return {"project": project, "tanh": Tanh(), **self._build_writer(make)}
 
-    def _state(self, run: Run, features: Array) -> tuple[Any, Array]:
-        """Give the decoder's first state, and it as one array [n, parts * L * H]."""
-        joined = np.tanh(run("project", features))
-        parts = joined.reshape(len(joined), -1, self.num_layers, self.hidden_size).transpose(1, 2, 0, 3)
+    def _read(self, run: Run, rows: Sequence[Array]) -> tuple[Any, Any]:
+        joined = run("tanh", run("project", np.stack(rows)))  # [n, parts * L * H]
+        parts = joined.reshape(len(rows), -1, self.num_layers, self.hidden_size).transpose(1, 2, 0, 3)
         parts = np.ascontiguousarray(parts)
-        return (tuple(parts) if self.cell == "lstm" else parts[0]), joined
+        return (tuple(parts) if self.cell == "lstm" else parts[0]), None
 
-    def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
-        features, targets = data
-        state, joined = self._state(run, features[batch])
-        loss, count, dstate, _ = self._write(run, [targets[i] for i in batch], state, None)
-        if run.train:
-            parts = np.stack(dstate if isinstance(dstate, tuple) else (dstate,))
-            dparts = parts.transpose(2, 0, 1, 3).reshape(joined.shape)
-            run.back("project", dparts * (1 - np.square(joined)))
-        return loss, count
+    def _read_back(self, run: Run, dstate: Any, dmemory: Any) -> None:
+        parts = np.stack(dstate if isinstance(dstate, tuple) else (dstate,))
+        run.back(parts.transpose(2, 0, 1, 3).reshape(parts.shape[2], -1), "tanh", "project")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn._arrays import expect, numbers
 from fastrnn.losses import gaussian_nll
-from fastrnn.models._base import Callback, Factory, Model, Run
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastrnn.models._base import Factory, Model, Run, Seed, scale_of, scaled, take
 
 Array = NDArray[Any]
 
@@ -25,8 +22,8 @@ BOUND = 10.0
 class Forecaster(Model):
     """Autoregression: at each step a Gaussian for the next values, mean and variance (Salinas et al. 2020).
 
-    A series is an array [T] or [T, D]; values are standardised, and the mean is the last value plus what the
-    network says, so an untrained model forecasts about no change.
+    `X` is a series, an array [T] or [T, D], or a list of them; there is no `y`. Values are standardised, and
+    the mean is the last value plus what the network says, so an untrained model forecasts about no change.
 
     Parameters
     ----------
@@ -38,40 +35,13 @@ class Forecaster(Model):
     Examples
     --------
     >>> series = np.sin(np.arange(600) * 2 * np.pi / 20)
-    >>> model = Forecaster(hidden_size=16, steps=40, epochs=60, batch_size=4, lr=0.01, verbose=False)
-    >>> model = model.fit(series)
-    >>> bool(abs(model.predict(series, 10) - np.sin(np.arange(600, 610) * 2 * np.pi / 20)).max() < 0.2)
+    >>> model = Forecaster(hidden_size=16, steps=60, epochs=60, batch_size=2, lr=0.01, verbose=False)
+    >>> model = model.set_params(schedule="cosine").fit(series)
+    >>> bool(abs(model.predict(series, 10) - np.sin(np.arange(600, 610) * 2 * np.pi / 20)).max() < 0.3)
     True
     """
 
     steps: int = 100
-
-    def fit(
-        self,
-        X: Any,
-        y: None = None,
-        *,
-        validation: Any = None,
-        callbacks: Iterable[Callback] = (),
-        resume: Any = None,
-    ) -> Self:
-        """Train on a series or a list of them; `validation` likewise, the rest as of `Model`."""
-        series = _series("X", X)
-        values = np.concatenate(series)
-        scale = values.std(axis=0)
-        config = {
-            "mean": values.mean(axis=0).tolist(),
-            "scale": np.where(scale > 0, scale, 1.0).tolist(),
-            "one_dimensional": np.ndim(X if hasattr(X, "shape") or np.isscalar(X[0]) else X[0]) == 1,
-        }
-        if not any(len(s) > 1 for s in series):
-            raise ValueError(f"X: expected at least 2 steps, got {max(len(s) for s in series)}")
-        held_out = (
-            None
-            if validation is None
-            else [self._scaled(s, config) for s in _series("validation", validation)]
-        )
-        return self._fit([self._scaled(s, config) for s in series], config, held_out, callbacks, resume)
 
     def predict(self, X: ArrayLike, horizon: int = 1) -> Array:
         """Give the next `horizon` values after the series `X`, [horizon] or [horizon, D] as `X` has it.
@@ -81,39 +51,28 @@ class Forecaster(Model):
         return self._unscaled(self._paths(X, horizon, 1, None)[:, 0])
 
     def predict_interval(
-        self,
-        X: ArrayLike,
-        horizon: int = 1,
-        level: float = 0.9,
-        *,
-        samples: int = 500,
-        rng: np.random.Generator | int | None = 0,
+        self, X: ArrayLike, horizon: int = 1, level: float = 0.9, *, samples: int = 500, rng: Seed = 0
     ) -> tuple[Array, Array]:
         """Give bounds between which the next values lie with probability `level`, each value for itself.
 
         Quantiles of `samples` futures drawn step by step.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level: expected 0 < level < 1, got {level}")
+        expect(0 < level < 1, "level", "0 < level < 1", level)
         paths = self._paths(X, horizon, samples, np.random.default_rng(rng))
         low, high = np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=1)
         return self._unscaled(low), self._unscaled(high)
 
     def score(self, X: ArrayLike, y: None = None) -> float:
         """Give R^2 of the forecasts one step ahead, over the series `X` from its second value on."""
-        self._check_fitted()
-        (series,) = _series("X", X)
-        x = self._scaled(series, self.config_)
+        x = self._one(X)
+        expect(len(x) >= 2, "X", "at least 2 steps", len(x))
         mean, _, _ = self._forward(Run(self.pieces_, train=False), x[:-1, None])
         return float(1 - np.square(mean[:, 0] - x[1:]).sum() / np.square(x[1:] - x[1:].mean(axis=0)).sum())
 
     def _paths(self, X: ArrayLike, horizon: int, samples: int, rng: Any) -> Array:
         """Give standardised futures [horizon, samples, D]: drawn, or the means where `rng` is None."""
-        self._check_fitted()
-        if horizon < 1 or samples < 1:
-            raise ValueError(f"horizon, samples: expected at least 1, got {horizon}, {samples}")
-        (series,) = _series("X", X)
-        x, state = self._scaled(series[-self.steps :], self.config_)[:, None], None
+        expect(horizon >= 1 and samples >= 1, "horizon, samples", "at least 1", f"{horizon}, {samples}")
+        x, state = self._one(X)[-self.steps :, None], None
         out: list[Array] = []
         for _ in range(horizon):
             mean, log_var, state = self._forward(Run(self.pieces_, train=False), x, state)
@@ -121,29 +80,32 @@ class Forecaster(Model):
             if rng is not None:
                 if not out:  # the history is read once, for all
                     following, log_var = (np.repeat(a, samples, axis=1) for a in (following, log_var))
-                    state = _repeated(state, samples)
+                    state = take(state, np.zeros(samples, np.intp))
                 following = following + np.exp(log_var[-1:] / 2) * rng.standard_normal(following.shape)
             x = following.astype(self.dtype)
             out.append(x[0])
         return np.array(out, np.float64)
 
-    def _scaled(self, series: Array, config: dict[str, Any]) -> Array:
-        mean, scale = np.array(config["mean"]), np.array(config["scale"])
-        if series.shape[1:] != mean.shape:
-            raise ValueError(
-                f"X: expected series of {len(mean)} values a step, as in fit, got {series.shape}"
-            )
-        scaled: Array = ((series - mean) / scale).astype(self.dtype)
-        return scaled
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        return {**scale_of(_series(X)), "one_dimensional": np.ndim(X[0] if _many(X) else X) == 1}
+
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> list[Array]:
+        series = [scaled(s, config, self.dtype) for s in _series(X)]
+        expect(max(map(len, series)) >= 2, "X", "at least 2 steps", "n_samples = 1")
+        return series
+
+    def _one(self, X: Any) -> Array:
+        self._check_fitted()
+        series = _series(X)
+        expect(len(series) == 1, "X", "one series", len(series))
+        return scaled(series[0], self.config_, self.dtype)
 
     def _unscaled(self, values: Array) -> Array:
         values = np.asarray(values * np.array(self.config_["scale"]) + np.array(self.config_["mean"]))
         return np.asarray(values[..., 0] if self.config_["one_dimensional"] else values)
 
     def _build(self, make: Factory) -> dict[str, Any]:
-        width = len(self.config_["mean"])
-        if len(self.config_["scale"]) != width:
-            raise ValueError("scale: expected as many as mean")
+        width, _ = len(self.config_["mean"]), self.config_["one_dimensional"]
         rnn = make.recurrent(width)
         head = make.linear(self.hidden_size, 2 * width)
         head.flat *= 0.1  # begin near "no change, variance 1"
@@ -153,11 +115,9 @@ class Forecaster(Model):
         # Windows one after the other from a random start, so that each epoch cuts the series elsewhere.
         windows = []
         for i, series in enumerate(data):
-            offset = (
-                0 if rng is None else int(rng.integers(min(self.steps, max(len(series) - self.steps, 1))))
-            )
-            for t in range(offset, len(series) - 1, self.steps):
-                windows.append((i, t, min(t + self.steps, len(series) - 1)))
+            last = len(series) - 1
+            start = 0 if rng is None else int(rng.integers(min(self.steps, max(len(series) - self.steps, 1))))
+            windows += [(i, t, min(t + self.steps, last)) for t in range(start, last, self.steps)]
         if rng is not None:
             windows = [windows[i] for i in rng.permutation(len(windows))]
         return [windows[i : i + self.batch_size] for i in range(0, len(windows), self.batch_size)]
@@ -181,26 +141,14 @@ class Forecaster(Model):
         loss, (dmean, dlog_var) = gaussian_nll(mean, log_var, target, weights)
         if run.train:
             draw = dlog_var * (1 - np.square(log_var / BOUND))
-            dh = run.back("drop_out", run.back("head", np.concatenate([dmean, draw], axis=-1)).x).x
-            run.back("rnn", dh)
+            run.back(np.concatenate([dmean, draw], axis=-1), "head", "drop_out", "rnn")
         return loss, int(lengths.sum())
 
 
-def _series(name: str, X: Any) -> list[Array]:
+def _many(X: Any) -> bool:
+    return isinstance(X, (list, tuple)) and len(X) > 0 and np.ndim(X[0]) > 0
+
+
+def _series(X: Any) -> list[Array]:
     """Give one series or a list of them as a list of float64 [T, D]."""
-    many = not hasattr(X, "shape") and len(X) > 0 and np.ndim(X[0]) > 0
-    out = []
-    for series in X if many else [X]:
-        array = np.asarray(series)
-        if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or array.size == 0:
-            raise ValueError(f"{name}: expected numbers [T] or [T, D], got {array.dtype} {array.shape}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-        out.append(array.reshape(len(array), -1).astype(np.float64))
-    if len({s.shape[1] for s in out}) != 1:
-        raise ValueError(f"{name}: expected series of one width, got {[s.shape for s in out]}")
-    return out
-
-
-def _repeated(state: Any, n: int) -> Any:
-    return tuple(_repeated(s, n) for s in state) if isinstance(state, tuple) else np.repeat(state, n, axis=1)
+    return [numbers(f"X[{i}]", row) for i, row in enumerate(X)] if _many(X) else [numbers("X", X)]

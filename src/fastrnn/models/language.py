@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._arrays import expect
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Callback, Factory, Model, Run, encode, vocabulary
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastrnn.models._base import Factory, Model, Run, encode, vocabulary
 
 Array = NDArray[Any]
 Text = str | Sequence[Any]
@@ -47,23 +45,6 @@ class LanguageModel(Model):
     embedding_size: int = 64
     min_count: int = 1
 
-    def fit(
-        self,
-        X: Text,
-        y: None = None,
-        *,
-        validation: Text | None = None,
-        callbacks: Iterable[Callback] = (),
-        resume: Any = None,
-    ) -> Self:
-        """Train on the text `X`; `validation` is another text, the rest as of `Model`."""
-        symbols = vocabulary([X], min_count=self.min_count)
-        if len(X) < 2:
-            raise ValueError(f"X: expected at least 2 symbols, got {len(X)}")
-        config = {"vocabulary": symbols, "text": isinstance(X, str)}
-        held_out = None if validation is None else encode(validation, symbols)
-        return self._fit(encode(X, symbols), config, held_out, callbacks, resume)
-
     def perplexity(self, X: Text) -> float:
         """Give exp(mean nats a symbol) of the text `X`, read as one stream from its second symbol on."""
         return float(np.exp(-self.score(X)))
@@ -71,17 +52,16 @@ class LanguageModel(Model):
     def score(self, X: Text, y: None = None) -> float:
         """Give the mean log-likelihood, in nats a symbol."""
         self._check_fitted()
-        if len(X) < 2:
-            raise ValueError(f"X: expected at least 2 symbols, got {len(X)}")
-        return -self._mean_loss(encode(X, self.config_["vocabulary"]))
+        return -self._mean_loss(self._prepare(X, None, self.config_))
 
     def predict_proba(self, X: Text) -> Array:
         """Give the probability of every symbol of ``config_["vocabulary"]`` after the text `X`."""
-        return np.exp(log_softmax(self._read(X)[0]))
+        return np.exp(log_softmax(self._read(self._indices(X))[0]))
 
     def predict(self, X: Text) -> Any:
         """Give the most probable symbol after the text `X`."""
-        return self.config_["vocabulary"][1 + int(np.argmax(self._read(X)[0][1:]))]
+        logits, _ = self._read(self._indices(X))
+        return self.config_["vocabulary"][1 + int(np.argmax(logits[1:]))]
 
     def generate(
         self,
@@ -96,54 +76,55 @@ class LanguageModel(Model):
 
         Parameters
         ----------
+        length : int
         prompt : text
             by default a line break if there is one among the symbols, else the most frequent one.
         temperature : float
             0 always takes the most probable symbol.
         top_k : int
             draw only from so many most probable symbols.
+        rng : numpy Generator or seed
         """
         self._check_fitted()
         symbols = self.config_["vocabulary"]
-        if not temperature >= 0:
-            raise ValueError(f"temperature: expected at least 0, got {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k: expected at least 1, got {top_k}")
+        expect(temperature >= 0, "temperature", "at least 0", temperature)
+        expect(top_k is None or top_k >= 1, "top_k", "at least 1", top_k)
         rng = np.random.default_rng(rng)
         if not prompt:
             prompt = ["\n" if "\n" in symbols else symbols[1]]
-        logits, state = self._read(prompt)
-        out = []
+        (logits, state), out = self._read(self._indices(prompt)), []
         for _ in range(length):
             scores = logits[1:].astype(np.float64)
             if temperature == 0:
-                choice = int(np.argmax(scores))
+                choice = 1 + int(np.argmax(scores))
             else:
                 if top_k is not None and top_k < len(scores):
                     scores[scores < np.partition(scores, -top_k)[-top_k]] = -np.inf
-                choice = int(rng.choice(len(scores), p=np.exp(log_softmax(scores / temperature))))
-            out.append(symbols[1 + choice])
-            logits, state = self._read([out[-1]], state)
+                choice = 1 + int(rng.choice(len(scores), p=np.exp(log_softmax(scores / temperature))))
+            out.append(symbols[choice])
+            logits, state = self._read(np.array([choice]), state)
         return "".join(out) if self.config_["text"] else out
 
-    def _read(self, text: Text, state: Any = None) -> tuple[Array, Any]:
-        """Give the logits [V] after the text, and the state."""
+    def _indices(self, text: Text) -> Array:
         self._check_fitted()
-        if len(text) == 0:
-            raise ValueError("X: expected at least 1 symbol, got 0")
-        x = encode(text, self.config_["vocabulary"])[:, None]
-        h, state = self.pieces_["rnn"](self.pieces_["embedding"](x), state)
+        expect(len(text) != 0, "X", "at least 1 symbol", "0")
+        return encode(text, self.config_["vocabulary"])
+
+    def _read(self, x: Array, state: Any = None) -> tuple[Array, Any]:
+        """Give the logits [V] after the symbols x [T], and the state."""
+        h, state = self.pieces_["rnn"](self.pieces_["embedding"](x[:, None]), state)
         return self.pieces_["head"](h[-1, 0]), state
 
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        return {"vocabulary": vocabulary([X], min_count=self.min_count), "text": isinstance(X, str)}
+
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Array:
+        expect(len(X) >= 2, "X", "at least 2 symbols", len(X))
+        return encode(X, config["vocabulary"])
+
     def _build(self, make: Factory) -> dict[str, Any]:
-        symbols = self.config_["vocabulary"]
-        return {
-            "embedding": make.embedding(symbols, self.embedding_size),
-            "drop_in": make.dropout(),
-            "rnn": make.recurrent(self.embedding_size),
-            "drop_out": make.dropout(),
-            "head": make.linear(self.hidden_size, len(symbols)),
-        }
+        symbols, _ = self.config_["vocabulary"], self.config_["text"]
+        return make.stack(symbols, self.embedding_size, len(symbols))
 
     def _plan(self, data: Array, rng: np.random.Generator | None) -> list[Any]:
         # In training the text is cut into streams side by side, in evaluation it is one stream. The state is
@@ -160,6 +141,5 @@ class LanguageModel(Model):
         h, carried[0] = run("rnn", run("drop_in", run("embedding", x)), carried[0])
         loss, dz = softmax_cross_entropy(run("head", run("drop_out", h)), y)
         if run.train:
-            dh = run.back("drop_out", run.back("head", dz).x).x
-            run.back("embedding", run.back("drop_in", run.back("rnn", dh).x).x)
+            run.back(dz, "head", "drop_out", "rnn", "drop_in", "embedding")
         return loss, y.size

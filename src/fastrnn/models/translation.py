@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import Gradients
-from fastrnn.models._base import Callback, Factory, Run, encode, pad, vocabulary
-from fastrnn.models._writer import Writer, same
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastrnn._arrays import expect
+from fastrnn.models._base import Factory, Run, each, encode, pad, vocabulary
+from fastrnn.models._writer import Tanh, Writer
+from fastrnn.nn import Piece
 
 Array = NDArray[Any]
 
 
-class DotAttention:
+class DotAttention(Piece):
     """Mean of the memory weighted by softmax(memory . query), at each step (Luong et al. 2015, "dot").
 
     ``forward(query [T, B, H], memory [S, B, H], lengths [B])`` gives the context [T, B, H] and the tape;
     ``backward(tape, dcontext).x`` is (dquery, dmemory).
     """
-
-    params: dict[str, Array] = {}  # noqa: RUF012  has none
-
-    def __init__(self) -> None:
-        self.flat = np.zeros(0, np.float32)
-
-    def state_dict(self) -> dict[str, Array]:
-        """Give no parameters, as pieces that have some give theirs."""
-        return {}
-
-    def __call__(self, query: Array, memory: Array, lengths: Array) -> Array:
-        """Give the context."""
-        return self.forward(query, memory, lengths)[0]
 
     def forward(self, query: Array, memory: Array, lengths: Array) -> tuple[Array, Any]:
         """Give the context and the tape."""
@@ -89,103 +75,54 @@ class Seq2Seq(Writer):
     bidirectional: bool = True
     attention: bool = True
 
-    def fit(
-        self,
-        X: Sequence[Any],
-        y: Sequence[Any],
-        *,
-        validation: tuple[Sequence[Any], Sequence[Any]] | None = None,
-        callbacks: Iterable[Callback] = (),
-        resume: Any = None,
-    ) -> Self:
-        """Train on pairs; `validation` is another (X, y), the rest as of `Model`."""
-        if len(X) == 0 or len(X) != len(y):
-            raise ValueError(
-                f"y: expected one sequence for each of X and at least one, got {len(X)} and {len(y)}"
-            )
-        if self.bidirectional and self.hidden_size % 2:
-            raise ValueError(
-                f"hidden_size: expected an even one with bidirectional=True, got {self.hidden_size}"
-            )
-        config = {"source": vocabulary(X, min_count=self.min_count), **self._target_config(y)}
+    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
+        return {**super()._configure(X, y), "source": vocabulary(X, min_count=self.min_count)}
 
-        def encoded(X: Sequence[Any], y: Sequence[Any]) -> Any:
-            return [encode(row, config["source"]) for row in X], self._targets(y, config)
-
-        return self._fit(encoded(X, y), config, validation and encoded(*validation), callbacks, resume)
-
-    def predict(self, X: Sequence[Any], *, beam: int = 1, max_length: int | None = None) -> list[Any]:
-        """Write a sequence for each of `X`, by beam search where `beam` is more than 1.
-
-        `max_length` is by default that of the longest target seen in fit.
-        """
-        self._check_fitted()
-        out: list[Any] = []
-        for start in range(0, len(X), self.batch_size):
-            rows = [encode(row, self.config_["source"]) for row in X[start : start + self.batch_size]]
-            state, memory = self._encode(Run(self.pieces_, train=False), rows)
-            out += self._search(state, memory, len(rows), beam, max_length)
-        return out
-
-    def score(self, X: Sequence[Any], y: Sequence[Any]) -> float:
-        """Give the share of targets written without any mistake."""
-        return float(np.mean([same(a, b) for a, b in zip(self.predict(X), y, strict=True)]))
+    def _sources(self, X: Any, config: dict[str, Any]) -> list[Array]:
+        return [encode(row, config["source"]) for row in X]
 
     def _build(self, make: Factory) -> dict[str, Any]:
+        hidden, odd = divmod(self.hidden_size, 1 + self.bidirectional)
+        expect(not odd, "hidden_size", "an even one with bidirectional=True", 2 * hidden + 1)
         pieces = {
             "source": make.embedding(self.config_["source"], self.embedding_size),
             "drop_in": make.dropout(),
-            "encoder": make.recurrent(
-                self.embedding_size,
-                hidden=self.hidden_size // (1 + self.bidirectional),
-                bidirectional=self.bidirectional,
-            ),
+            "encoder": make.recurrent(self.embedding_size, hidden=hidden, bidirectional=self.bidirectional),
             **self._build_writer(make),
         }
         if self.attention:
-            pieces["attention"] = DotAttention()
-            pieces["mix"] = make.linear(2 * self.hidden_size, self.hidden_size)
+            mix = make.linear(2 * self.hidden_size, self.hidden_size)
+            pieces |= {"attention": DotAttention(), "mix": mix, "tanh": Tanh()}
         return pieces
 
-    def _encode(self, run: Run, rows: Sequence[Array]) -> tuple[Any, Any]:
+    def _read(self, run: Run, rows: Sequence[Array]) -> tuple[Any, Any]:
         x, lengths = pad(rows)
         y, state = run("encoder", run("drop_in", run("source", x)), lengths=lengths)
-        return self._join(state), (y, lengths)
+        return each(self._join, state), (y, lengths)
 
-    def _join(self, state: Any) -> Any:
+    def _read_back(self, run: Run, dstate: Any, dmemory: Any) -> None:
+        dx = run.back(dmemory, "encoder", state=each(self._split, dstate)).x
+        run.back(dx, "drop_in", "source")
+
+    def _join(self, state: Array) -> Array:
         """Put the two directions of a state side by side: [2 L, B, H / 2] to [L, B, H]."""
-        if isinstance(state, tuple):
-            return tuple(self._join(s) for s in state)
         s = state.reshape(self.num_layers, -1, *state.shape[1:])
         return np.ascontiguousarray(s.transpose(0, 2, 1, 3).reshape(self.num_layers, state.shape[1], -1))
 
-    def _split(self, state: Any) -> Any:
+    def _split(self, state: Array) -> Array:
         """Undo `_join`."""
-        if isinstance(state, tuple):
-            return tuple(self._split(s) for s in state)
         s = state.reshape(*state.shape[:2], 1 + self.bidirectional, -1).transpose(0, 2, 1, 3)
         return np.ascontiguousarray(s.reshape(-1, *s.shape[2:]))
 
     def _attend(self, run: Run, h: Array, memory: Any) -> Array:
         if not self.attention:
             return h
-        context = run("attention", h, *memory)
-        mixed: Array = np.tanh(run("mix", np.concatenate([context, h], axis=2)))
-        self._mixed = mixed
-        return mixed
+        both = np.concatenate([run("attention", h, *memory), h], axis=2)
+        return run("tanh", run("mix", both))  # type: ignore[no-any-return]
 
     def _attend_back(self, run: Run, dh: Array) -> tuple[Array, Any]:
         if not self.attention:
             return dh, None
-        both = run.back("mix", dh * (1 - np.square(self._mixed))).x
-        dquery, dmemory = run.back("attention", both[..., : self.hidden_size]).x
-        return both[..., self.hidden_size :] + dquery, dmemory
-
-    def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
-        sources, targets = data
-        state, memory = self._encode(run, [sources[i] for i in batch])
-        loss, count, dstate, dmemory = self._write(run, [targets[i] for i in batch], state, memory)
-        if run.train:
-            dx = run.back("encoder", dmemory, self._split(dstate)).x
-            run.back("source", run.back("drop_in", dx).x)
-        return loss, count
+        dcontext, dh = np.split(run.back(dh, "tanh", "mix").x, 2, axis=2)
+        dquery, dmemory = run.back(dcontext, "attention").x
+        return dh + dquery, dmemory
