@@ -148,7 +148,9 @@ class SequenceClassifier(_Labelled):
                 raise ValueError(f"y: expected {len(rows)} labels, one for each sequence, got {len(labels)}")
             return rows, _indices(labels, classes)
 
-        self.n_features_in_ = np.shape(X)[1] if np.ndim(X) == 2 else config["n_features"]
+        # Lists may be ragged, and then have no shape.
+        wide = hasattr(X, "__array__") and np.ndim(X) == 2
+        self.n_features_in_ = np.shape(X)[1] if wide else config["n_features"]
         held_out = (
             None if validation is None else encoded(validation[0], _labels("validation", validation[1]))
         )
