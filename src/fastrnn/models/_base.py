@@ -143,7 +143,7 @@ class Model:
         if self.patience is not None and validation is None:
             raise ValueError("patience: expected validation data to go with it, got None")
         self._start(config)
-        steps = self.epochs * len(self._plan(data, None))
+        steps = self.epochs * len(self._plan(data, np.random.default_rng(0)))  # evaluation may cut otherwise
         optimiser = self._optimiser(steps)
         weights = {f"{n}.{k}": a for n, p in self.pieces_.items() for k, a in p.params.items()}
         best, best_weights = math.inf, {k: a.copy() for k, a in weights.items()}
