@@ -51,6 +51,13 @@ def package(module: str, install: str) -> Any:
         missing(f"needs {module}: {install}")
 
 
+def data(path: str, install: str) -> Path:
+    """Give a file of a Debian package, installed or unpacked in examples/data (README.md), or end with one line."""
+    places = [Path("/", path), Path(__file__).parent / "data" / path]
+    found = [place for place in places if place.exists()]
+    return found[0] if found else missing(f"needs {places[0]} or {places[1]}: {install}")
+
+
 def missing(what: str) -> Any:
     """End because something is not installed."""
     print(f"{Path(sys.argv[0]).name}: {what}", file=sys.stderr)
