@@ -82,6 +82,7 @@ def report(name: str, rows: Sequence[Sequence[Any]], picture: Path) -> None:
     print(f"\n{seconds:.0f} s; picture: {picture}")
     keys = ("metric", "fastrnn", "baseline", "baseline_is")
     record = {"name": name, **_options, "seconds": round(seconds, 1)}
+    record["cpu_seconds"] = round(time.process_time(), 1)  # of all threads: does not depend on other work
     record["rows"] = [dict(zip(keys, row, strict=False)) for row in rows]
     path = Path(picture).parent / f"{name}.json"
     path.write_text(json.dumps(record, indent=1, default=float) + "\n", encoding="utf-8")
