@@ -9,6 +9,7 @@ Needs torch and scikit-learn.
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def scene(digits: tuple[Any, Any], rng: np.random.Generator) -> tuple[Any, list[
         caption = f"a {first} above a {second}"
         if first == second:
             caption = f"two {first}s one above the other"
+    caption = caption.replace("a eight", "an eight").replace("sixs", "sixes")
     return np.clip(image + 0.1 * rng.standard_normal(image.shape, np.float32), 0, 1), caption.split()
 
 
@@ -137,17 +139,19 @@ def plot(
         left, gallery = f.subfigures(1, 2, width_ratios=[1, 1.9])
         axes = left.subplots()
         steps, shares = zip(*curve, strict=True)
-        axes.plot(steps, shares, "o-", color=MODEL, markersize=4, label="CNN + fastrnn")
+        axes.plot(steps, shares, "o-", color=MODEL, markersize=4, label="PyTorch CNN + fastrnn")
         axes.axhline(baseline, color=BASELINE, linestyle="--", label="most frequent caption")
         axes.set(xlabel="step", ylabel="unseen scenes captioned without a mistake", ylim=(-0.03, 1.03))
         axes.set_title("Learning, both parts at once")
         axes.legend(loc="center right")
-        gallery.suptitle("Unseen scenes and the captions written")
+        gallery.suptitle("Scenes it has never seen, and the captions it wrote (mistakes in red)")
         for ax, i in zip(gallery.subplots(2, 3).flat, shown, strict=True):
             ax.imshow(images[i, 0], cmap="gray_r")
             ax.set(xticks=[], yticks=[])
             good = written[i] == right[i]
-            text = " ".join(written[i]) + ("" if good else f"\n(wrong: {' '.join(right[i])})")
+            text = textwrap.fill(" ".join(written[i]), 30)
+            if not good:
+                text = textwrap.fill(f"“{' '.join(written[i])}” (no: {' '.join(right[i])})", 30)
             ax.set_xlabel(text, fontsize=9, color="tab:green" if good else "tab:red")
 
 

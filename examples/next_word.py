@@ -20,7 +20,7 @@ from fastrnn.demo import kneser_ney
 from fastrnn.models import LanguageModel
 
 UNKNOWN, ENTRY = "<unknown>", "<entry>"  # a rare word; where an entry begins
-PROMPTS = ["from the days when most people", "it is possible to", "the opposite of this", "see also { foo"]
+PROMPTS = ["this is a", "in the early", "the term is used by hackers to", "from the fact", "see also {"]
 
 
 def read(options: Any) -> list[list[str]]:
@@ -108,18 +108,20 @@ def plot(path: Path, model: LanguageModel, curve: list[float], baselines: dict[s
             left.axhline(value, color=BASELINE, linestyle=style)
             left.annotate(f"{name}: {value:.0f}", (1, value), (0, 4), textcoords="offset points")
         left.set(xlabel="epoch", xticks=epochs, ylabel="perplexity on held-out text (lower is better)")
-        left.set(title="How many words it hesitates between", ylim=(0.85 * min(curve), None))
+        left.set(
+            title="As if choosing among how many words?", ylim=(0.85 * min(*curve, *baselines.values()), None)
+        )
         left.margins(x=0.1)
 
         ticks, labels, y = [], [], 0.0
         for prompt in PROMPTS:
             p = model.predict_proba([ENTRY, *prompt.split()])
-            right.text(0, y - 0.75, f"“{prompt} …”", style="italic", va="center")
+            right.text(0, y - 0.75, f"{prompt} …", style="italic", va="center")
             for i in np.argsort(-p)[:4]:
                 right.barh(y, p[i], color=MODEL)
-                right.text(p[i] + 0.005, y, f"{p[i]:.0%}", va="center", fontsize=8)
+                right.annotate(f"{p[i]:.0%}", (p[i], y), (3, -3), fontsize=8, textcoords="offset points")
                 ticks.append(y)
-                labels.append(words[i])
+                labels.append("(a rare word)" if words[i] in (None, UNKNOWN) else f"“{words[i]}”")
                 y += 0.8
             y += 1.2
         right.set_yticks(ticks, labels)

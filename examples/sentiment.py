@@ -154,7 +154,7 @@ def plot(path: Path, results: dict[str, tuple[float, float]], reader: SequenceCl
                 left.text(a, b + 1, f"{b:.0f}", ha="center")
         left.axhline(50, color="black", linewidth=0.8, linestyle=":")
         left.set_xticks(range(len(results)), list(results))
-        left.set(ylabel="sentences judged right, %", ylim=(0, 118), title="The dotted line is guessing")
+        left.set(ylabel="sentences judged right, %", ylim=(0, 118), title="Accuracy (dotted: guessing)")
         left.legend(loc="upper center", ncols=2)
 
         first = ["the", "acting", "is", "not", "dull", "but", "the", "plot", "is", "weak"]
@@ -166,7 +166,7 @@ def plot(path: Path, results: dict[str, tuple[float, float]], reader: SequenceCl
                 bold = "bold" if word == "not" else "normal"
                 right.text(i, height, word, ha="center", va="center", color=color, fontweight=bold)
         right.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-        right.set(ylim=(-0.22, 1.2), yticks=[0, 0.5, 1], xticks=[], xlim=(-0.5, 8.5))
+        right.set(ylim=(-0.22, 1.2), yticks=[0, 0.5, 1], xticks=[], xlim=(-0.5, 9.5))
         right.set(ylabel="P(the writer likes the acting)", xlabel="words read so far")
         right.set_title("The same words in another order, read by the LSTM")
 
