@@ -27,6 +27,14 @@ SOURCE = "vaderSentiment-3.3.2.tar.gz"
 COMMAND = "pip download --no-deps --no-binary :all: vaderSentiment==3.3.2 -d examples/data"
 PRAISE = ["good", "great", "clever", "funny", "moving", "brilliant", "charming", "superb", "fresh"]
 BLAME = ["bad", "dull", "stupid", "tedious", "cold", "awful", "bland", "clumsy", "weak"]
+SHOWN = [
+    "the acting is not dull but the plot is weak",
+    "the acting is dull but the plot is not weak",
+    "on the whole the plot is superb and the acting is not bad",
+    "on the whole the plot is not superb and the acting is bad",
+    "the plot is fresh but the acting is not clever",
+    "the plot is not fresh but the acting is clever",
+]
 ASIDES = [
     "",
     "to be fair",
@@ -144,7 +152,7 @@ def main() -> None:
 
 
 def plot(path: Path, results: dict[str, tuple[float, float]], reader: SequenceClassifier) -> None:
-    """Draw the accuracies, and how the opinion on the acting develops as twins are read."""
+    """Draw the accuracies, and what the model says of three pairs of twins."""
     with figure(path, (10, 4.2)) as f:
         left, right = f.subplots(1, 2, width_ratios=[1, 1.7])
         for i, (name, color) in enumerate((("LSTM", MODEL), ("bag of words", BASELINE))):
@@ -157,18 +165,17 @@ def plot(path: Path, results: dict[str, tuple[float, float]], reader: SequenceCl
         left.set(ylabel="sentences judged right, %", ylim=(0, 118), title="Accuracy (dotted: guessing)")
         left.legend(loc="upper center", ncols=2)
 
-        first = ["the", "acting", "is", "not", "dull", "but", "the", "plot", "is", "weak"]
-        second = ["the", "acting", "is", "dull", "but", "the", "plot", "is", "not", "weak"]
-        for words, color, height in ((first, "tab:green", 1.1), (second, "tab:red", -0.13)):
-            p = [reader.predict_proba([words[: i + 1]])[0, 1] for i in range(len(words))]
-            right.plot(p, "o-", color=color)
-            for i, word in enumerate(words):
-                bold = "bold" if word == "not" else "normal"
-                right.text(i, height, word, ha="center", va="center", color=color, fontweight=bold)
-        right.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-        right.set(ylim=(-0.22, 1.2), yticks=[0, 0.5, 1], xticks=[], xlim=(-0.5, 9.5))
-        right.set(ylabel="P(the writer likes the acting)", xlabel="words read so far")
-        right.set_title("The same words in another order, read by the LSTM")
+        p = reader.predict_proba([sentence.split() for sentence in SHOWN])[:, 1]
+        for i, sentence in enumerate(SHOWN):
+            y = i + 0.4 * (i // 2)  # twins stand together
+            likes = p[i] > 0.5
+            right.barh(y, p[i] - 0.5, 0.45, left=0.5, color="tab:green" if likes else "tab:red")
+            text = sentence.replace("not", r"$\bf{not}$") + ("  → likes it" if likes else "  → does not")
+            right.text(0.01, y - 0.43, text, va="center", bbox={"fc": "white", "lw": 0, "pad": 0.5})
+        right.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+        right.set(xlim=(0, 1), ylim=(-0.8, 6.2), yticks=[], xlabel="P(the writer likes the acting)")
+        right.set_title("Does the writer like the acting? Twins have the same words")
+        right.invert_yaxis()
 
 
 if __name__ == "__main__":
