@@ -52,6 +52,7 @@ def split(rows: list[list[str]], min_count: int) -> tuple[list[str], list[str], 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--text", type=Path, metavar="FILE", help="UTF-8 text")
+    arguments.add_argument("--resume", type=Path, metavar="FILE.safetensors", help="checkpoint to go on from")
     options = arguments.parse_args()
     train, held_out, vocabulary = split(read(options), min_count=5)
     share = held_out.count(UNKNOWN) / len(held_out)
@@ -64,7 +65,7 @@ def main() -> None:
     print(f"perplexity of the trigram model: {trigram:.1f}")
 
     size = {"hidden_size": 64, "embedding_size": 32, "epochs": 2} if options.quick else {}
-    size = size or {"hidden_size": 256, "embedding_size": 128, "epochs": 6}
+    size = size or {"hidden_size": 256, "embedding_size": 128, "epochs": 5}
     model = LanguageModel(
         **size,  # type: ignore[arg-type]
         dropout=0.4,
@@ -74,14 +75,16 @@ def main() -> None:
         steps=24,
         random_state=options.seed,
     )
-    curve: list[float] = []
 
     def measure(_: Any, log: dict[str, float]) -> None:
-        curve.append(float(np.exp(log["val_loss"])))
-        print(f"epoch {len(curve)}: perplexity {curve[-1]:.1f} on the held-out text (trigram {trigram:.1f})")
+        print(
+            f"epoch {log['epoch']}: perplexity {np.exp(log['val_loss']):.1f} (trigram {trigram:.1f})",
+            flush=True,
+        )
 
-    model.fit(train, validation=held_out, callbacks=[measure])
+    model.fit(train, validation=held_out, callbacks=[measure], resume=options.resume)
     perplexity = model.perplexity(held_out)
+    curve = [float(np.exp(log["val_loss"])) for log in model.history_]
     print("\n" + " ".join(model.generate(80, [ENTRY], temperature=0.7)) + "\n")
 
     picture = options.out / "next_word.png"
