@@ -63,7 +63,7 @@ def main() -> None:
     options = parser(__doc__).parse_args()
     torch = package("torch", "pip install torch==2.13.0")
     datasets = package("sklearn.datasets", "pip install scikit-learn")
-    steps, batch = (40, 32) if options.quick else (1500, 64)
+    steps, batch = (40, 32) if options.quick else (2500, 64)
 
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
@@ -143,7 +143,7 @@ def plot(
         axes.axhline(baseline, color=BASELINE, linestyle="--", label="most frequent caption")
         axes.set(xlabel="step", ylabel="unseen scenes captioned without a mistake", ylim=(-0.03, 1.03))
         axes.set_title("Learning, both parts at once")
-        axes.legend(loc="center right")
+        axes.legend(loc="upper left")
         gallery.suptitle("Scenes it has never seen, and the captions it wrote (mistakes in red)")
         for ax, i in zip(gallery.subplots(2, 3).flat, shown, strict=True):
             ax.imshow(images[i, 0], cmap="gray_r")

@@ -20,7 +20,7 @@ from fastrnn.demo import kneser_ney
 from fastrnn.models import LanguageModel
 
 UNKNOWN, ENTRY = "<unknown>", "<entry>"  # a rare word; where an entry begins
-PROMPTS = ["this is a", "in the early", "the term is used by hackers to", "from the fact", "see also {"]
+PROMPTS = ["in the early", "from the fact", "the term is used by hackers to", "see also {"]
 
 
 def read(options: Any) -> list[list[str]]:
@@ -95,7 +95,7 @@ def main() -> None:
 def plot(path: Path, model: LanguageModel, curve: list[float], baselines: dict[str, float]) -> None:
     """Draw the perplexity by epoch, and what the model expects after some beginnings."""
     words = model.config_["vocabulary"]
-    with figure(path, (10, 4.6)) as f:
+    with figure(path, (10, 4.8)) as f:
         left, right = f.subplots(1, 2, width_ratios=[1, 1.25])
         epochs = range(1, len(curve) + 1)
         left.plot(epochs, curve, "o-", color=MODEL)
