@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 MODEL, BASELINE = "tab:blue", "tab:gray"  # colours of the two in every picture
 MISSING = 77  # exit code where something is not installed: tests skip then (Automake's code)
@@ -58,7 +58,7 @@ def data(path: str, install: str) -> Path:
     return found[0] if found else missing(f"needs {places[0]} or {places[1]}: {install}")
 
 
-def missing(what: str) -> Any:
+def missing(what: str) -> NoReturn:
     """End because something is not installed."""
     print(f"{Path(sys.argv[0]).name}: {what}", file=sys.stderr)
     raise SystemExit(MISSING)
