@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MODEL, BASELINE = "tab:blue", "tab:gray"  # colours of the two in every picture
+BAR = sys.stderr.isatty()  # a progress bar only where somebody watches
 MISSING = 77  # exit code where something is not installed: tests skip then (Automake's code)
 
 _began = time.perf_counter()

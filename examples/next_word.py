@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import BASELINE, MODEL, data, figure, parser, report
+from _common import BAR, BASELINE, MODEL, data, figure, parser, report
 
 from fastrnn.demo import kneser_ney
 from fastrnn.models import LanguageModel
@@ -74,6 +74,7 @@ def main() -> None:
         batch_size=20,
         steps=24,
         random_state=options.seed,
+        verbose=BAR,
     )
 
     def measure(_: Any, log: dict[str, float]) -> None:

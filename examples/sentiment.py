@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import BASELINE, MODEL, figure, missing, package, parser, report
+from _common import BAR, BASELINE, MODEL, figure, missing, package, parser, report
 
 from fastrnn.models import SequenceClassifier
 
@@ -110,6 +110,7 @@ def opinions(options: Any) -> tuple[float, float, float]:
         schedule="cosine",
         epochs=2 if options.quick else 12,
         random_state=options.seed,
+        verbose=BAR,
     )
     model.fit(train, degrees[rest])
     p = model.predict_proba(test)[:, 2:].sum(axis=1)
@@ -135,6 +136,7 @@ def main() -> None:
         lr=5e-3,
         epochs=2 if options.quick else 12,
         random_state=options.seed,
+        verbose=BAR,
     )
     reader.fit(train, y)
     ordered = accuracy(reader.predict_proba(test)[:, 1], answers)

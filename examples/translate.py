@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import data, figure, package, parser, report
+from _common import BAR, data, figure, package, parser, report
 
 from fastrnn.models import Seq2Seq
 
@@ -169,6 +169,7 @@ class WordByWord:
 def main() -> None:
     options = parser(__doc__).parse_args()
     bleu = package("sacrebleu", "pip install sacrebleu").corpus_bleu
+    pronounced, translated = pronunciations(), sentences()
     rng = np.random.default_rng(options.seed)
 
     def divide(pairs: Pairs, n_train: int, n_test: int) -> tuple[Pairs, Pairs]:
@@ -176,12 +177,12 @@ def main() -> None:
         return chosen[n_test : n_test + n_train], chosen[:n_test]
 
     def learn(train: Pairs, test: Pairs, **params: Any) -> tuple[Seq2Seq, list[Any]]:
-        model = Seq2Seq(cell="gru", schedule="cosine", random_state=options.seed, **params)
+        model = Seq2Seq(cell="gru", schedule="cosine", verbose=BAR, random_state=options.seed, **params)
         model.fit(*zip(*train, strict=True))
         return model, model.predict([x for x, _ in test], beam=1 if options.quick else 4)
 
     quick = options.quick
-    train, test = divide(pronunciations(), *((800, 100) if quick else (30000, 1000)))
+    train, test = divide(pronounced, *((800, 100) if quick else (30000, 1000)))
     size = {"hidden_size": 64, "epochs": 3} if quick else {"hidden_size": 192, "epochs": 6}
     speller, spoken = learn(train, test, **size, batch_size=64, lr=4e-3, dropout=0.1)
     by_letter = LetterByLetter(train)
@@ -193,7 +194,7 @@ def main() -> None:
     )
     print(f"phoneme error rate {per:.3f}, letter by letter {per_baseline:.3f}")
 
-    pairs = divide(sentences(), *((500, 50) if quick else (12000, 1000)))
+    pairs = divide(translated, *((500, 50) if quick else (12000, 1000)))
     size = {"hidden_size": 64, "epochs": 1} if quick else {"hidden_size": 192, "epochs": 10}
     _, english = learn(*pairs, **size, batch_size=32, lr=3e-3, dropout=0.3, embedding_size=128, min_count=2)
     by_word = WordByWord(pairs[0])
