@@ -63,7 +63,7 @@ def main() -> None:
     options = parser(__doc__).parse_args()
     torch = package("torch", "pip install torch==2.13.0")
     datasets = package("sklearn.datasets", "pip install scikit-learn")
-    steps, batch = (40, 32) if options.quick else (2500, 64)
+    steps, batch = (40, 32) if options.quick else (1500, 64)
 
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
