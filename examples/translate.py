@@ -7,7 +7,7 @@ is most frequent. Metric: edits per phoneme.
 Translation: the short sentences of the dictionary Ding (Debian package trans-de-en: `apt-get install
 trans-de-en`, or unpack it as examples/README.md says). The baseline goes word by word: the most probable
 translation by IBM model 1 (Brown et al. 1993), fitted to the same pairs. Metric: BLEU (`pip install
-sacrebleu`). These are 12,000 idiomatic sentences: do not expect a translator.
+sacrebleu`). These are 10,000 idiomatic sentences: do not expect a translator.
 """
 
 from __future__ import annotations
