@@ -110,7 +110,13 @@ def plot(path: Path, model: LanguageModel, curve: list[float], baselines: dict[s
         )
         for (name, value), style in zip(baselines.items(), ("--", ":"), strict=True):
             left.axhline(value, color=BASELINE, linestyle=style)
-            left.annotate(f"{name}: {value:.0f}", (1, value), (0, 4), textcoords="offset points")
+            left.annotate(
+                f"Kneser-Ney {name}: {value:.0f}",
+                (len(curve), value),
+                (0, 4),
+                ha="right",
+                textcoords="offset points",
+            )
         left.set(xlabel="epoch", xticks=epochs, ylabel="perplexity on held-out text (lower is better)")
         left.set(
             title="As if choosing among how many words?", ylim=(0.85 * min(*curve, *baselines.values()), None)
