@@ -63,7 +63,7 @@ def main() -> None:
     options = parser(__doc__).parse_args()
     torch = package("torch", "pip install torch==2.13.0")
     datasets = package("sklearn.datasets", "pip install scikit-learn")
-    steps, batch = (40, 32) if options.quick else (1500, 64)
+    steps, batch = (40, 32) if options.quick else (2500, 64)
 
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
@@ -74,11 +74,11 @@ def main() -> None:
     test_x, test_y = scenes(unseen, 200 if options.quick else 1000, rng)
 
     nn, layers, channels = torch.nn, [], 1
-    for out, pool in ((24, 2), (48, 2), (48, 1)):
+    for out, pool in ((24, 2), (48, 2), (96, 2)):
         layers += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(pool)]
         channels = out
     # Features of variance 1: without the last normalisation the decoder learns to ignore them.
-    cnn = nn.Sequential(*layers, nn.Flatten(), nn.Linear(48 * 36, 128), nn.BatchNorm1d(128))
+    cnn = nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * 9, 128), nn.BatchNorm1d(128))
     adam = torch.optim.Adam(cnn.parameters(), lr=2e-3)
     captioner = Captioner(hidden_size=96, embedding_size=32, cell="gru", lr=4e-3, random_state=options.seed)
     vocabulary = scenes(training, 2000, np.random.default_rng(1))[1]
