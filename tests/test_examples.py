@@ -76,7 +76,9 @@ def test_committed_results_are_of_a_full_run(name: str) -> None:
 
 
 def test_missing_data_is_one_line(tmp_path: Path) -> None:
-    code = "import sys; sys.argv = ['task.py']; from _common import data; data('usr/none', 'apt-get install it')"
+    code = (
+        "import sys; sys.argv = ['task.py']; from _common import data; data('usr/none', 'apt-get install it')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=EXAMPLES, capture_output=True, text=True, check=False
     )
