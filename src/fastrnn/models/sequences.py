@@ -148,7 +148,8 @@ class SequenceClassifier(_Labelled):
                 raise ValueError(f"y: expected {len(rows)} labels, one for each sequence, got {len(labels)}")
             return rows, _indices(labels, classes)
 
-        self.n_features_in_ = np.shape(X)[1] if np.ndim(X) == 2 else config["n_features"]
+        # an array [n, T] has T features for scikit-learn; np.ndim would refuse a list of unequal sequences
+        self.n_features_in_ = X.shape[1] if getattr(X, "ndim", 0) == 2 else config["n_features"]
         held_out = (
             None if validation is None else encoded(validation[0], _labels("validation", validation[1]))
         )
