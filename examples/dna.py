@@ -106,12 +106,10 @@ def main() -> None:
         regression = LogisticRegression(C=0.02, max_iter=100).fit(counts, y)
     kmers = regression.predict(counter.transform(X_test))
 
-    right = {"fastrnn GRU": said, "PWM scan": pwm, "k-mers": kmers}
+    right = {"GRU": said, "PWM\nscan": pwm, "k-mers": kmers}
     accuracy = {name: np.mean(labels == y_test) for name, labels in right.items()}
-    rows = [
-        ("accuracy", accuracy["fastrnn GRU"], accuracy["PWM scan"], "position weight matrices, slid along")
-    ]
-    rows += [("accuracy", accuracy["fastrnn GRU"], accuracy["k-mers"], "logistic regression on k-mers")]
+    rows = [("accuracy", accuracy["GRU"], accuracy["PWM\nscan"], "position weight matrices, slid along")]
+    rows += [("accuracy", accuracy["GRU"], accuracy["k-mers"], "logistic regression on k-mers")]
     for kind, name in KINDS.items():
         of = y_test == kind
         rows += [(f"found: {kind} ({name})", np.mean(said[of] == kind), np.mean(pwm[of] == kind), "PWM scan")]
@@ -133,7 +131,7 @@ def main() -> None:
             list(right), [100 * a for a in accuracy.values()], color=[MODEL, BASELINE, BASELINE]
         )
         axes[1].bar_label(bars, fmt="%.1f %%")
-        axes[1].set(ylim=(40, 100), ylabel="new windows classified rightly (%)")
+        axes[1].set(ylim=(40, 100), ylabel="new windows right (%)")
         axes[1].set_title("Junction at an unknown place")
         table = confusion_matrix(y_test, said, labels=list(KINDS), normalize="true")
         axes[2].imshow(table, cmap="Blues", vmin=0, vmax=1)

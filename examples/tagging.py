@@ -96,9 +96,11 @@ def main() -> None:
     model = SequenceTagger(
         cell="lstm", hidden_size=16 if options.quick else 64, embedding_size=32, dropout=0.1, lr=5e-3,
         schedule="cosine", batch_size=128, epochs=3 if options.quick else 8, random_state=options.seed,
-    ).fit([w[1] for w in train], [w[2] for w in train], validation=([w[1] for w in held], [w[2] for w in held]))  # fmt: skip
+    )  # fmt: skip
+    validation = [w[1] for w in held], [w[2] for w in held]
+    model.fit([w[1] for w in train], [w[2] for w in train], validation=validation)
 
-    said = {"fastrnn LSTM": model.predict([w[1] for w in test])}
+    said = {"LSTM": model.predict([w[1] for w in test])}
     table = Frequencies(train)
 
     def vowels(least: int) -> float:
@@ -126,7 +128,7 @@ def main() -> None:
         left.set(xticks=range(3), xticklabels=list(said), ylabel="right (%)", ylim=(0, 112))
         left.set_title("Stress of new words")
         left.legend(frameon=False, loc="upper right", ncols=2)
-        right.set_title("New words where the two differ (small figures: who is right about the word)")
+        right.set_title("New words where the two differ (AE1: main stress, AE2: secondary)")
         right.axis("off")
         ours, theirs = list(said.values())[:2]
         differ = [i for i, w in enumerate(test) if list(ours[i]) != theirs[i] and 5 < len(w[1]) < 11]
