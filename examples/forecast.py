@@ -2,7 +2,12 @@
 
 Two years of hourly traffic on Interstate 94 between Minneapolis and St Paul (Minnesota DOT, by way of UCI and
 the package AutoTS). What every hour of the week is like, its median and its spread in the training part, is taken off
-first; what is left goes to the `Forecaster`, which predicts one hour and is fed its own predictions for 24 hours.
+first; what is left goes to the `Forecaster`, which draws futures hour by hour, every one
+fed what was drawn before.
+
+The linear baseline wins by some per cent: it is fitted to each of the 24 horizons directly, whereas the network
+learns one hour ahead and goes on from its own output; and 14,000 hours whose weekly pattern is already gone have
+little left that is not linear. The network clearly beats the seasonal naive forecast.
 
 Baselines on the last fifth of the data: seasonal naive (the same hour a week ago); the median of the hour of the
 week; and linear autoregression, least squares on the last 168 hours for each of the 24 horizons apart, given the very
@@ -71,29 +76,38 @@ def main() -> None:
     if options.quick:
         values, hour = values[-6000:], hour[-6000:]
     n = len(values)
-    train, known = int(0.7 * n), int(0.8 * n)  # in between: validation
-    past = [values[:train][hour[:train] == h] for h in range(WEEK)]
+    known = int(0.8 * n)
+    past = [values[:known][hour[:known] == h] for h in range(WEEK)]
     median = np.array([np.median(p) for p in past])[hour]
     spread = np.array([np.diff(np.percentile(p, [10, 90]))[0] / 2.56 for p in past])[hour]
     z = np.clip((values - median) / spread, -8, 8)
 
     model = Forecaster(
-        cell="gru", hidden_size=32, steps=72, lr=3e-3, schedule="cosine", batch_size=4, dropout=0.1,
-        epochs=3 if options.quick else 40, random_state=options.seed,
-    ).fit(z[:train], validation=z[train:known])  # fmt: skip
+        cell="gru", hidden_size=16, steps=168, lr=5e-3, schedule="cosine", batch_size=8, dropout=0.1,
+        epochs=3 if options.quick else 30, random_state=options.seed,
+    ).fit(z[:known])  # fmt: skip
 
     origins = np.arange(
         known, n - HORIZON, 31 if options.quick else 7
     )  # every 7th hour: all hours of the day
     truth, back, scale = (cut(s, origins, HORIZON) for s in (values, median, spread))
+
+    # 200 futures are drawn at each origin. The point forecast is their median (the narrowest interval): the absolute
+    # error asks for it, and holidays pull the mean down.
+    def interval(level: float) -> tuple[Array, Array]:
+        pairs = [
+            model.predict_interval(z[:t], HORIZON, level, samples=200, rng=options.seed) for t in origins
+        ]
+        low, high = (back + scale * np.array(bounds) for bounds in zip(*pairs, strict=True))
+        return low, high
+
+    (low, high), middle = interval(LEVEL), interval(0.02)
     ahead: dict[str, Any] = {
-        "fastrnn": back + scale * np.array([model.predict(z[:t], HORIZON) for t in origins]),
+        "fastrnn": (middle[0] + middle[1]) / 2,
         "linear autoregression": back + scale * linear(z, known, origins),
         "median of the hour of the week": back,
         "seasonal naive": cut(values, origins - WEEK, HORIZON),
     }
-    bounds = [model.predict_interval(z[:t], HORIZON, LEVEL, samples=200, rng=options.seed) for t in origins]
-    low, high = (back + scale * np.array(b) for b in zip(*bounds, strict=True))
     # The interval to compare with: quantiles of what the linear model got wrong on the training part.
     at = np.arange(WEEK, known - HORIZON, 3)
     wrong = cut(z, at, HORIZON) - linear(z, known, at)

@@ -2,11 +2,11 @@
 
 A made-up log of a web shop (the generator is below): after "login" every page view follows from the one before,
 as a Markov chain would have it, but the end of each visit depends on its beginning: the visitor pays in the way
-chosen at the start, some 25 to 100 steps earlier. No count of the last k pages can know that. Beyond it, the
+chosen at the start, 10 to 40 steps earlier. No count of the last k pages can know that. Beyond it, the
 shop changes its front page every 2,000 or so steps.
 
-Few updates would be a poor way to learn the simple things, so training begins with the log cut into 100 streams
-side by side (truncated BPTT, 125 steps, state carried on). Then the network reads the log as one row [200000, 1]
+Few updates would be a poor way to learn the simple things, so training begins with the log cut into 50 streams
+side by side (truncated BPTT, 100 steps, state carried on). Then the network reads the log as one row [200000, 1]
 and the gradient goes through all of it: `layer.forward(x, checkpoint="auto")` keeps a state every sqrt(T) steps
 and computes the rest again. Baseline: Markov models of order 0 to 6 with interpolated counts (each order mixed with
 the one below), the order chosen on held-out steps.
@@ -53,7 +53,7 @@ def log(steps: int, rng: np.random.Generator) -> NDArray[np.intp]:
         method = rng.choice(METHODS)
         out += ["login", f"as_{method}"]
         page = "home"
-        for _ in range(rng.integers(25, 100)):
+        for _ in range(rng.integers(10, 40)):
             if len(out) >= until:  # the front page changes
                 front, until = (
                     ("home_B" if front == "home_A" else "home_A"),
@@ -88,14 +88,14 @@ def memory() -> float:
 
 def main() -> None:
     options = parser(__doc__).parse_args()
-    steps, epochs, updates = (10_000, 2, 2) if options.quick else (200_000, 40, 20)
+    steps, epochs, updates = (10_000, 2, 2) if options.quick else (200_000, 60, 8)
     rng = np.random.default_rng(options.seed)
     train, held, test = log(steps, rng), log(steps // 10, rng), log(steps // 10, rng)
 
     embedding = Embedding(len(SYMBOLS), 16, rng=rng)
-    lstm = fastrnn.LSTM(16, 32, rng=rng)
+    lstm = fastrnn.LSTM(16, 48, rng=rng)
     init.forget_bias(lstm, 4.0)  # remember by default: what matters is far back
-    head = Linear(32, len(SYMBOLS), rng=rng)
+    head = Linear(48, len(SYMBOLS), rng=rng)
     pieces = [embedding, lstm, head]
 
     def nats(x: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -117,12 +117,12 @@ def main() -> None:
         clip_grad_norm(grads, 1.0)
         optimiser.step(grads)
 
-    lanes, reach = 100, 125
-    streams = train[: len(train) // lanes * lanes].reshape(lanes, -1).T  # [T / 100, 100]
+    lanes, reach = 50, 100
+    streams = train[: len(train) // lanes * lanes].reshape(lanes, -1).T  # [T / 50, 50]
     starts = range(0, len(streams) - 1, reach)
-    optimiser = Adam(pieces, lr=cosine(0.02, epochs * len(starts)))
+    optimiser = Adam(pieces, lr=cosine(0.01, epochs * len(starts)))
     history = []
-    for _ in trange(epochs, desc="cut into 100 streams"):
+    for _ in trange(epochs, desc="cut into 50 streams"):
         state, losses = None, []
         for t in starts:
             x = streams[t : t + reach + 1]
@@ -168,7 +168,7 @@ def main() -> None:
         for shift, column, colour, name in ((-0.2, 0, MODEL, "LSTM"), (0.2, 1, BASELINE, what)):
             axes[1].bar(np.arange(2) + shift, [v[column] for v in values], 0.4, color=colour, label=name)
         axes[1].axhline(np.log(4), color="black", lw=0.8, ls=":", label="a guess among four")
-        names = ["the payment,\n25 to 100 steps back", "the front page,\nthe same for 2,000"]
+        names = ["the payment,\n10 to 40 steps back", "the front page,\nthe same for 2,000"]
         axes[1].set(xticks=range(2), xticklabels=names, ylabel="nats on a new log")
         axes[1].set_title("What the last few pages do not tell")
         axes[1].set_ylim(0, 1.35 * max(max(v) for v in values))
