@@ -86,7 +86,8 @@ def main() -> None:
     data = words()
     fold = np.array([zlib.crc32(word[0][:5].encode()) % 20 for word in data])  # families stay together
     train = [word for word, n in zip(data, fold, strict=True) if n > 1]
-    test = [word for word, n in zip(data, fold, strict=True) if n == 0]
+    heard = {tuple(word[1]) for word in train}  # homophones of training words would be no test
+    test = [word for word, n in zip(data, fold, strict=True) if n == 0 and tuple(word[1]) not in heard]
     held = [word for word, n in zip(data, fold, strict=True) if n == 1]
     if options.quick:
         train, test, held = train[::60], test[::10], held[::20]
@@ -131,17 +132,28 @@ def main() -> None:
         right.set_title("New words where the two differ (AE1: main stress, AE2: secondary)")
         right.axis("off")
         ours, theirs = list(said.values())[:2]
-        differ = [i for i, w in enumerate(test) if list(ours[i]) != theirs[i] and 5 < len(w[1]) < 11]
-        for line, i in enumerate(sorted(rng.permutation(differ)[:8])):
+        # Eight drawn at random from each verdict in the proportion that it has, so that the list is not a selection.
+        verdicts: dict[tuple[bool, bool], list[int]] = defaultdict(list)
+        for i, w in enumerate(test):
+            if list(ours[i]) != theirs[i] and 5 < len(w[1]) < 11:
+                verdicts[list(ours[i]) == w[2], theirs[i] == w[2]].append(i)
+        total = sum(map(len, verdicts.values()))
+        shown: list[int] = []
+        for members in verdicts.values():
+            shown += rng.permutation(members)[: round(8 * len(members) / total)].tolist()
+        parts = [len(verdicts[v]) / max(total, 1) for v in ((True, False), (False, True), (False, False))]
+        counted = "of {:,} such words the LSTM is right in {:.0%}, the table in {:.0%}, neither in {:.0%}"
+        right.text(0, 0, counted.format(total, *parts), fontsize=9)
+        for line, i in enumerate(sorted(shown)):
             spelling, sounds, labels = test[i]
             y = 1 - (line + 1) / 9
             right.text(0, y, spelling, fontweight="bold")
             for column, (name, row, colour) in enumerate(
                 (("LSTM", ours[i], MODEL), ("context", theirs[i], BASELINE))
             ):
-                shown = " ".join(s if t == "-" else f"{s}{t}" for s, t in zip(sounds, row, strict=True))
+                phonemes = " ".join(s if t == "-" else f"{s}{t}" for s, t in zip(sounds, row, strict=True))
                 verdict = "right" if list(row) == labels else "wrong"
-                right.text(0.22 + 0.41 * column, y, shown, fontsize=8, color=colour)
+                right.text(0.22 + 0.41 * column, y, phonemes, fontsize=8, color=colour)
                 right.text(0.22 + 0.41 * column, y - 0.04, f"{name}: {verdict}", fontsize=6.5, color=colour)
     report("tagging", rows, picture)
 
