@@ -4,9 +4,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <string>
 
 #include "batch.hpp"
+#include "memory.hpp"
 
 namespace fastrnn {
 
@@ -92,10 +94,18 @@ template <class T> View<T> view_of(const py::array &a, const Layout &layout) {
   return view;
 }
 
-// fresh, C-contiguous, not initialised
+// fresh, C-contiguous, not initialised; a large one in memory of the pool
 template <class T> py::array fresh(const size_t *shape, size_t dimensions) {
   Py_intptr_t sizes[8];
-  for (size_t i = 0; i < dimensions; ++i) sizes[i] = Py_intptr_t(shape[i]);
+  size_t n = 1;
+  for (size_t i = 0; i < dimensions; ++i) n = product(n, shape[i]), sizes[i] = Py_intptr_t(shape[i]);
+  if (pooled(product(n, sizeof(T)))) {
+    auto memory = std::make_unique<Buffer<T>>(n);
+    T *const at = memory->get();
+    const py::capsule owner(memory.get(), [](void *p) { delete static_cast<Buffer<T> *>(p); });
+    memory.release();
+    return py::array(py::dtype::of<T>(), std::vector<Py_intptr_t>(sizes, sizes + dimensions), at, owner);
+  }
   auto &api = py::detail::npy_api::get();
   PyObject *a = api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<T>().release().ptr(), int(dimensions), sizes,
                                           nullptr, nullptr, 0, nullptr);

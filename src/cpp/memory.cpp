@@ -10,7 +10,7 @@ namespace fastrnn {
 
 namespace {
 
-constexpr size_t huge_page = size_t(2) << 20, smallest_pooled = 2 * huge_page, most_pooled = size_t(256) << 20;
+constexpr size_t huge_page = size_t(2) << 20, most_pooled = size_t(256) << 20;
 
 // Blocks nobody uses. A few are enough: a call needs some ten. Nobody ever waits for the pool: who finds it taken
 // (another thread, or in a child forked at that moment for ever) goes to the system instead.
@@ -53,7 +53,7 @@ Pool pool;
 } // namespace
 
 void *allocate_bytes(size_t n) {
-  if (n < smallest_pooled) return std::aligned_alloc(64, round_up(n, 64));
+  if (!pooled(n)) return std::aligned_alloc(64, round_up(n, 64));
   const size_t bytes = round_up(n, huge_page);
   if (pool.take()) {
     void *at = pool.find(bytes);
@@ -68,7 +68,7 @@ void *allocate_bytes(size_t n) {
 }
 
 void release_bytes(void *p, size_t n) {
-  if (p && n >= smallest_pooled && pool.take()) {
+  if (p && pooled(n) && pool.take()) {
     const size_t bytes = round_up(n, huge_page);
     const bool kept = pool.keep(p, bytes);
 #if defined(__linux__) && defined(MADV_FREE)

@@ -25,6 +25,7 @@ inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / 
 // time. What lies in the pool (at most 256 MiB) the kernel may take back when memory is short.
 void *allocate_bytes(size_t n); // null where there is none
 void release_bytes(void *p, size_t n);
+inline bool pooled(size_t bytes) { return bytes >= size_t(4) << 20; }
 
 // Cache-line aligned, not initialised unless zeroed.
 template <class T> class Buffer {
