@@ -138,20 +138,32 @@ def test_kernels_keep_to_themselves(path: Path) -> None:
 
 
 # What the core keeps between calls, beside constants and the guards of their initialisation: the kernel set and
-# the cache sizes, found once; the number of threads asked for; whether a region ran, for a child after a fork.
+# the cache sizes, found once; the number of threads asked for; whether this is a forked child; large blocks that
+# nobody uses.
 KEPT = (
     "kernel_set()::set",
     "kernels()::set",
     "caches()::sizes",
     "::wanted",
-    "::region_ran",
-    "::forked_after_region",
+    "::limit_when_set",
+    "::forked",
+    "::pool",
 )
-CONSTANT = ("::tiles<", "::entries", "vtable for", "typeinfo for", ")::natural", ")::candidate")
+CONSTANT = ("::tiles<", "::entries", "vtable for", "typeinfo for", ")::natural", ")::candidate", "::zeros")
 
 
 def core_objects() -> list[Path]:
-    names = ["dispatch", "schedule", "parallel", "network", "forward", "backward", "stream", "kernels"]
+    names = [
+        "dispatch",
+        "schedule",
+        "memory",
+        "parallel",
+        "network",
+        "forward",
+        "backward",
+        "stream",
+        "kernels",
+    ]
     return sorted(p for p in (HERE.parent / "build").rglob("*.o") if p.name.split(".")[0] in names)
 
 

@@ -349,6 +349,8 @@ else:
     layer(x)
 print("ok")
 """
+
+
 @posix
 @pytest.mark.parametrize(
     ("how", "environment"),

@@ -198,21 +198,24 @@ void pack_row_pieces(T *to, size_t to_step, const T *const *rows, size_t first, 
     for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load_first(rows[k] + first, valid));
 }
 
-// [rows][columns] -> tiles of MR columns: to[tile][k][MR]; a tile cut by the edge is packed as narrow as it is.
-template <class T> void pack_columns(T *to, const T *const *rows, size_t depth, size_t first, size_t width) {
-  if (width == 8 || width == 6) { // the full tiles, as fixed-size copies
-    for (size_t k = 0; k < depth; ++k) {
-      const T *from = rows[k] + first;
-      T *at = to + k * width;
-      if (width == 8)
-        __builtin_memcpy(at, from, 8 * sizeof(T));
-      else
-        __builtin_memcpy(at, from, 6 * sizeof(T));
-    }
-    return;
+// [rows][columns] -> tiles of `full` columns: to[tile][k][column]; the last tile is packed as narrow as it is. Row
+// after row, so that each is read once from end to end.
+template <class T>
+void pack_columns(T *to, const T *const *rows, size_t depth, size_t first, size_t last, size_t full) {
+  for (size_t k = 0; k < depth; ++k) {
+    const T *from = rows[k] + first, *const end = rows[k] + last;
+    T *at = to + k * full;
+    if (full == 6) // a copy of known size
+      for (; from + 6 <= end; from += 6, at += depth * 6) __builtin_memcpy(at, from, 6 * sizeof(T));
+    else if (full == 8)
+      for (; from + 8 <= end; from += 8, at += depth * 8) __builtin_memcpy(at, from, 8 * sizeof(T));
+    else
+      for (; from + full <= end; from += full, at += depth * full)
+        for (size_t i = 0; i < full; ++i) at[i] = from[i];
+    const size_t rest = size_t(end - from);
+    at -= k * (full - rest);
+    for (size_t i = 0; i < rest; ++i) at[i] = from[i];
   }
-  for (size_t k = 0; k < depth; ++k)
-    for (size_t i = 0; i < width; ++i) to[k * width + i] = rows[k][first + i];
 }
 
 } // namespace FASTRNN_ISA

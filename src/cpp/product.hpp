@@ -97,14 +97,11 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
     for (size_t i = 0; i < q.count; ++i) {
       const OuterPart<T> &part = q.parts[i];
       left[i] = at;
-      for (size_t first = part.first; first < part.last; first += full) {
-        const size_t width = least(full, part.last - first);
-        if (part.a)
-          pack_columns(at, part.a + k0, depth, first, width);
-        else
-          for (size_t k = 0; k < depth; ++k) at[k] = T(1);
-        at += width * depth;
-      }
+      if (part.a)
+        pack_columns(at, part.a + k0, depth, part.first, part.last, full);
+      else
+        for (size_t k = 0; k < depth * (part.last - part.first); ++k) at[k] = T(1);
+      at += depth * (part.last - part.first);
     }
     for (size_t p = 0; p < count; ++p) {
       const panel_place place = gate_panel(p, q.slots, all_blocks);

@@ -17,7 +17,7 @@ Plan schedule(const Problem &p) {
   const size_t mean_rows = p.steps ? p.total / p.steps : 0;
   const double recurrent_bytes = double(p.gates) * double(p.hidden) * double(p.recurrent) * double(p.number);
   // rows: every thread reads all of R each step, which only many rows pay off from beyond the near cache
-  const bool rows_fit = mean_rows >= 4 * threads;
+  const bool rows_fit = mean_rows >= 3 * threads;
   const bool rows_pay = recurrent_bytes <= double(p.l2) || mean_rows >= 64 * threads;
   // units: a barrier costs about 0.2 us; a step must be worth several
   const bool units_pay =

@@ -86,6 +86,9 @@ class Writer(Model):
         if y is None or len(y) == 0 or len(X) != len(y):
             got = "None" if y is None else f"{len(X)} and {len(y)}"
             raise ValueError(f"y: expected a sequence for each of X and at least one, got {got}")
+        return self._configure_target(y)
+
+    def _configure_target(self, y: Any) -> dict[str, Any]:
         symbols = vocabulary(y, (None, None, None), self.min_count)
         return {"target": symbols, "text": isinstance(y[0], str), "longest": max(len(row) for row in y)}
 

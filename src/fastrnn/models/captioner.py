@@ -50,7 +50,8 @@ class Captioner(Writer):
         """
         if not hasattr(self, "pieces_"):
             self._check_params()
-            self._start(self._configure(X, y if captions is None else captions))
+            config = self._configure(X, y)
+            self._start(config if captions is None else config | self._configure_target(captions))
         if self._kept_optimiser is None:
             self._kept_optimiser = self._optimiser(steps=0)
         run = Run(self.pieces_, train=True)
