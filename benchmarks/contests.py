@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -162,6 +163,16 @@ def compare(contest: Contest, seconds: dict[str, float]) -> list[dict[str, Any]]
     return found
 
 
+def paired_ratio(theirs: timing.Timing, ours: timing.Timing) -> float:
+    """Their time over ours: the median of the ratios within each round, so that a slow minute hits both.
+
+    An engine that was sampled once is compared by the medians.
+    """
+    if len(theirs.samples) != len(ours.samples):
+        return theirs.seconds / ours.seconds
+    return statistics.median(a / b for a, b in zip(theirs.samples, ours.samples, strict=True))
+
+
 def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
     """Check, time and compare; returns the row of the results file."""
     case = contest.case
@@ -197,7 +208,7 @@ def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], 
     rivals = {name: value for name, value in seconds.items() if not name.startswith(OWN)}
     if rivals:
         row["best_peer"] = min(rivals, key=lambda name: rivals[name])
-        row["ratio"] = rivals[row["best_peer"]] / seconds[OWN]
+        row["ratio"] = paired_ratio(timings[row["best_peer"]], timings[OWN])
     if contest.on_roofline and settings.limits:
         least = roofline(case, settings.limits, settings.threads)
         row["roofline"] = {

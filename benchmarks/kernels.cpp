@@ -2,11 +2,13 @@
 //
 // For work on the kernels, not for comparison with anybody: what a change to gemm.hpp, cells.hpp or math.hpp
 // does shows here without the layers above. Prints, for float and double:
-//   tile R x W (P)  GFLOP/s and share of the FMA peak of the recurrent microkernel, panel in L1 and in L2
+//   tile R x W      GFLOP/s and share of the FMA peak of the recurrent microkernel by depth; x2: two panels at once
 //   outer R x W     the same of the weight-gradient microkernel
-//   cell            nanoseconds and cycles-at-peak a register of units, forward and backward
+//   cell            nanoseconds a register of units, forward and backward
 //   math            nanoseconds a register of numbers
-// Build and run (CMake target `kernels_bench` takes the best set of this machine, see CONTRIBUTING.md).
+//
+//   cmake -S . -B build/kernels -DFASTRNN_KERNELS=ON -DFASTRNN_MODULE=OFF
+//   cmake --build build/kernels && build/kernels/measure_avx512
 #include <chrono>
 #include <cstdio>
 #include <vector>

@@ -10,7 +10,10 @@ namespace fastrnn {
 
 namespace {
 
-constexpr size_t huge_page = size_t(2) << 20, most_pooled = size_t(256) << 20;
+constexpr size_t page = 4096, huge_page = size_t(2) << 20, most_pooled = size_t(256) << 20;
+
+// where a block begins and what its size is rounded up to
+size_t unit_of(size_t bytes) { return bytes >= 2 * huge_page ? huge_page : page; }
 
 // Blocks nobody uses. A few are enough: a call needs some ten. Nobody ever waits for the pool: who finds it taken
 // (another thread, or in a child forked at that moment for ever) goes to the system instead.
@@ -54,22 +57,22 @@ Pool pool;
 
 void *allocate_bytes(size_t n) {
   if (!pooled(n)) return std::aligned_alloc(64, round_up(n, 64));
-  const size_t bytes = round_up(n, huge_page);
+  const size_t unit = unit_of(n), bytes = round_up(n, unit);
   if (pool.take()) {
     void *at = pool.find(bytes);
     pool.leave();
     if (at) return at;
   }
-  void *at = std::aligned_alloc(huge_page, bytes);
+  void *at = std::aligned_alloc(unit, bytes);
 #if defined(__linux__)
-  if (at) madvise(at, bytes, MADV_HUGEPAGE);
+  if (at && unit == huge_page) madvise(at, bytes, MADV_HUGEPAGE);
 #endif
   return at;
 }
 
 void release_bytes(void *p, size_t n) {
   if (p && pooled(n) && pool.take()) {
-    const size_t bytes = round_up(n, huge_page);
+    const size_t bytes = round_up(n, unit_of(n));
     const bool kept = pool.keep(p, bytes);
 #if defined(__linux__) && defined(MADV_FREE)
     if (kept) madvise(p, bytes, MADV_FREE); // contents may go; pages stay as long as nobody else needs them
