@@ -189,9 +189,10 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     const size_t unit0 = place.block * VL, panel_blocks = place.blocks * at_once;
     const size_t ld = step * at_once; // of `sums`
     const T *const panel = s.r + place.block * gates * VL * s.recurrent;
-    const T *next = panel;
-    if (i_panel + 1 < count)
-      next = s.r + gate_panel(panel_of(in_order(i_panel + 1)), gates, all_blocks).block * gates * VL * s.recurrent;
+    const size_t next_block =
+        i_panel + 1 < count ? gate_panel(panel_of(in_order(i_panel + 1)), gates, all_blocks).block : place.block;
+    const T *const next = s.r + next_block * gates * VL * s.recurrent;
+    const size_t next_unit = next_block * VL;
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
       const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
       const depth_blocks depth(s.recurrent, tiling);
@@ -251,6 +252,14 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
               }
             }
           }
+          // what the next tile starts from, and the cell of this one reads, arrives while the product runs
+          if (!s.input && depth.last(k)) {
+            const size_t r1 = r0 + n < s.rows ? r0 + n : 0, unit1 = r1 ? unit0 : next_unit;
+            const T *const start = s.init + r1 * s.ld_init + unit1 * E::slots;
+            for (size_t j = 0; s.ld_init && j < n; ++j) fetch(start + j * s.ld_init, panel_blocks * E::slots * VL);
+          }
+          if (s.c_prev && depth.last(k))
+            for (size_t j = 0; j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
           const auto product = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][n - 1];
           product(to, 0, step, from, from_at, h, depth.length(k), panel + depth.begin(k) * step, step * s.recurrent,
                   fetch_ahead(ahead, i, depth.length(k)));
@@ -275,6 +284,17 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
 
 template <class T, class C> struct CellBackward {
   static constexpr bool carries_h = C::carries_h;
+  // what `finish` reads of the tape
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
+    if constexpr (C::saved > 0) fetch(s.gates + r * s.ld_gates + unit * C::saved, n * C::saved);
+    if constexpr (C::has_c) {
+      fetch(s.c + r * s.ld_c + unit, n);
+      fetch(s.c_prev + r * s.ld_c + unit, n);
+      fetch(s.carry_c + r * s.ld_carry + unit, n);
+    }
+    if constexpr (C::carries_h) fetch(s.h_prev[r] + unit, n);
+    if constexpr (C::gates == 1) fetch(s.h[r] + unit, n);
+  }
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh,
                                     bool cut) {
     constexpr int VL = lanes<T>;
@@ -303,6 +323,7 @@ template <class T, class C> struct CellBackward {
 
 template <class T> struct StoreBackward {
   static constexpr bool carries_h = false;
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {}
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
     store_first(s.d + r * s.ld_d + unit, dh, valid);
   }
@@ -314,6 +335,10 @@ template <class T> struct StoreCarriedBackward : StoreBackward<T> {
 
 template <class T> struct BeforeCandidateBackward {
   static constexpr bool carries_h = true;
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
+    fetch(s.gates + r * s.ld_gates + unit * 3, n * 3);
+    fetch(s.h_prev[r] + unit, n);
+  }
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
     constexpr int VL = lanes<T>;
     const bool fresh = s.reset && s.reset[r];
@@ -332,6 +357,7 @@ template <class T> struct BeforeCandidateBackward {
 
 template <class T> struct BeforeGatesBackward {
   static constexpr bool carries_h = false;
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {} // read a moment ago
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> v, bool) {
     const bool fresh = s.reset && s.reset[r];
     const vec<T> saved[1] = {load(s.gates + r * s.ld_gates + unit * 3)};
@@ -415,6 +441,12 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
               const T *carry = s.carry_h + (r0 + j) * s.ld_carry + unit0;
               for (size_t b = 0; b < place.blocks; ++b)
                 store(to[j] + b * VL, carried ? load(carry + b * VL) : vec<T>{});
+            }
+            if (depth.last(k)) { // the cell's operands arrive while the product runs
+              for (size_t j = 0; j < n; ++j) {
+                if (s.dy.base) fetch(s.dy[r0 + j] + unit0, ld);
+                E::fetch_row(s, r0 + j, unit0, ld);
+              }
             }
             if (depth.depth)
               tiles<T>.single[place.width - 1][n - 1](to, 0, 0, from, 0, later, depth.length(k),
