@@ -219,7 +219,6 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
               T *input_to[max_rows];
               for (size_t j = 0; j < n; ++j) {
                 x[j] = s.x[r0 + j];
-                input_to[j] = input_sums + kept + j * ld;
                 init[j] = input_part + j * input_row;
               }
               for (size_t q = 0; q < at_once; ++q) {
