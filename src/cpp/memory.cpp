@@ -10,7 +10,12 @@ namespace fastrnn {
 
 namespace {
 
-constexpr size_t page = 4096, huge_page = size_t(2) << 20, most_pooled = size_t(256) << 20;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr size_t most_pooled = 0; // a block in the pool would look alive to a sanitizer
+#else
+constexpr size_t most_pooled = size_t(256) << 20;
+#endif
+constexpr size_t page = 4096, huge_page = size_t(2) << 20;
 
 // where a block begins and what its size is rounded up to
 size_t unit_of(size_t bytes) { return bytes >= 2 * huge_page ? huge_page : page; }

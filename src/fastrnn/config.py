@@ -24,8 +24,8 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """Threads a call may use: what was set, else OMP_NUM_THREADS or the number of cores.
 
-    One in a child process forked after fastrnn ran in parallel, because OpenMP's threads do not survive a
-    fork.
+    One in a forked child process, because OpenMP's threads do not survive a fork. A limit that threadpoolctl
+    sets later holds as well.
     """
     return _core.num_threads()
 
