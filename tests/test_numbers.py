@@ -385,3 +385,38 @@ def test_num_layers_has_a_bound() -> None:
     with pytest.raises(ValueError, match=r"^num_layers: expected at most 10000, got 2147483647$"):
         fastrnn.LSTM(1, 1, 2**31 - 1)
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru_before", "rnn_tanh"])
+def test_long_sums_keep_their_digits(kind: str) -> None:
+    """Weight gradients over 300,000 equal terms: one after the other they would lose 1 % in float32."""
+    T, B = 3, 100_000
+    v = Variant(kind, I=3, H=5, T=T, B=1)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    y, _, tape = layer.forward(np.broadcast_to(case.x, (T, B, 3)))
+    g = layer.backward(tape, np.broadcast_to(case.dy, y.shape))
+    y, _, tape = layer.forward(case.x)
+    one = layer.backward(tape, case.dy)
+    for key, value in one.params.items():
+        np.testing.assert_allclose(g.params[key] / B, value, rtol=1e-4, atol=1e-4 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru_before", "rnn_relu"])
+def test_long_sums_have_the_same_bits_however_they_are_cut(kind: str) -> None:
+    """Sums begin anew every 4096 terms, wherever chunks, segments and threads end."""
+    v = Variant(kind, 2, bidirectional=kind == "gru", I=7, H=20, T=1100, B=9)
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    before = fastrnn.get_num_threads()
+    try:
+        fastrnn.set_num_threads(1)
+        want = run_layer(layer, case)
+        ragged = run_layer(layer, case, lengths=case.lengths)
+        for threads in (2, 3):
+            fastrnn.set_num_threads(threads)
+            assert_same_bits(run_layer(layer, case), want)
+            assert_same_bits(run_layer(layer, case, checkpoint=77), want)
+            assert_same_bits(run_layer(layer, case, lengths=case.lengths, checkpoint="auto"), ragged)
+    finally:
+        fastrnn.set_num_threads(before)

@@ -98,7 +98,8 @@ public:
     if (!w.meet()) return false;
     input_gradient(w, dir, chunk);
     list_rows(w, dir, chunk);
-    sums_[dir.index].add(rows_[size_t(w.thread)], at.end == p.batch.steps, w, scratch_[size_t(w.thread)].get());
+    const size_t before = at.end == p.batch.steps ? 0 : p.batch.total() - p.batch.first(at.end);
+    sums_[dir.index].add(rows_[size_t(w.thread)], before, w, scratch_[size_t(w.thread)].get());
     if (workspace(dir).m.size() && !w.meet()) return false; // m and dh have one buffer only
     w.poll(rows_[size_t(w.thread)].d.size() * p.shape.gates() * p.H * (p.R + dir.input) * 2);
     at.kept_from = chunk.kept_from;

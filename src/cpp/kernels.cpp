@@ -144,6 +144,7 @@ template <class T> Kernels<T> kernels_of() {
   k.outer_scratch = outer_scratch<T>;
   k.outer_tile = [](size_t slots) -> size_t { return size_t(tile_rows(slots == 1 ? max_width : int(slots))); };
   k.outer = outer_product<T>;
+  k.outer_fold = outer_fold<T>;
   k.unpack_gates = unpack_gates<T>;
   k.unpack_plain = unpack_plain<T>;
   k.tanh = tanh_array<T>;

@@ -89,6 +89,7 @@ template <class T> struct OuterPart {
   size_t first = 0, last = 0;        // columns this call adds to
   size_t c_first = 0, c_columns = 0; // where they stand among the columns of c
   T *c = nullptr;
+  T *total = nullptr; // as c; see outer_fold
 };
 template <class T> struct OuterProduct {
   static constexpr size_t most_parts = 3;
@@ -100,6 +101,8 @@ template <class T> struct OuterProduct {
   bool fresh = false;   // c = the sum, whatever c held
   T *scratch = nullptr; // outer_scratch numbers, of all columns
 };
+
+enum class Fold { start, add, finish };
 
 // Kernels of one number type. Sizes count numbers of T.
 template <class T> struct Kernels {
@@ -131,6 +134,8 @@ template <class T> struct Kernels {
   size_t (*outer_scratch)(size_t columns);
   size_t (*outer_tile)(size_t slots); // columns of one tile
   void (*outer)(const OuterProduct<T> &);
+  // over what the parts cover. start: total = c;  add: total += c;  finish: c = total + c
+  void (*outer_fold)(const OuterProduct<T> &, Fold);
   // c[panel][column][...] -> w [slots H, columns of w] with slot order given; column range [first, first + n)
   void (*unpack_gates)(T *w, size_t ld, const T *c, size_t c_columns, size_t first, size_t n, size_t slots,
                        const int *order, size_t hidden);

@@ -124,6 +124,24 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   }
 }
 
+template <class T> void outer_fold(const OuterProduct<T> &q, Fold how) {
+  constexpr size_t VL = lanes<T>;
+  const size_t all_blocks = blocks<T>(q.hidden), count = gate_panel_count(q.slots, all_blocks);
+  for (size_t i = 0; i < q.count; ++i) {
+    const OuterPart<T> &part = q.parts[i];
+    for (size_t p = 0; p < count; ++p) {
+      const panel_place place = gate_panel(p, q.slots, all_blocks);
+      const size_t at = (place.block * q.slots * part.c_columns + (part.c_first + part.first) * place.width) * VL;
+      const size_t n = (part.last - part.first) * place.width * VL;
+      T *const c = part.c + at, *const total = part.total + at;
+      for (size_t j = 0; j < n; j += VL) {
+        const vec<T> sum = how == Fold::start ? load(c + j) : load(total + j) + load(c + j);
+        store((how == Fold::finish ? c : total) + j, sum);
+      }
+    }
+  }
+}
+
 // c[panel][column][vec] -> w[order[slot] H + unit][column]
 template <class T>
 void unpack_gates(T *w, size_t ld, const T *c, size_t c_columns, size_t first, size_t n, size_t slots, const int *order,

@@ -1,8 +1,11 @@
 // Weight gradients: sums over all steps and rows, taken chunk by chunk as BPTT goes back in time.
 //
 // The order of every sum is that of BPTT (steps descending, rows of a step ascending), so it does not depend
-// on threads, chunks or checkpoints.
+// on threads, chunks or checkpoints. A sum of millions of terms one after the other would lose them to rounding:
+// after every `block` terms, counted from the start of BPTT, it begins anew, and the blocks are added up.
 #pragma once
+
+#include <algorithm>
 
 #include "direction.hpp"
 
@@ -26,31 +29,77 @@ public:
     recurrent_sum_ = sums(product(before ? 2 : G, p.Hp, recurrent_columns_));
     if (before) candidate_sum_ = sums(product(p.Hp, p.R));
     if (p.shape.proj) project_sum_ = sums(product(p.Hp, p.R));
+    if (pass.batch.total() > block)
+      for (auto *sum : {&input_sum_, &recurrent_sum_, &candidate_sum_, &project_sum_})
+        totals_.emplace_back(sum->size());
   }
 
   static size_t scratch(const Pass<T> &p, const Direction<T> &dir) {
     return p.k.outer_scratch(std::max(dir.input + 1 + p.R, p.H + 1));
   }
 
-  // Adds a chunk (`fresh`: the first one); each thread its share of the columns.
-  void add(const ChunkRows<T> &rows, bool fresh, const Worker &w, T *scratch) {
+  // Adds a chunk that `before` terms precede; each thread its share of the columns.
+  void add(const ChunkRows<T> &rows, size_t before, const Worker &w, T *scratch) {
+    const size_t n = rows.d.size(), terms = p.batch.total();
+    for (size_t i = 0; i < n;) {
+      const size_t in_block = (before + i) % block, m = std::min(n - i, block - in_block);
+      const bool last = before + i + m == terms && terms > block;
+      add(rows, i, m, before + i, last, w, scratch);
+      i += m;
+    }
+  }
+
+  // Writes the gradients; each thread some columns.
+  void write(const Parameters<T> &to, const Worker &w) {
+    static const int natural[4] = {0, 1, 2, 3}, candidate_first[3] = {2, 0, 1}, candidate[1] = {2};
+    const size_t G = p.shape.gates();
+    const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
+    const int *order = gru || before ? candidate_first : natural;
+    const Range in = share(input_, w), re = share(p.R, w);
+    if (to.w_ih && in.size())
+      p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.get(), input_columns_, in.begin, in.size(), G, order,
+                       p.H);
+    if (before) {
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), 2,
+                       natural, p.H);
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, candidate_sum_.get(), p.R, re.begin, re.size(), 1, candidate, p.H);
+    } else {
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), G,
+                       natural, p.H);
+    }
+    if (w.rank != 0) return;
+    if (to.b_ih) p.k.unpack_gates(to.b_ih, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
+    if (to.b_hh) {
+      if (gru)
+        p.k.unpack_gates(to.b_hh, 1, recurrent_sum_.get(), recurrent_columns_, p.R, 1, G, natural, p.H);
+      else
+        p.k.unpack_gates(to.b_hh, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
+    }
+    if (to.w_hr) p.k.unpack_plain(to.w_hr, p.H, project_sum_.get(), p.R, p.H);
+  }
+
+private:
+  static constexpr size_t block = 4096; // its roundings and those of a thousand times as many terms weigh the same
+
+  // Terms [from, from + n) of a chunk, all of one block; `done` terms precede them.
+  void add(const ChunkRows<T> &rows, size_t from, size_t n_terms, size_t done, bool last, const Worker &w, T *scratch) {
     const size_t G = p.shape.gates();
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     OuterProduct<T> products[3];
     size_t n = 0;
     auto product = [&](const std::vector<const T *> &d, size_t first_slot, size_t slots) {
       OuterProduct<T> &q = products[n++];
-      q.depth = d.size();
-      q.d = d.data();
+      q.depth = n_terms;
+      q.d = d.data() + from;
       q.first_slot = first_slot;
       q.slots = slots;
       q.hidden = p.H;
-      q.fresh = fresh;
+      q.fresh = done % block == 0;
       q.scratch = scratch;
     };
     auto part = [&](const T *const *a, size_t columns, Buffer<T> &c, size_t c_first, size_t c_columns) {
       OuterProduct<T> &q = products[n - 1];
-      q.parts[q.count++] = {a, columns, 0, 0, c_first, c_columns, c.get()};
+      q.parts[q.count++] = {a ? a + from : a, columns, 0, 0, c_first, c_columns, c.get(), total_of(c)};
     };
     product(rows.d, 0, G);
     if (input_) part(rows.x.data(), input_, input_sum_, 0, input_columns_);
@@ -87,40 +136,18 @@ public:
         }
         at += of_piece;
       }
-      if (any) p.k.outer(q);
+      if (!any) continue;
+      if (done >= block && q.fresh) p.k.outer_fold(q, done == block ? Fold::start : Fold::add);
+      p.k.outer(q);
+      if (last) p.k.outer_fold(q, Fold::finish);
     }
   }
 
-  // Writes the gradients; each thread some columns.
-  void write(const Parameters<T> &to, const Worker &w) {
-    static const int natural[4] = {0, 1, 2, 3}, candidate_first[3] = {2, 0, 1}, candidate[1] = {2};
-    const size_t G = p.shape.gates();
-    const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
-    const int *order = gru || before ? candidate_first : natural;
-    const Range in = share(input_, w), re = share(p.R, w);
-    if (to.w_ih && in.size())
-      p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.get(), input_columns_, in.begin, in.size(), G, order,
-                       p.H);
-    if (before) {
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), 2,
-                       natural, p.H);
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, candidate_sum_.get(), p.R, re.begin, re.size(), 1, candidate, p.H);
-    } else {
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), G,
-                       natural, p.H);
-    }
-    if (w.rank != 0) return;
-    if (to.b_ih) p.k.unpack_gates(to.b_ih, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
-    if (to.b_hh) {
-      if (gru)
-        p.k.unpack_gates(to.b_hh, 1, recurrent_sum_.get(), recurrent_columns_, p.R, 1, G, natural, p.H);
-      else
-        p.k.unpack_gates(to.b_hh, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
-    }
-    if (to.w_hr) p.k.unpack_plain(to.w_hr, p.H, project_sum_.get(), p.R, p.H);
+  T *total_of(const Buffer<T> &sum) {
+    if (totals_.empty()) return nullptr;
+    const Buffer<T> *const all[] = {&input_sum_, &recurrent_sum_, &candidate_sum_, &project_sum_};
+    return totals_[size_t(std::find(all, all + 4, &sum) - all)].get();
   }
-
-private:
   size_t width_of(const OuterProduct<T> &q, size_t j) const { return q.parts[j].a ? p.k.outer_tile(q.slots) : 1; }
   size_t tiles_of(const OuterProduct<T> &q, size_t j) const {
     return (q.parts[j].columns + width_of(q, j) - 1) / width_of(q, j);
@@ -129,6 +156,7 @@ private:
   const Pass<T> &p;
   size_t input_, input_columns_, recurrent_columns_;
   Buffer<T> input_sum_, recurrent_sum_, candidate_sum_, project_sum_; // [panel][column][vec]
+  std::vector<Buffer<T>> totals_;                                     // of all blocks but the last, as the four above
 };
 
 } // namespace fastrnn
