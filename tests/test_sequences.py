@@ -622,3 +622,13 @@ def test_resets_equal_independent_segments(v: Variant, seed: int) -> None:
             for key, value in sums.items():
                 totals[key] += value
     assert_sums_close(totals, want_sums)
+
+
+def test_lengths_at_an_odd_address() -> None:
+    """They are copied to where the core may read them."""
+    memory = np.zeros(3 * 8 + 1, np.uint8)
+    lengths = memory[1:].view(np.int64)
+    lengths[:] = [2, 0, 4]
+    layer, x = fastrnn.GRU(2, 3, rng=0), np.ones((4, 3, 2), np.float32)
+    assert np.array_equal(layer(x, lengths=lengths)[0], layer(x, lengths=[2, 0, 4])[0])
+    assert fastrnn.Ragged(np.ones((6, 2), np.float32), lengths).lengths.flags.aligned

@@ -75,7 +75,7 @@ def _integers(name: str, value: Any) -> NDArray[np.int64]:
         raise TypeError(f"{name}: expected an array of integers, got an array of {array.dtype}")
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: expected values that fit int64, got {int(array.max())}")
-    return np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
+    return np.require(array, np.int64, ["C", "ALIGNED"]).reshape(array.shape)
 
 
 def expect(
