@@ -21,17 +21,16 @@ public:
   WeightSums(const Pass<T> &pass, const Direction<T> &dir) : p(pass), input_(dir.input) {
     const size_t G = p.shape.gates();
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
-    input_columns_ = input_ + 1; // and the bias, as a column of ones
-    recurrent_columns_ = p.R + (gru ? 1 : 0);
-    // the first chunk writes them; without steps there is none
-    auto sums = [&](size_t n) { return pass.batch.total() ? Buffer<T>(n) : Buffer<T>::zeroed(n); };
-    input_sum_ = sums(product(G, p.Hp, input_columns_));
-    recurrent_sum_ = sums(product(before ? 2 : G, p.Hp, recurrent_columns_));
-    if (before) candidate_sum_ = sums(product(p.Hp, p.R));
-    if (p.shape.proj) project_sum_ = sums(product(p.Hp, p.R));
-    if (pass.batch.total() > block)
-      for (auto *sum : {&input_sum_, &recurrent_sum_, &candidate_sum_, &project_sum_})
-        totals_.emplace_back(sum->size());
+    const size_t terms = p.batch.total();
+    auto sum = [&](size_t gates, size_t columns) {
+      const size_t n = product(gates, p.Hp, columns);
+      // the first chunk writes them; without steps there is none
+      return Sum{columns, terms ? Buffer<T>(n) : Buffer<T>::zeroed(n), Buffer<T>(terms > block ? n : 0)};
+    };
+    input_sum_ = sum(G, input_ + 1); // and the bias, as a column of ones
+    recurrent_sum_ = sum(before ? 2 : G, p.R + (gru ? 1 : 0));
+    if (before) candidate_sum_ = sum(1, p.R);
+    if (p.shape.proj) project_sum_ = sum(1, p.R);
   }
 
   static size_t scratch(const Pass<T> &p, const Direction<T> &dir) {
@@ -40,12 +39,9 @@ public:
 
   // Adds a chunk that `before` terms precede; each thread its share of the columns.
   void add(const ChunkRows<T> &rows, size_t before, const Worker &w, T *scratch) {
-    const size_t n = rows.d.size(), terms = p.batch.total();
-    for (size_t i = 0; i < n;) {
-      const size_t in_block = (before + i) % block, m = std::min(n - i, block - in_block);
-      const bool last = before + i + m == terms && terms > block;
-      add(rows, i, m, before + i, last, w, scratch);
-      i += m;
+    for (size_t i = 0, n = 0; i < rows.d.size(); i += n) {
+      n = std::min(rows.d.size() - i, block - (before + i) % block);
+      add_terms(rows, i, n, before + i, w, scratch);
     }
   }
 
@@ -57,32 +53,37 @@ public:
     const int *order = gru || before ? candidate_first : natural;
     const Range in = share(input_, w), re = share(p.R, w);
     if (to.w_ih && in.size())
-      p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.get(), input_columns_, in.begin, in.size(), G, order,
-                       p.H);
+      p.k.unpack_gates(to.w_ih + in.begin, input_, input_sum_.c.get(), input_sum_.columns, in.begin, in.size(), G,
+                       order, p.H);
     if (before) {
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), 2,
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.c.get(), recurrent_sum_.columns, re.begin, re.size(), 2,
                        natural, p.H);
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, candidate_sum_.get(), p.R, re.begin, re.size(), 1, candidate, p.H);
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, candidate_sum_.c.get(), candidate_sum_.columns, re.begin, re.size(), 1,
+                       candidate, p.H);
     } else {
-      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.get(), recurrent_columns_, re.begin, re.size(), G,
+      p.k.unpack_gates(to.w_hh + re.begin, p.R, recurrent_sum_.c.get(), recurrent_sum_.columns, re.begin, re.size(), G,
                        natural, p.H);
     }
     if (w.rank != 0) return;
-    if (to.b_ih) p.k.unpack_gates(to.b_ih, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
+    if (to.b_ih) p.k.unpack_gates(to.b_ih, 1, input_sum_.c.get(), input_sum_.columns, input_, 1, G, order, p.H);
     if (to.b_hh) {
       if (gru)
-        p.k.unpack_gates(to.b_hh, 1, recurrent_sum_.get(), recurrent_columns_, p.R, 1, G, natural, p.H);
+        p.k.unpack_gates(to.b_hh, 1, recurrent_sum_.c.get(), recurrent_sum_.columns, p.R, 1, G, natural, p.H);
       else
-        p.k.unpack_gates(to.b_hh, 1, input_sum_.get(), input_columns_, input_, 1, G, order, p.H);
+        p.k.unpack_gates(to.b_hh, 1, input_sum_.c.get(), input_sum_.columns, input_, 1, G, order, p.H);
     }
-    if (to.w_hr) p.k.unpack_plain(to.w_hr, p.H, project_sum_.get(), p.R, p.H);
+    if (to.w_hr) p.k.unpack_plain(to.w_hr, p.H, project_sum_.c.get(), p.R, p.H);
   }
 
 private:
+  struct Sum {
+    size_t columns = 0;
+    Buffer<T> c, total; // [panel][column][vec]: of the block at hand; of those before it, where there are several
+  };
   static constexpr size_t block = 4096; // its roundings and those of a thousand times as many terms weigh the same
 
-  // Terms [from, from + n) of a chunk, all of one block; `done` terms precede them.
-  void add(const ChunkRows<T> &rows, size_t from, size_t n_terms, size_t done, bool last, const Worker &w, T *scratch) {
+  // Terms [from, from + n_terms) of a chunk, all of one block; `done` terms precede them.
+  void add_terms(const ChunkRows<T> &rows, size_t from, size_t n_terms, size_t done, const Worker &w, T *scratch) {
     const size_t G = p.shape.gates();
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     OuterProduct<T> products[3];
@@ -97,31 +98,32 @@ private:
       q.fresh = done % block == 0;
       q.scratch = scratch;
     };
-    auto part = [&](const T *const *a, size_t columns, Buffer<T> &c, size_t c_first, size_t c_columns) {
+    auto part = [&](const T *const *a, size_t columns, Sum &sum, size_t c_first) {
       OuterProduct<T> &q = products[n - 1];
-      q.parts[q.count++] = {a ? a + from : a, columns, 0, 0, c_first, c_columns, c.get(), total_of(c)};
+      q.parts[q.count++] = {a ? a + from : a, columns, 0, 0, c_first, sum.columns, sum.c.get(), sum.total.get()};
     };
     product(rows.d, 0, G);
-    if (input_) part(rows.x.data(), input_, input_sum_, 0, input_columns_);
-    part(nullptr, 1, input_sum_, input_, input_columns_);
+    if (input_) part(rows.x.data(), input_, input_sum_, 0);
+    part(nullptr, 1, input_sum_, input_);
     if (before) {
       product(rows.d, 1, 2);
-      part(rows.h.data(), p.R, recurrent_sum_, 0, recurrent_columns_);
+      part(rows.h.data(), p.R, recurrent_sum_, 0);
       product(rows.d, 0, 1);
-      part(rows.m.data(), p.R, candidate_sum_, 0, p.R);
+      part(rows.m.data(), p.R, candidate_sum_, 0);
     } else {
       if (gru) product(rows.d, 1, G); // elsewhere the same gradients meet h as well
-      part(rows.h.data(), p.R, recurrent_sum_, 0, recurrent_columns_);
-      if (gru) part(nullptr, 1, recurrent_sum_, p.R, recurrent_columns_);
+      part(rows.h.data(), p.R, recurrent_sum_, 0);
+      if (gru) part(nullptr, 1, recurrent_sum_, p.R);
     }
     if (p.shape.proj) {
       product(rows.m, 0, 1);
-      part(rows.dh.data(), p.R, project_sum_, 0, p.R);
+      part(rows.dh.data(), p.R, project_sum_, 0);
     }
     size_t tiles = 0, at = 0;
     for (size_t i = 0; i < n; ++i)
       for (size_t j = 0; j < products[i].count; ++j) tiles += tiles_of(products[i], j);
     const Range mine = share(tiles, w);
+    const size_t terms = p.batch.total();
     for (size_t i = 0; i < n; ++i) {
       OuterProduct<T> &q = products[i];
       bool any = false;
@@ -139,24 +141,18 @@ private:
       if (!any) continue;
       if (done >= block && q.fresh) p.k.outer_fold(q, done == block ? Fold::start : Fold::add);
       p.k.outer(q);
-      if (last) p.k.outer_fold(q, Fold::finish);
+      if (terms > block && done + n_terms == terms) p.k.outer_fold(q, Fold::finish);
     }
   }
 
-  T *total_of(const Buffer<T> &sum) {
-    if (totals_.empty()) return nullptr;
-    const Buffer<T> *const all[] = {&input_sum_, &recurrent_sum_, &candidate_sum_, &project_sum_};
-    return totals_[size_t(std::find(all, all + 4, &sum) - all)].get();
-  }
   size_t width_of(const OuterProduct<T> &q, size_t j) const { return q.parts[j].a ? p.k.outer_tile(q.slots) : 1; }
   size_t tiles_of(const OuterProduct<T> &q, size_t j) const {
     return (q.parts[j].columns + width_of(q, j) - 1) / width_of(q, j);
   }
 
   const Pass<T> &p;
-  size_t input_, input_columns_, recurrent_columns_;
-  Buffer<T> input_sum_, recurrent_sum_, candidate_sum_, project_sum_; // [panel][column][vec]
-  std::vector<Buffer<T>> totals_;                                     // of all blocks but the last, as the four above
+  size_t input_;
+  Sum input_sum_, recurrent_sum_, candidate_sum_, project_sum_;
 };
 
 } // namespace fastrnn
