@@ -20,12 +20,12 @@ template <class T> class ForwardLoop {
 public:
   ForwardLoop(Pass<T> &pass, bool recomputes) : p(pass) {
     // A chunk of pre-activations is to stay in the second-level cache next to the weights; but where W does not
-    // fit in there either, reading W once for many rows saves more than a chunk nearby.
-    const size_t bytes = p.row * sizeof(T), budget = size_t(192) << 10;
+    // fit in there either, half of that cache goes to them, since W is read once for all rows of a chunk.
+    const size_t bytes = p.row * sizeof(T), budget = size_t(192) << 10, l2 = caches().l2;
     size_t widest = 0;
     for (const auto &dir : p.directions) widest = std::max(widest, dir.input);
-    const bool large = widest * bytes > caches().l2 / 2;
-    chunk_rows_ = std::max<size_t>(budget / bytes, large ? 256 : 1);
+    const bool large = widest * bytes > l2 / 2;
+    chunk_rows_ = large ? std::min<size_t>(std::max<size_t>(l2 / 2 / bytes, 64), 256) : std::max<size_t>(budget / bytes, 1);
     const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
     const bool shared = p.plan.split == Split::units;
     at_.resize(p.batch.rows);

@@ -23,6 +23,8 @@ constexpr bool pairs_two_rows = accumulators >= 16;
 // Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
 // third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.
 constexpr int prefetching_rows = 3;
+// And the panel itself comes from the second-level cache so many k before it is used.
+constexpr int prefetch_distance = 6;
 // How much of a panel all rows pass over before it is left: 512 * 256 bytes stay in the second-level cache, and
 // so many numbers of a tile's rows in the first.
 constexpr size_t depth_block = 512;
@@ -51,7 +53,13 @@ void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; c
   });
   const T *b = panel;
   for (size_t k = 0; k < depth; ++k, b += W * VL) {
-    if constexpr (MR >= prefetching_rows) __builtin_prefetch(ahead + k * (64 / sizeof(T)), 0, 2);
+    if constexpr (MR >= prefetching_rows) {
+      __builtin_prefetch(ahead + k * (64 / sizeof(T)), 0, 2);
+      unroll<P * W>([&](auto i) __attribute__((always_inline)) {
+        if constexpr (i * VL * sizeof(T) % 64 == 0)
+          __builtin_prefetch(b + i / W * panel_step + (prefetch_distance * W + i % W) * VL);
+      });
+    }
     // The side with fewer registers waits in them, the other one passes through.
     if constexpr (P * W <= MR) {
       vec<T> weight[P * W];
