@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -18,7 +19,9 @@ EXAMPLES = {"ordinary": 50, "thorough": 500}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One place decides how long Hypothesis searches."""
+    """One place decides how long Hypothesis searches; Ctrl-C works in the processes that tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, whose children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, count in EXAMPLES.items():
         settings.register_profile(
             name,

@@ -142,9 +142,6 @@ if call is None:
     dy = np.ones_like(y)
     call = lambda x: layer.backward(tape, dy)
 sent = []
-def on_alarm(*_):
-    raise KeyboardInterrupt
-signal.signal(signal.SIGALRM, signal.SIG_DFL)
 import os, threading
 def send():
     time.sleep(0.15)

@@ -105,7 +105,10 @@ void outer_tile(T *c, const T *init, // [MR][W * lanes]; init: c itself, or zero
   });
   for (size_t k = 0; k < depth; ++k, a += MR, b += W * VL) {
     vec<T> right[W];
-    unroll<W>([&](auto w) __attribute__((always_inline)) { right[w] = load(b + w * VL); });
+    unroll<W>([&](auto w) __attribute__((always_inline)) {
+      right[w] = load(b + w * VL);
+      if constexpr (w * VL * sizeof(T) % 64 == 0) __builtin_prefetch(b + (prefetch_distance * W + w) * VL);
+    });
     unroll<MR>([&](auto r) __attribute__((always_inline)) {
       const vec<T> left = broadcast(a[r]);
       unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = fma(left, right[w], acc[r][w]); });

@@ -1,5 +1,6 @@
 #include "memory.hpp"
 
+#include <algorithm>
 #include <atomic>
 
 #if defined(__linux__)
@@ -15,45 +16,48 @@ constexpr size_t most_pooled = 0; // a block in the pool would look alive to a s
 #else
 constexpr size_t most_pooled = size_t(256) << 20;
 #endif
-constexpr size_t page = 4096, huge_page = size_t(2) << 20;
+constexpr size_t page = 4096, huge_page = size_t(2) << 20, freed_from = size_t(1) << 20;
 
 // where a block begins and what its size is rounded up to
-size_t unit_of(size_t bytes) { return bytes >= 2 * huge_page ? huge_page : page; }
+size_t unit_of(size_t bytes) { return bytes >= huge_page * 3 / 4 ? huge_page : page; }
 
-// Blocks nobody uses. A few are enough: a call needs some ten. Nobody ever waits for the pool: who finds it taken
-// (another thread, or in a child forked at that moment for ever) goes to the system instead.
+// Blocks nobody uses, those returned last at the end. A training step of some layers needs some fifty. Nobody ever
+// waits for the pool: who finds it taken (another thread, or in a child forked at that moment for ever) goes to the
+// system instead.
 struct Pool {
   struct Block {
     void *at = nullptr;
     size_t bytes = 0;
   };
-  Block blocks[32];
-  size_t total = 0;
+  static constexpr size_t most = 128;
+  Block blocks[most];
+  size_t count = 0, total = 0;
   std::atomic<bool> taken{false};
 
   bool take() { return !taken.exchange(true, std::memory_order_acquire); }
   void leave() { taken.store(false, std::memory_order_release); }
 
-  // the smallest that fits without wasting a quarter of it
-  void *find(size_t bytes) {
-    Block *best = nullptr;
-    for (Block &b : blocks)
-      if (b.at && b.bytes >= bytes && b.bytes - bytes <= b.bytes / 4 && (!best || b.bytes < best->bytes)) best = &b;
-    if (!best) return nullptr;
-    total -= best->bytes;
-    void *at = best->at;
-    *best = {};
+  void *remove(size_t i) {
+    void *at = blocks[i].at;
+    total -= blocks[i].bytes;
+    std::copy(blocks + i + 1, blocks + count--, blocks + i);
     return at;
   }
+  // the smallest that fits without wasting a quarter of it
+  void *find(size_t bytes) {
+    size_t best = count;
+    for (size_t i = 0; i < count; ++i)
+      if (blocks[i].bytes >= bytes && blocks[i].bytes - bytes <= blocks[i].bytes / 4 &&
+          (best == count || blocks[i].bytes < blocks[best].bytes))
+        best = i;
+    return best < count ? remove(best) : nullptr;
+  }
   bool keep(void *at, size_t bytes) {
-    if (total + bytes > most_pooled) return false;
-    for (Block &b : blocks)
-      if (!b.at) {
-        b = {at, bytes};
-        total += bytes;
-        return true;
-      }
-    return false;
+    if (bytes > most_pooled) return false;
+    while (total + bytes > most_pooled || count == most) std::free(remove(0)); // nobody has wanted it for longest
+    blocks[count++] = {at, bytes};
+    total += bytes;
+    return true;
   }
 };
 Pool pool;
@@ -80,7 +84,9 @@ void release_bytes(void *p, size_t n) {
     const size_t bytes = round_up(n, unit_of(n));
     const bool kept = pool.keep(p, bytes);
 #if defined(__linux__) && defined(MADV_FREE)
-    if (kept) madvise(p, bytes, MADV_FREE); // contents may go; pages stay as long as nobody else needs them
+    // contents may go; pages stay as long as nobody else needs them. Small blocks stay as they are: telling the
+    // kernel costs more than it would get back (128 MiB at the very most)
+    if (kept && bytes >= freed_from) madvise(p, bytes, MADV_FREE);
 #endif
     pool.leave();
     if (kept) return;

@@ -20,12 +20,12 @@ template <class... Rest> size_t product(size_t a, size_t b, Rest... rest) { retu
 
 inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Cache-line aligned memory. From a megabyte on from a pool of blocks that earlier calls returned, from some
-// megabytes on in huge pages where the system has them: page faults would cost a training step of a large layer a
-// seventh of its time. What lies in the pool (at most 256 MiB) the kernel may take back when memory is short.
+// Cache-line aligned memory. From 64 KiB on from a pool of blocks that earlier calls returned, from some megabytes on
+// in huge pages where the system has them: page faults would cost a training step a seventh of its time. The pool
+// holds 256 MiB at most; blocks of a megabyte and more the kernel may take back when memory is short.
 void *allocate_bytes(size_t n); // null where there is none
 void release_bytes(void *p, size_t n);
-inline bool pooled(size_t bytes) { return bytes >= size_t(1) << 20; }
+inline bool pooled(size_t bytes) { return bytes >= size_t(64) << 10; }
 
 // Cache-line aligned, not initialised unless zeroed.
 template <class T> class Buffer {

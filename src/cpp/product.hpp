@@ -79,7 +79,7 @@ template <class T> void plain_product(const Product<T> &q) {
 // Steps of the long sum over time and batch that are packed at once. All sums are read and written once for so
 // many: more would save little, and a panel of gradients of this depth (depth * 256 bytes) is to leave most of
 // the second-level cache to them.
-constexpr size_t outer_depth = 256;
+constexpr size_t outer_depth = 128;
 
 template <class T> size_t outer_scratch(size_t columns) {
   return outer_depth * (columns + size_t(max_width) * lanes<T>)+64;
