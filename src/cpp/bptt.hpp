@@ -54,8 +54,8 @@ public:
     }
     size_t scratch = 0;
     for (const auto &dir : p.directions) {
-      sums_.emplace_back(p, dir);
-      scratch = std::max(scratch, WeightSums<T>::scratch(p, dir));
+      sums_.emplace_back(p, dir, g_.parameters[dir.index]);
+      scratch = std::max(scratch, sums_.back().scratch());
     }
     for (int i = 0; i < p.plan.threads; ++i) {
       scratch_.emplace_back(scratch);
@@ -110,7 +110,7 @@ public:
 
   bool finish(const Worker &w, const Direction<T> &dir, const Position &at) {
     if (!initial_state(w, dir, workspace(dir).d[at.turn ^ 1].get())) return false;
-    sums_[dir.index].write(g_.parameters[dir.index], w);
+    sums_[dir.index].finish(w);
     return w.meet();
   }
 

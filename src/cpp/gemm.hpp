@@ -93,34 +93,39 @@ void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; c
   });
 }
 
-// The same for a whole-sequence product whose rows are columns of the left matrix: c[r][:] =
-// init[r][:] + sum_k a[k][r] b[k][:], both sides packed.
+// The same for a sum over time, whose left side lies with its rows in time too: c[r][:] = init[r][:] +
+// sum_k a[k][row + r] b[k][:].
 template <class T, int MR, int W>
-void outer_tile(T *c, const T *init, // [MR][W * lanes]; init: c itself, or zeros
-                const T *a, size_t depth, const T *b) {
+void outer_tile(T *const *c, const T *const *init,           // [MR] rows
+                const T *const *a, size_t row, size_t depth, // [depth + prefetch_distance] rows; first number of each
+                const T *b) {                                // [depth][W * lanes]
   constexpr int VL = lanes<T>;
   vec<T> acc[MR][W];
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = load(init + (r * W + w) * VL); });
+    unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = load(init[r] + w * VL); });
   });
-  for (size_t k = 0; k < depth; ++k, a += MR, b += W * VL) {
+  for (size_t k = 0; k < depth; ++k, b += W * VL) {
+    const T *const left = a[k] + row;
+    __builtin_prefetch(a[k + prefetch_distance] + row + MR - 1);
     vec<T> right[W];
     unroll<W>([&](auto w) __attribute__((always_inline)) {
       right[w] = load(b + w * VL);
       if constexpr (w * VL * sizeof(T) % 64 == 0) __builtin_prefetch(b + (prefetch_distance * W + w) * VL);
     });
     unroll<MR>([&](auto r) __attribute__((always_inline)) {
-      const vec<T> left = broadcast(a[r]);
-      unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = fma(left, right[w], acc[r][w]); });
+      const vec<T> x = broadcast(left[r]);
+      unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = fma(x, right[w], acc[r][w]); });
     });
   }
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    unroll<W>([&](auto w) __attribute__((always_inline)) { store(c + (r * W + w) * VL, acc[r][w]); });
+    unroll<W>([&](auto w) __attribute__((always_inline)) { store(c[r] + w * VL, acc[r][w]); });
   });
 }
 
 // Tables by run-time row count and width: tiles<T>.single[W - 1][MR - 1], ...
-template <class T> using outer_function = void (*)(T *c, const T *init, const T *a, size_t depth, const T *b);
+template <class T>
+using outer_function = void (*)(T *const *c, const T *const *init, const T *const *a, size_t row, size_t depth,
+                                const T *b);
 template <class T> struct tile_table {
   tile_function<T> single[max_width][max_rows] = {};
   tile_function<T> paired[max_width] = {}; // two rows, two panels
@@ -200,32 +205,22 @@ template <class T> void pack_rows(T *to, size_t to_step, const T *from, size_t l
   for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load_first(from + k * ld, valid));
 }
 
-// The same for rows that lie apart: to[k][lane] = rows[k][first + lane].
-template <class T>
-void pack_row_pieces(T *to, size_t to_step, const T *const *rows, size_t first, size_t valid, size_t depth) {
-  if (valid == size_t(lanes<T>)) // without a mask
-    for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load(rows[k] + first));
-  else
-    for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load_first(rows[k] + first, valid));
-}
-
-// [rows][columns] -> tiles of `full` columns: to[tile][k][column]; the last tile is packed as narrow as it is. Row
-// after row, so that each is read once from end to end.
-template <class T>
-void pack_columns(T *to, const T *const *rows, size_t depth, size_t first, size_t last, size_t full) {
+// A panel of rows that lie apart: to[k][:] = rows[k][first ...], numbers beyond `valid` zero.
+template <class T> void pack_pieces(T *to, const T *const *rows, size_t first, size_t valid, size_t depth) {
+  constexpr size_t VL = lanes<T>;
+  const size_t whole = valid / VL * VL;
   for (size_t k = 0; k < depth; ++k) {
-    const T *from = rows[k] + first, *const end = rows[k] + last;
-    T *at = to + k * full;
-    if (full == 6) // a copy of known size
-      for (; from + 6 <= end; from += 6, at += depth * 6) __builtin_memcpy(at, from, 6 * sizeof(T));
-    else if (full == 8)
-      for (; from + 8 <= end; from += 8, at += depth * 8) __builtin_memcpy(at, from, 8 * sizeof(T));
-    else
-      for (; from + full <= end; from += full, at += depth * full)
-        for (size_t i = 0; i < full; ++i) at[i] = from[i];
-    const size_t rest = size_t(end - from);
-    at -= k * (full - rest);
-    for (size_t i = 0; i < rest; ++i) at[i] = from[i];
+    const T *const from = rows[k] + first;
+    if (whole == max_width * VL) {
+      unroll<max_width>([&](auto v) __attribute__((always_inline)) { store(to + v * VL, load(from + v * VL)); });
+      to += whole;
+      continue;
+    }
+    for (size_t i = 0; i < whole; i += VL, to += VL) store(to, load(from + i));
+    if (whole < valid) {
+      store(to, load_first(from + whole, valid - whole));
+      to += VL;
+    }
   }
 }
 

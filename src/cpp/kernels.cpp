@@ -142,11 +142,9 @@ template <class T> Kernels<T> kernels_of() {
   k.backward_store = backward_step<T, StoreBackward<T>>;
   k.backward_store_carried = backward_step<T, StoreCarriedBackward<T>>;
   k.outer_scratch = outer_scratch<T>;
-  k.outer_tile = [](size_t slots) -> size_t { return size_t(tile_rows(slots == 1 ? max_width : int(slots))); };
+  k.outer_rows = size_t(tile_rows(max_width));
   k.outer = outer_product<T>;
   k.outer_fold = outer_fold<T>;
-  k.unpack_gates = unpack_gates<T>;
-  k.unpack_plain = unpack_plain<T>;
   k.tanh = tanh_array<T>;
   k.sigmoid = sigmoid_array<T>;
   k.scale_mask = scale_mask<T>;

@@ -81,28 +81,23 @@ template <class T> struct Product {
   bool add = false;            // plain: out += product
 };
 
-// Weight gradients over many steps: c[panel][column][W * lanes] += sum_k a[k][column] d[k][slot, unit], for the left
-// sides (inputs, ones for the bias, hidden states) that meet the same gradients.
-template <class T> struct OuterPart {
-  const T *const *a = nullptr;       // [depth] -> [columns]; null: a column of ones, columns = 1
-  size_t columns = 0;                // of the whole result
-  size_t first = 0, last = 0;        // columns this call adds to
-  size_t c_first = 0, c_columns = 0; // where they stand among the columns of c
-  T *c = nullptr;
-  T *total = nullptr; // as c; see outer_fold
-};
+// Sums over time and batch, for weight gradients: c[row(r)][:] += sum_k a[k][r] b[k][:]
 template <class T> struct OuterProduct {
-  static constexpr size_t most_parts = 3;
   size_t depth = 0;
-  OuterPart<T> parts[most_parts];
-  size_t count = 0;
-  const T *const *d = nullptr; // [depth] -> [slot][H]
-  size_t first_slot = 0, slots = 0, hidden = 0;
+  const T *const *a = nullptr; // [depth] -> from a_first on one number a row
+  const T *const *b = nullptr; // [depth] -> from b_first on `columns` numbers; null: ones, columns = 1
+  size_t a_first = 0, b_first = 0, columns = 0;
+  size_t first = 0, last = 0; // rows this call adds to
+  T *c = nullptr;
+  size_t ld = 0;
+  // rows of a are those of some gates, `hidden` each; order: where each gate stands in c
+  size_t hidden = 0;
+  const int *order = nullptr;
   bool fresh = false;   // c = the sum, whatever c held
-  T *scratch = nullptr; // outer_scratch numbers, of all columns
-};
+  T *scratch = nullptr; // outer_scratch(columns) numbers
 
-enum class Fold { start, add, finish };
+  size_t row(size_t r) const { return size_t(order[r / hidden]) * hidden + r % hidden; }
+};
 
 // Kernels of one number type. Sizes count numbers of T.
 template <class T> struct Kernels {
@@ -132,14 +127,9 @@ template <class T> struct Kernels {
   void (*backward_store_carried)(const BackwardStep<T> &); // the same for cells with a carry of h
 
   size_t (*outer_scratch)(size_t columns);
-  size_t (*outer_tile)(size_t slots); // columns of one tile
+  size_t outer_rows; // of one tile
   void (*outer)(const OuterProduct<T> &);
-  // over what the parts cover. start: total = c;  add: total += c;  finish: c = total + c
-  void (*outer_fold)(const OuterProduct<T> &, Fold);
-  // c[panel][column][...] -> w [slots H, columns of w] with slot order given; column range [first, first + n)
-  void (*unpack_gates)(T *w, size_t ld, const T *c, size_t c_columns, size_t first, size_t n, size_t slots,
-                       const int *order, size_t hidden);
-  void (*unpack_plain)(T *w, size_t ld, const T *c, size_t rows, size_t columns);
+  void (*outer_fold)(T *total, const OuterProduct<T> &, bool start); // rows of total = c, or += c
 
   void (*tanh)(T *out, const T *in, size_t n);
   void (*sigmoid)(T *out, const T *in, size_t n);

@@ -77,112 +77,93 @@ template <class T> void plain_product(const Product<T> &q) {
 }
 
 // Steps of the long sum over time and batch that are packed at once. All sums are read and written once for so
-// many: more would save little, and a panel of gradients of this depth (depth * 256 bytes) is to leave most of
-// the second-level cache to them.
-constexpr size_t outer_depth = 128;
+// many: more would save little, and a panel of this depth (depth * 256 bytes) is to leave most of the second-level
+// cache to them.
+constexpr size_t outer_depth = 256;
 
-template <class T> size_t outer_scratch(size_t columns) {
-  return outer_depth * (columns + size_t(max_width) * lanes<T>)+64;
+template <class T> size_t outer_scratch(size_t columns) { return outer_depth * blocks<T>(columns) * lanes<T> + 64; }
+
+// The sum of the left side alone: bias gradients.
+template <class T> void outer_sum(const OuterProduct<T> &q) {
+  constexpr size_t VL = lanes<T>;
+  constexpr int together = 4; // so many sums side by side hide the latency of an addition
+  for (size_t r = q.first, n = 0; r < q.last; r += n) {
+    n = least(together * VL, q.last - r);
+    alignas(64) T c[together * VL] = {};
+    vec<T> sum[together];
+    for (size_t i = 0; i < n && !q.fresh; ++i) c[i] = q.c[q.row(r + i)];
+    const auto valid = [&](int v) { return n > v * VL ? least(VL, n - v * VL) : 0; };
+    unroll<together>([&](auto v) __attribute__((always_inline)) { sum[v] = load(c + v * VL); });
+    for (size_t k = 0; k < q.depth; ++k) {
+      const T *const a = q.a[k] + q.a_first + r;
+      if (n == together * VL)
+        unroll<together>([&](auto v) __attribute__((always_inline)) { sum[v] = sum[v] + load(a + v * VL); });
+      else
+        unroll<together>([&](auto v)
+                             __attribute__((always_inline)) { sum[v] = sum[v] + load_first(a + v * VL, valid(v)); });
+    }
+    unroll<together>([&](auto v) __attribute__((always_inline)) { store(c + v * VL, sum[v]); });
+    for (size_t i = 0; i < n; ++i) q.c[q.row(r + i)] = c[i];
+  }
 }
 
+// Right sides are packed once for all rows; rows are taken in groups whose part of the left side stays near while
+// panel after panel passes over it.
 template <class T> void outer_product(const OuterProduct<T> &q) {
-  constexpr size_t VL = lanes<T>;
-  const size_t all_blocks = blocks<T>(q.hidden), count = gate_panel_count(q.slots, all_blocks);
-  const size_t full = size_t(tile_rows(q.slots == 1 ? max_width : int(q.slots)));
-  T *const right = q.scratch;
-  alignas(64) static const T zeros[accumulators * VL] = {};
+  if (!q.b) return outer_sum(q);
+  constexpr size_t VL = lanes<T>, full = max_width * VL;
+  alignas(64) static const T zeros[full] = {};
+  alignas(64) T edge[accumulators * VL]; // sums of a tile that reaches beyond the last column
+  const T *left[outer_depth + prefetch_distance];
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
-    T *left[OuterProduct<T>::most_parts], *at = right + depth * max_width * VL;
-    for (size_t i = 0; i < q.count; ++i) {
-      const OuterPart<T> &part = q.parts[i];
-      left[i] = at;
-      if (part.a)
-        pack_columns(at, part.a + k0, depth, part.first, part.last, full);
-      else
-        for (size_t k = 0; k < depth * (part.last - part.first); ++k) at[k] = T(1);
-      at += depth * (part.last - part.first);
-    }
-    for (size_t p = 0; p < count; ++p) {
-      const panel_place place = gate_panel(p, q.slots, all_blocks);
-      for (size_t v = 0; v < place.width; ++v) {
-        const size_t slot = q.first_slot + (q.slots > 1 ? v : 0);
-        const size_t unit = (place.block + (q.slots > 1 ? 0 : v)) * VL;
-        const size_t from = slot * q.hidden + unit;
-        pack_row_pieces(right + v * VL, place.width * VL, q.d + k0, from, least(VL, q.hidden - unit), depth);
+    const bool fresh = q.fresh && k0 == 0;
+    for (size_t k = 0; k < depth + prefetch_distance; ++k) left[k] = q.a[k0 + least(k, depth - 1)] + q.a_first;
+    for (size_t at = 0; at < q.columns; at += full)
+      pack_pieces(q.scratch + at * depth, q.b + k0, q.b_first + at, least(full, q.columns - at), depth);
+    for (size_t g0 = q.first; g0 < q.last; g0 += group_rows) {
+      const size_t group = least(group_rows, q.last - g0);
+      T *c[group_rows + max_rows]; // and of the first rows of what follows, or any
+      for (size_t j = 0, gate = g0 / q.hidden, unit = g0 % q.hidden; j < group + max_rows; ++j) {
+        c[j] = g0 + j < q.last ? q.c + (size_t(q.order[gate]) * q.hidden + unit) * q.ld : c[0];
+        if (++unit == q.hidden) unit = 0, ++gate;
       }
-      for (size_t i = 0; i < q.count; ++i) {
-        const OuterPart<T> &part = q.parts[i];
-        T *c = part.c + (place.block * q.slots * part.c_columns + part.c_first * place.width) * VL;
-        for (size_t first = part.first; first < part.last; first += full) {
-          T *const to = c + first * place.width * VL;
-          tiles<T>.outer[place.width - 1][least(full, part.last - first) - 1](
-              to, q.fresh && k0 == 0 ? zeros : to, left[i] + (first - part.first) * depth, depth, right);
+      for (size_t at = 0; at < q.columns; at += full) {
+        const size_t width = least(max_width, blocks<T>(q.columns - at)), valid = least(full, q.columns - at);
+        const bool whole = valid == width * VL;
+        const row_tiles tiling(group, tile_rows(int(width)));
+        for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i) {
+          T *to[max_rows];
+          const T *from[max_rows];
+          const size_t n = tiling.size(i);
+          for (size_t j = 0; j < n; ++j) {
+            to[j] = whole ? c[r + j] + at : edge + j * width * VL;
+            from[j] = fresh ? zeros : to[j];
+            if (!whole && !fresh)
+              for (size_t v = 0; v * VL < valid; ++v)
+                store(to[j] + v * VL, load_first(c[r + j] + at + v * VL, least(VL, valid - v * VL)));
+            fetch(c[r + n + j] + at, valid); // the sums of the next tile arrive while this one is computed
+          }
+          tiles<T>.outer[width - 1][n - 1](to, from, left, g0 + r, depth, q.scratch + at * depth);
+          for (size_t j = 0; !whole && j < n; ++j)
+            for (size_t v = 0; v * VL < valid; ++v)
+              store_first(c[r + j] + at + v * VL, load(to[j] + v * VL), least(VL, valid - v * VL));
         }
       }
     }
   }
 }
 
-template <class T> void outer_fold(const OuterProduct<T> &q, Fold how) {
+// total = c or total += c over the rows of q
+template <class T> void outer_fold(T *total, const OuterProduct<T> &q, bool start) {
   constexpr size_t VL = lanes<T>;
-  const size_t all_blocks = blocks<T>(q.hidden), count = gate_panel_count(q.slots, all_blocks);
-  for (size_t i = 0; i < q.count; ++i) {
-    const OuterPart<T> &part = q.parts[i];
-    for (size_t p = 0; p < count; ++p) {
-      const panel_place place = gate_panel(p, q.slots, all_blocks);
-      const size_t at = (place.block * q.slots * part.c_columns + (part.c_first + part.first) * place.width) * VL;
-      const size_t n = (part.last - part.first) * place.width * VL;
-      T *const c = part.c + at, *const total = part.total + at;
-      for (size_t j = 0; j < n; j += VL) {
-        const vec<T> sum = how == Fold::start ? load(c + j) : load(total + j) + load(c + j);
-        store((how == Fold::finish ? c : total) + j, sum);
-      }
+  for (size_t r = q.first; r < q.last; ++r) {
+    const size_t at = q.row(r) * q.ld;
+    for (size_t i = 0; i < q.columns; i += VL) {
+      const size_t valid = least(VL, q.columns - i);
+      const vec<T> sum = load_first(q.c + at + i, valid);
+      store_first(total + at + i, start ? sum : load_first(total + at + i, valid) + sum, valid);
     }
-  }
-}
-
-// c[panel][column][vec] -> w[order[slot] H + unit][column]
-template <class T>
-void unpack_gates(T *w, size_t ld, const T *c, size_t c_columns, size_t first, size_t n, size_t slots, const int *order,
-                  size_t hidden) {
-  constexpr size_t VL = lanes<T>;
-  const size_t all_blocks = blocks<T>(hidden), count = gate_panel_count(slots, all_blocks);
-  for (size_t p = 0; p < count; ++p) {
-    const panel_place place = gate_panel(p, slots, all_blocks);
-    const size_t step = place.width * VL;
-    for (size_t v = 0; v < place.width; ++v) {
-      const size_t unit = (place.block + (slots > 1 ? 0 : v)) * VL, valid = least(VL, hidden - unit);
-      const T *from = c + place.block * slots * c_columns * VL + first * step + v * VL;
-      T *to = w + (size_t(order[slots > 1 ? v : 0]) * hidden + unit) * ld;
-      size_t column = 0;
-      if (valid == VL) {
-        for (; column + VL <= n; column += VL) {
-          vec<T> square[VL];
-          unroll<lanes<T>>([&](auto i)
-                               __attribute__((always_inline)) { square[i] = load(from + (column + i) * step); });
-          transpose<T>(square);
-          unroll<lanes<T>>([&](auto i) __attribute__((always_inline)) { store(to + i * ld + column, square[i]); });
-        }
-      }
-      for (; column < n; ++column)
-        for (size_t lane = 0; lane < valid; ++lane) to[lane * ld + column] = from[column * step + lane];
-    }
-  }
-}
-
-// c[panel][row][vec] -> w[row][unit]
-template <class T> void unpack_plain(T *w, size_t ld, const T *c, size_t rows, size_t columns) {
-  constexpr size_t VL = lanes<T>;
-  const size_t all_blocks = blocks<T>(columns), count = gate_panel_count(1, all_blocks);
-  for (size_t p = 0; p < count; ++p) {
-    const panel_place place = gate_panel(p, 1, all_blocks);
-    for (size_t row = 0; row < rows; ++row)
-      for (size_t v = 0; v < place.width; ++v) {
-        const size_t unit = (place.block + v) * VL;
-        store_first(w + row * ld + unit, load(c + (place.block * rows + row * place.width + v) * VL),
-                    least(VL, columns - unit));
-      }
   }
 }
 
