@@ -200,28 +200,23 @@ template <class T> void pack_transposed(T *to, size_t to_step, const T *from, si
   }
 }
 
-// to[k][lane] = from[k][lane], lanes beyond `valid` zero.
-template <class T> void pack_rows(T *to, size_t to_step, const T *from, size_t ld, size_t valid, size_t depth) {
-  for (size_t k = 0; k < depth; ++k) store(to + k * to_step, load_first(from + k * ld, valid));
+// One row of a panel: `valid` numbers, the rest of the last register zero. Returns where the next row begins.
+template <class T> FASTRNN_INLINE T *pack_row(T *to, const T *from, size_t valid) {
+  constexpr size_t VL = lanes<T>, full = max_width * VL;
+  if (valid == full) {
+    unroll<max_width>([&](auto v) __attribute__((always_inline)) { store(to + v * VL, load(from + v * VL)); });
+    return to + full;
+  }
+  for (size_t i = 0; i < valid; i += VL, to += VL) {
+    const size_t left = valid - i;
+    store(to, left < VL ? load_first(from + i, left) : load(from + i));
+  }
+  return to;
 }
 
-// A panel of rows that lie apart: to[k][:] = rows[k][first ...], numbers beyond `valid` zero.
+// A panel of rows that lie apart: to[k][:] = rows[k][first ...].
 template <class T> void pack_pieces(T *to, const T *const *rows, size_t first, size_t valid, size_t depth) {
-  constexpr size_t VL = lanes<T>;
-  const size_t whole = valid / VL * VL;
-  for (size_t k = 0; k < depth; ++k) {
-    const T *const from = rows[k] + first;
-    if (whole == max_width * VL) {
-      unroll<max_width>([&](auto v) __attribute__((always_inline)) { store(to + v * VL, load(from + v * VL)); });
-      to += whole;
-      continue;
-    }
-    for (size_t i = 0; i < whole; i += VL, to += VL) store(to, load(from + i));
-    if (whole < valid) {
-      store(to, load_first(from + whole, valid - whole));
-      to += VL;
-    }
-  }
+  for (size_t k = 0; k < depth; ++k) to = pack_row(to, rows[k] + first, valid);
 }
 
 } // namespace FASTRNN_ISA

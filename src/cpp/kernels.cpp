@@ -53,17 +53,14 @@ template <class T> void pack_unit_row(T *to, const T *from, size_t hidden) {
   for (size_t unit = 0; unit < hidden; unit += VL) store(to + unit, load_first(from + unit, least(VL, hidden - unit)));
 }
 
+// row after row, each read from end to end, as memory likes it
 template <class T> void pack_plain(T *to, const T *b, size_t ld, size_t at, size_t rows, size_t depth, size_t columns) {
-  constexpr size_t VL = lanes<T>;
-  const size_t all_blocks = blocks<T>(columns), panels = gate_panel_count(1, all_blocks);
-  for (size_t p = 0; p < panels; ++p) {
-    const panel_place place = gate_panel(p, 1, all_blocks);
-    for (size_t v = 0; v < place.width; ++v) {
-      const size_t unit = (place.block + v) * VL;
-      pack_rows(to + place.block * VL * depth + (at * place.width + v) * VL, place.width * VL, b + unit, ld,
-                least(VL, columns - unit), rows);
+  constexpr size_t full = max_width * lanes<T>;
+  for (size_t k = 0; k < rows; ++k)
+    for (size_t column = 0; column < columns; column += full) {
+      const size_t valid = least(full, columns - column), width = blocks<T>(valid) * lanes<T>;
+      pack_row(to + column * depth + (at + k) * width, b + k * ld + column, valid);
     }
-  }
 }
 
 template <class T> void gate_product_of(const Product<T> &q, Cell cell) {
