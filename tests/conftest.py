@@ -20,7 +20,8 @@ EXAMPLES = {"ordinary": 50, "thorough": 500}
 
 def pytest_configure(config: pytest.Config) -> None:
     """One place decides how long Hypothesis searches; Ctrl-C works in the processes that tests start."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job, whose children inherit it
+    # a shell's background job ignores it, and children inherit that
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, count in EXAMPLES.items():
         settings.register_profile(
