@@ -149,7 +149,15 @@ KEPT = (
     "::forked",
     "::pool",
 )
-CONSTANT = ("::tiles<", "::entries", "vtable for", "typeinfo for", "::natural", "::candidate_first", "::zeros")
+CONSTANT = (
+    "::tiles<",
+    "::entries",
+    "vtable for",
+    "typeinfo for",
+    "::natural",
+    "::candidate_first",
+    "::zeros",
+)
 
 
 def core_objects() -> list[Path]:
