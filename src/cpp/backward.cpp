@@ -63,7 +63,7 @@ private:
       if (!at.started) at = {true, steps, tape_.segment ? steps : 0, 0};
       return board_.complete(above) || board_.done(above) >= steps - (at.end ? loop_.chunk_begin(at) : 0);
     };
-    for (size_t piece = TaskBoard::none; (piece = board_.claim(w, piece, ready)) != TaskBoard::none;) {
+    for (size_t piece = board_.first(w); (piece = board_.claim(w, piece, ready)) != TaskBoard::none;) {
       const Direction<T> &dir = pass_.directions[index_of(piece)];
       Position &at = positions_[dir.index];
       if (!at.started && !loop_.start(w, dir, at)) return;

@@ -75,7 +75,7 @@ private:
       if (D == 1) return board_.done(below) >= end_of(i);
       return board_.complete(below) && board_.complete(below + 1);
     };
-    for (size_t i = TaskBoard::none; (i = board_.claim(w, i, ready)) != TaskBoard::none;) {
+    for (size_t i = board_.first(w); (i = board_.claim(w, i, ready)) != TaskBoard::none;) {
       const Direction<T> &dir = pass_.directions[i];
       const Storage<T> store = storage(dir);
       const size_t begin = board_.done(i), end = end_of(i);

@@ -22,9 +22,11 @@ Plan schedule(const Problem &p) {
   // units: a barrier costs about 0.2 us; a step must be worth several
   const bool units_pay =
       step_work * double(mean_rows ? mean_rows : 1) / double(threads) >= 3e4 && p.hidden * p.number >= 64 * threads;
-  // tasks: no barrier at all, but every thread reads all of some R; enough pieces to keep the threads busy
-  const bool tasks_pay =
-      p.layers * p.directions >= threads && recurrent_bytes <= double(p.l2) && p.steps >= 8 && !p.dropout;
+  // tasks: no barrier at all, but every thread reads all of some R; enough pieces to keep the threads busy. Where W
+  // pushes R out of the near cache, a sequence must be long to make up for fetching both at its start.
+  const double weight_bytes = recurrent_bytes + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
+  const bool tasks_pay = p.layers * p.directions >= threads && recurrent_bytes <= double(p.l2) &&
+                         p.steps >= (weight_bytes < double(p.l2) ? 8 : 64) && !p.dropout;
   if (!rows_fit && tasks_pay) {
     plan.threads = p.threads;
     plan.split = Split::tasks;

@@ -13,6 +13,8 @@ public:
   explicit TaskBoard(size_t pieces) : state_(pieces), left_(pieces) {}
 
   static constexpr size_t none = size_t(-1);
+  // What a thread asks for first: in every call the same, since its weights may still be in this core's cache.
+  size_t first(const Worker &w) const { return size_t(w.thread) < state_.size() ? size_t(w.thread) : none; }
 
   // A piece with a chunk that can be worked on, busy from now on; waits for one; none when all are complete or
   // the call was stopped. ready(piece) may ask done() and complete(). A thread stays with its piece where it
