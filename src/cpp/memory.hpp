@@ -22,7 +22,7 @@ inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / 
 
 // Cache-line aligned memory. From 64 KiB on from a pool of blocks that earlier calls returned, from some megabytes on
 // in huge pages where the system has them: page faults would cost a training step a seventh of its time. The pool
-// holds 256 MiB at most; blocks of a megabyte and more the kernel may take back when memory is short.
+// holds 2 GiB at most; blocks of a megabyte and more the kernel may take back when memory is short.
 void *allocate_bytes(size_t n); // null where there is none
 void release_bytes(void *p, size_t n);
 inline bool pooled(size_t bytes) { return bytes >= size_t(64) << 10; }
