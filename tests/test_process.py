@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import signal
 import statistics
 import subprocess
@@ -545,6 +546,27 @@ measure_memory()
     run = run_python("-c", code, OMP_NUM_THREADS="2", MALLOC_ARENA_MAX="2")
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) <= 1_000_000, f"{run.stdout} bytes more"
+
+
+POOLED = """
+import resource
+import numpy as np
+import fastrnn
+layer = fastrnn.RNN(1, 64, rng=0)
+x = lambda steps: np.broadcast_to(np.float32(0), (steps, 1000, 1))
+layer(x(10))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = used + (500 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+layer(x(1000))  # 256 MB, which the pool keeps
+print(layer(x(1400))[0].nbytes)  # 358 MB
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="RLIMIT_AS is not kept elsewhere")
+def test_kept_memory_is_given_back_where_it_is_missing() -> None:
+    run = run_python("-c", POOLED, OMP_NUM_THREADS="1")
+    assert run.stdout.strip() == str(1400 * 1000 * 64 * 4), run.stderr[-2000:]
 
 
 def measure_memory() -> None:

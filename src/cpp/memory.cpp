@@ -52,6 +52,9 @@ struct Pool {
         best = i;
     return best < count ? remove(best) : nullptr;
   }
+  void give_back() {
+    while (count) std::free(remove(count - 1));
+  }
   bool keep(void *at, size_t bytes) {
     if (bytes > most_pooled) return false;
     while (total + bytes > most_pooled || count == most) std::free(remove(0)); // nobody has wanted it for longest
@@ -73,6 +76,11 @@ void *allocate_bytes(size_t n) {
     if (at) return at;
   }
   void *at = std::aligned_alloc(unit, bytes);
+  if (!at && pool.take()) { // what nobody uses may be what is missing
+    pool.give_back();
+    pool.leave();
+    at = std::aligned_alloc(unit, bytes);
+  }
 #if defined(__linux__)
   if (at && unit == huge_page) madvise(at, bytes, MADV_HUGEPAGE);
 #endif

@@ -89,9 +89,9 @@ private:
   struct Sum {
     Left left;
     Right right;
-    T *result;            // [rows][columns]
-    T *current;           // of the block at hand: the result itself where there is one block only
-    Buffer<T> own, block; // result and block at hand where they are ours
+    T *result;           // [rows][columns]
+    T *current;          // of the block at hand: the result itself where there is one block only
+    Buffer<T> own, part; // memory of the two where it is not the caller's
   };
   static constexpr size_t block = 4096; // its roundings and those of a thousand times as many terms weigh the same
   static constexpr int natural[4] = {0, 1, 2, 3}, candidate_first[3] = {2, 0, 1};
@@ -102,9 +102,9 @@ private:
     sum.left = left;
     sum.right = right;
     if (!result) sum.own = Buffer<T>(n);
-    if (p.batch.total() > block) sum.block = Buffer<T>(n);
+    if (p.batch.total() > block) sum.part = Buffer<T>(n);
     sum.result = result ? result : sum.own.get();
-    sum.current = sum.block.size() ? sum.block.get() : sum.result;
+    sum.current = sum.part.size() ? sum.part.get() : sum.result;
   }
 
   // Terms [from, from + n) of a chunk, all of one block; `done` terms precede them.
@@ -128,7 +128,7 @@ private:
     if (q.first >= q.last) return;
     p.k.outer(q);
     const bool block_ends = (done + n) % block == 0 || done + n == p.batch.total();
-    if (sum.block.size() && block_ends) p.k.outer_fold(sum.result, q, done < block);
+    if (sum.part.size() && block_ends) p.k.outer_fold(sum.result, q, done < block);
   }
 
   const Pass<T> &p;
