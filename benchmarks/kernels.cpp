@@ -104,8 +104,7 @@ template <class T> void show_tiles(double peak) {
           }
           const auto tile = pairs == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][rows - 1];
           const double seconds = best_seconds([&] {
-            tile(to, 0, size_t(width) * VL, init, 0, row, depth, panel.data(), size_t(width) * VL * depth,
-                 panel.data());
+            tile(to, 0, size_t(width) * VL, init, 0, row, depth, panel.data(), size_t(width) * VL * depth, {});
           });
           const double rate = 2.0 * rows * width * pairs * VL * double(depth) / seconds * 1e-9;
           std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);

@@ -31,16 +31,33 @@ constexpr size_t depth_block = 512;
 // Rows that pass over a block of a panel together: their sums (96 * 256 bytes) lie in a near cache meanwhile.
 constexpr size_t group_rows = 96;
 
+// What is read after a block of a panel. The tiles that pass over that block fetch it meanwhile, each a part, one cache
+// line every k; and no more than that, since what lies further on would push out of the second-level cache what the
+// tiles themselves read.
+template <class T> struct upcoming {
+  const T *at = nullptr;
+  size_t lines = 0;
+  static constexpr size_t line = 64 / sizeof(T);
+
+  static upcoming block(const T *at, size_t numbers) { return {at, (numbers + line - 1) / line}; }
+  // what tile i of those with `depth` k fetches
+  upcoming part(size_t i, size_t depth) const {
+    const size_t skip = i * depth;
+    if (skip >= lines) return {at, 0};
+    return {at + skip * line, lines - skip < depth ? lines - skip : depth};
+  }
+};
+
 template <class T>
 using tile_function = void (*)(T *const *c, size_t c_at, size_t c_step, const T *const *init, size_t init_at,
-                               const T *const *a, size_t depth, const T *panel, size_t panel_step, const T *ahead);
+                               const T *const *a, size_t depth, const T *panel, size_t panel_step, upcoming<T> next);
 
 template <class T, int MR, int W, int P>
 void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; columns to the next panel
           const T *const *init, size_t init_at,    // [MR] rows
           const T *const *a, size_t depth,         // [MR] rows of depth numbers
           const T *panel, size_t panel_step,       // [depth][W * lanes], P of them panel_step apart
-          const T *ahead) {                        // what is read next: a cache line of it is fetched every k
+          upcoming<T> next) {                      // at most `depth` lines
   constexpr int VL = lanes<T>;
   vec<T> acc[MR][P][W];
   const T *row[MR];
@@ -51,10 +68,8 @@ void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; c
       unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = load(from + p * c_step + w * VL); });
     });
   });
-  const T *b = panel;
-  for (size_t k = 0; k < depth; ++k, b += W * VL) {
+  const auto add = [&](size_t k, const T *b) __attribute__((always_inline)) {
     if constexpr (MR >= prefetching_rows) {
-      __builtin_prefetch(ahead + k * (64 / sizeof(T)), 0, 2);
       unroll<P * W>([&](auto i) __attribute__((always_inline)) {
         if constexpr (i * VL * sizeof(T) % 64 == 0)
           __builtin_prefetch(b + i / W * panel_step + (prefetch_distance * W + i % W) * VL);
@@ -84,7 +99,16 @@ void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; c
         });
       });
     }
+  };
+  const T *b = panel;
+  size_t k = 0;
+  if constexpr (MR >= prefetching_rows) {
+    for (const T *ahead = next.at; k < next.lines; ++k, b += W * VL, ahead += upcoming<T>::line) {
+      __builtin_prefetch(ahead, 0, 2);
+      add(k, b);
+    }
   }
+  for (; k < depth; ++k, b += W * VL) add(k, b);
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
     T *to = c[r] + c_at;
     unroll<P>([&](auto p) __attribute__((always_inline)) {
@@ -173,11 +197,6 @@ struct depth_blocks {
   size_t length(size_t i) const { return depth - begin(i) < size ? depth - begin(i) : size; }
   bool last(size_t i) const { return i + 1 == count(); }
 };
-
-// What tile i of those that read a block fetches ahead of the next: one line every k.
-template <class T> inline const T *fetch_ahead(const T *next, size_t i, size_t length) {
-  return next + i * length * (64 / sizeof(T));
-}
 
 // ---- packing ------------------------------------------------------------------------------------------
 

@@ -21,13 +21,15 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
       const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
       const depth_blocks depth(q.depth, tiling);
       for (size_t k = 0; k < depth.count(); ++k) {
-        const T *const from = panel + depth.begin(k) * step, *const ahead = from + depth.length(k) * step;
+        const T *const from = panel + depth.begin(k) * step;
+        // the next block of this panel, or, behind its end, the first of the next panel
+        const auto ahead = upcoming<T>::block(from + depth.length(k) * step, depth.length(0) * step);
         for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
           const T *a[max_rows];
           for (size_t j = 0; j < tiling.size(i); ++j) a[j] = q.a[r0 + j] + depth.begin(k);
           tiles<T>.single[place.width - 1][tiling.size(i) - 1](q.out + r0, at, 0, k ? q.out + r0 : init, at, a,
                                                                depth.length(k), from, 0,
-                                                               fetch_ahead(ahead, i, depth.length(k)));
+                                                               ahead.part(i, depth.length(k)));
         }
       }
     }
@@ -48,7 +50,8 @@ template <class T> void plain_product(const Product<T> &q) {
       const row_tiles tiling(groups.size(i_group), tile_rows(max_width));
       const depth_blocks depth(q.depth, tiling);
       for (size_t k = 0; k < depth.count(); ++k) {
-        const T *const panel = q.b + unit0 * q.depth + depth.begin(k) * ld, *const ahead = panel + depth.length(k) * ld;
+        const T *const panel = q.b + unit0 * q.depth + depth.begin(k) * ld;
+        const auto ahead = upcoming<T>::block(panel + depth.length(k) * ld, depth.length(0) * ld);
         for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
           const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
           T *to[max_rows];
@@ -59,7 +62,7 @@ template <class T> void plain_product(const Product<T> &q) {
             a[j] = q.a[r0 + j] + depth.begin(k);
           }
           tiles<T>.single[place.width - 1][n - 1](to, 0, 0, init, 0, a, depth.length(k), panel, 0,
-                                                  fetch_ahead(ahead, i, depth.length(k)));
+                                                  ahead.part(i, depth.length(k)));
           if (!depth.last(k)) continue;
           for (size_t j = 0; j < n; ++j) {
             for (size_t b = 0; b < place.blocks; ++b) {

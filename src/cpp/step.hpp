@@ -197,7 +197,9 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
       const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
       const depth_blocks depth(s.recurrent, tiling);
       for (size_t k = 0; k < depth.count(); ++k) {
-        const T *const ahead = depth.last(k) ? next : panel + depth.begin(k + 1) * step;
+        const upcoming<T> ahead =
+            depth.last(k) ? upcoming<T>::block(next, depth.length(0) * step)
+                          : upcoming<T>::block(panel + depth.begin(k + 1) * step, depth.length(k + 1) * step);
         for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
           const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
           T *to[max_rows];
@@ -225,7 +227,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
                 const T *w = s.w + (place.block * gates + q * width) * VL * s.input;
                 for (size_t j = 0; j < n; ++j) input_to[j] = input_sums + kept + j * ld + q * step;
                 tiles<T>.single[width - 1][n - 1](input_to, 0, 0, init, q * E::slots * VL * place.blocks, x, s.input, w,
-                                                  0, w);
+                                                  0, {});
               }
             }
             input_part = input_sums + kept;
@@ -261,7 +263,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
             for (size_t j = 0; j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
           const auto product = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][n - 1];
           product(to, 0, step, from, from_at, h, depth.length(k), panel + depth.begin(k) * step, step * s.recurrent,
-                  fetch_ahead(ahead, i, depth.length(k)));
+                  ahead.part(i, depth.length(k)));
           if (!depth.last(k)) continue;
           for (size_t j = 0; j < n; ++j) {
             for (size_t b = 0; b < panel_blocks; ++b) {
@@ -427,7 +429,9 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
         const row_tiles tiling(groups.size(i_group), tile_rows(max_width));
         const depth_blocks depth(part ? 0 : s.depth, tiling);
         for (size_t k = 0; k < depth.count(); ++k) {
-          const T *const ahead = depth.last(k) ? next : panel + depth.begin(k + 1) * ld;
+          const upcoming<T> ahead = depth.last(k)
+                                        ? upcoming<T>::block(next, depth.length(0) * ld)
+                                        : upcoming<T>::block(panel + depth.begin(k + 1) * ld, depth.length(k + 1) * ld);
           for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
             const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
             T *to[max_rows];
@@ -449,8 +453,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
             }
             if (depth.depth)
               tiles<T>.single[place.width - 1][n - 1](to, 0, 0, from, 0, later, depth.length(k),
-                                                      panel + depth.begin(k) * ld, 0,
-                                                      fetch_ahead(ahead, i, depth.length(k)));
+                                                      panel + depth.begin(k) * ld, 0, ahead.part(i, depth.length(k)));
             if (!depth.last(k)) continue;
             for (size_t j = 0; j < n; ++j) {
               const size_t r = r0 + j;
