@@ -130,35 +130,41 @@ template <class T> void show_tiles(double peak) {
   }
 }
 
-template <class T, class C> void show_cell(const char *name) {
+// N registers of units at once, as the steps take them
+template <class T, class C, int N> void show_cell(const char *name) {
   constexpr size_t VL = lanes<T>, units = 64;
+  typedef vecs<T, N> V;
   const auto a = numbers<T>(units * 4 * VL), state = numbers<T>(units * VL);
   const Aligned<T> out(units * 8 * VL);
+  const auto read = [](const T *p, size_t step) { return V::each([&](auto i) { return load(p + i * step); }); };
+  const auto write = [&](size_t u, size_t slot, const V &v) {
+    unroll<N>([&](auto i) { store(out.data() + ((u + i) * 8 + slot) * VL, v.at[i]); });
+  };
   const double forward = best_seconds([&] {
-    for (size_t u = 0; u < units; ++u) {
-      vec<T> pre[C::gates], saved[C::gates + 1] = {}, h = {}, c = {};
-      for (int g = 0; g < C::gates; ++g) pre[g] = load(a.data() + (u * 4 + size_t(g)) * VL);
-      const vec<T> s = load(state.data() + u * VL);
+    for (size_t u = 0; u < units; u += N) {
+      V pre[C::gates], saved[C::gates + 1] = {}, h = {}, c = {};
+      for (int g = 0; g < C::gates; ++g) pre[g] = read(a.data() + (u * 4 + size_t(g)) * VL, 4 * VL);
+      const V s = read(state.data() + u * VL, VL);
       C::forward(h, c, saved, pre, s, s, s);
-      store(out.data() + u * 8 * VL, h);
-      store(out.data() + u * 8 * VL + VL, c);
-      for (int g = 0; g < C::saved; ++g) store(out.data() + (u * 8 + 2 + size_t(g)) * VL, saved[g]);
+      write(u, 0, h);
+      write(u, 1, c);
+      for (int g = 0; g < C::saved; ++g) write(u, 2 + size_t(g), saved[g]);
     }
     asm volatile("" ::: "memory");
   });
   const double backward = best_seconds([&] {
-    for (size_t u = 0; u < units; ++u) {
-      vec<T> da[C::grads], saved[C::saved + 1] = {}, carry = load(state.data() + u * VL);
-      for (int g = 0; g < C::saved; ++g) saved[g] = load(a.data() + (u * 4 + size_t(g)) * VL);
-      const vec<T> s = load(state.data() + u * VL);
+    for (size_t u = 0; u < units; u += N) {
+      V da[C::grads], saved[C::saved + 1] = {}, carry = read(state.data() + u * VL, VL);
+      for (int g = 0; g < C::saved; ++g) saved[g] = read(a.data() + (u * 4 + size_t(g)) * VL, 4 * VL);
+      const V s = read(state.data() + u * VL, VL);
       C::backward(da, carry, s, saved, s, s, s, s);
-      store(out.data() + u * 8 * VL, carry);
-      for (int g = 0; g < C::grads; ++g) store(out.data() + (u * 8 + 1 + size_t(g)) * VL, da[g]);
+      write(u, 0, carry);
+      for (int g = 0; g < C::grads; ++g) write(u, 1 + size_t(g), da[g]);
     }
     asm volatile("" ::: "memory");
   });
-  std::printf("%-10s forward %6.2f ns   backward %6.2f ns   a register of units\n", name, forward / units * 1e9,
-              backward / units * 1e9);
+  std::printf("%-10s %d at once: forward %6.2f ns   backward %6.2f ns   a register of units\n", name, N,
+              forward / units * 1e9, backward / units * 1e9);
 }
 
 template <class T, class F> void show_math(const char *name, F &&f) {
@@ -176,12 +182,14 @@ template <class T> void show(const char *name) {
   const double peak = peak_gflops<T>();
   std::printf("\n%s, %s: %d lanes, FMA peak %.1f GFLOP/s\n", FASTRNN_ISA_NAME, name, lanes<T>, peak);
   show_tiles<T>(peak);
-  show_cell<T, ElmanTanh<T>>("rnn_tanh");
-  show_cell<T, Lstm<T>>("lstm");
-  show_cell<T, Gru<T>>("gru");
-  show_math<T>("tanh", [](vec<T> x) __attribute__((always_inline)) { return tanh<T>(x); });
-  show_math<T>("sigmoid", [](vec<T> x) __attribute__((always_inline)) { return sigmoid<T>(x); });
-  show_math<T>("exp - 1", [](vec<T> x) __attribute__((always_inline)) { return exp_parts<T>(x).expm1(); });
+  show_cell<T, ElmanTanh<T>, 1>("rnn_tanh");
+  show_cell<T, ElmanTanh<T>, 2>("rnn_tanh");
+  show_cell<T, Lstm<T>, 1>("lstm");
+  show_cell<T, Lstm<T>, 2>("lstm");
+  show_cell<T, Gru<T>, 1>("gru");
+  show_cell<T, Gru<T>, 2>("gru");
+  show_math<T>("tanh", [](vec<T> x) __attribute__((always_inline)) { return tanh<T>(vecs<T, 1>(x)).at[0]; });
+  show_math<T>("sigmoid", [](vec<T> x) __attribute__((always_inline)) { return sigmoid<T>(vecs<T, 1>(x)).at[0]; });
 }
 
 } // namespace

@@ -6,6 +6,7 @@
 //      `gates` of them, the recurrent product the last `gates`; they differ only for the GRU, whose
 //      candidate sees the recurrent part through r
 // dh   dL/dh_t, everything that reaches h_t;  carry: what flows to step t - 1 past the recurrent product
+// V    one vec or several side by side (vecs of simd.hpp)
 // sigma(x) = 1 / (1 + e^-x);  o is the elementwise product.  reference.py has the same equations in NumPy.
 #pragma once
 
@@ -18,9 +19,11 @@ namespace FASTRNN_ISA {
 template <class T> struct ElmanTanh {
   static constexpr int gates = 1, saved = 0, grads = 1;
   static constexpr bool has_c = false, carries_h = false, split_candidate = false;
-  typedef vec<T> V;
-  static FASTRNN_INLINE void forward(V &h, V &, V *, const V *a, V, V, V) { h = tanh<T>(a[0]); }
-  static FASTRNN_INLINE void backward(V *da, V &, V dh, const V *, V, V, V, V h) {
+  template <class V> static FASTRNN_INLINE void forward(V &h, V &, V *, const V *a, const V &, const V &, const V &) {
+    h = tanh<T>(a[0]);
+  }
+  template <class V>
+  static FASTRNN_INLINE void backward(V *da, V &, const V &dh, const V *, const V &, const V &, const V &, const V &h) {
     da[0] = dh * fnma(h, h, constant<T>(1));
   }
 };
@@ -29,10 +32,12 @@ template <class T> struct ElmanTanh {
 template <class T> struct ElmanRelu {
   static constexpr int gates = 1, saved = 0, grads = 1;
   static constexpr bool has_c = false, carries_h = false, split_candidate = false;
-  typedef vec<T> V;
-  static FASTRNN_INLINE void forward(V &h, V &, V *, const V *a, V, V, V) { h = max(constant<T>(0), a[0]); }
-  static FASTRNN_INLINE void backward(V *da, V &, V dh, const V *, V, V, V, V h) {
-    da[0] = select(h <= constant<T>(0), constant<T>(0), dh);
+  template <class V> static FASTRNN_INLINE void forward(V &h, V &, V *, const V *a, const V &, const V &, const V &) {
+    h = max(constant<T>(0), a[0]);
+  }
+  template <class V>
+  static FASTRNN_INLINE void backward(V *da, V &, const V &dh, const V *, const V &, const V &, const V &, const V &h) {
+    da[0] = zero_unless_positive(h, dh);
   }
 };
 
@@ -45,24 +50,26 @@ template <class T> struct ElmanRelu {
 template <class T> struct Lstm {
   static constexpr int gates = 4, saved = 4, grads = 4;
   static constexpr bool has_c = true, carries_h = false, split_candidate = false;
-  typedef vec<T> V;
-  static FASTRNN_INLINE void forward(V &h, V &c, V *s, const V *a, V, V, V c_prev) {
+  template <class V>
+  static FASTRNN_INLINE void forward(V &h, V &c, V *s, const V *a, const V &, const V &, const V &c_prev) {
     const V one = constant<T>(1);
     const V i_den = gate_denominator<T>(a[0]);
     const V f_den = gate_denominator<T>(a[1]);
-    const tanh_parts<T> g(a[2]);
+    const tanh_parts<T, V> g(a[2]);
     const V o_den = gate_denominator<T>(a[3]);
     const V ig = one / (i_den * g.denominator);
     s[0] = g.denominator * ig;
     s[1] = one / f_den;
     s[2] = g.numerator * (i_den * ig);
     c = fma(s[1], c_prev, g.numerator * ig);
-    const tanh_parts<T> tanh_c(c);
+    const tanh_parts<T, V> tanh_c(c);
     const V oc = one / (o_den * tanh_c.denominator);
     s[3] = tanh_c.denominator * oc;
     h = tanh_c.numerator * oc;
   }
-  static FASTRNN_INLINE void backward(V *da, V &carry, V dh, const V *s, V c, V c_prev, V, V) {
+  template <class V>
+  static FASTRNN_INLINE void backward(V *da, V &carry, const V &dh, const V *s, const V &c, const V &c_prev, const V &,
+                                      const V &) {
     const V one = constant<T>(1);
     const V i = s[0], f = s[1], g = s[2], o = s[3];
     const V tanh_c = tanh<T>(c);
@@ -74,7 +81,7 @@ template <class T> struct Lstm {
     carry = dc * f;
   }
   // m_t = o o tanh(c_t), which projection reads; not kept on the tape
-  static FASTRNN_INLINE V output(const V *s, V c) { return s[3] * tanh<T>(c); }
+  template <class V> static FASTRNN_INLINE V output(const V *s, const V &c) { return s[3] * tanh<T>(c); }
 };
 
 // GRU (Cho et al. 2014), reset applied after the recurrent product, as PyTorch and cuDNN have it:
@@ -86,19 +93,21 @@ template <class T> struct Lstm {
 template <class T> struct Gru {
   static constexpr int gates = 3, saved = 4, grads = 4;
   static constexpr bool has_c = false, carries_h = true, split_candidate = true;
-  typedef vec<T> V;
-  static FASTRNN_INLINE void forward(V &h, V &, V *s, const V *a, V x_n, V h_prev, V) {
+  template <class V>
+  static FASTRNN_INLINE void forward(V &h, V &, V *s, const V *a, const V &x_n, const V &h_prev, const V &) {
     const V one = constant<T>(1);
     s[0] = one / gate_denominator<T>(a[0]);
     s[3] = a[2];
     const V z_den = gate_denominator<T>(a[1]);
-    const tanh_parts<T> n(fma(s[0], a[2], x_n));
+    const tanh_parts<T, V> n(fma(s[0], a[2], x_n));
     const V zn = one / (z_den * n.denominator);
     s[1] = n.denominator * zn;
     s[2] = n.numerator * (z_den * zn);
     h = fma(s[1], h_prev - s[2], s[2]);
   }
-  static FASTRNN_INLINE void backward(V *da, V &carry, V dh, const V *s, V, V, V h_prev, V) {
+  template <class V>
+  static FASTRNN_INLINE void backward(V *da, V &carry, const V &dh, const V *s, const V &, const V &, const V &h_prev,
+                                      const V &) {
     const V one = constant<T>(1);
     const V r = s[0], z = s[1], n = s[2], u = s[3];
     da[0] = dh * (one - z) * fnma(n, n, one);
@@ -115,26 +124,28 @@ template <class T> struct Gru {
 //   first dn, dz and carry; then v = R_n^T dn, dr = v h_{t-1} r (1 - r), carry += v r
 template <class T> struct GruBefore {
   static constexpr int gates = 3, saved = 3, grads = 3;
-  typedef vec<T> V;
-  static FASTRNN_INLINE void forward_gates(V &rh, V *s, const V *a, V h_prev) {
+  template <class V> static FASTRNN_INLINE void forward_gates(V &rh, V *s, const V *a, const V &h_prev) {
     const V one = constant<T>(1);
     s[0] = one / gate_denominator<T>(a[0]);
     s[1] = one / gate_denominator<T>(a[1]);
     rh = s[0] * h_prev;
   }
-  static FASTRNN_INLINE void forward_candidate(V &h, V &n, V z, V a_n, V h_prev) {
+  template <class V>
+  static FASTRNN_INLINE void forward_candidate(V &h, V &n, const V &z, const V &a_n, const V &h_prev) {
     n = tanh<T>(a_n);
     h = fma(z, h_prev - n, n);
   }
   // da = (dn, dr, dz)
-  static FASTRNN_INLINE void backward_candidate(V *da, V &carry, V dh, const V *s, V h_prev) {
+  template <class V>
+  static FASTRNN_INLINE void backward_candidate(V *da, V &carry, const V &dh, const V *s, const V &h_prev) {
     const V one = constant<T>(1);
     const V z = s[1], n = s[2];
     da[0] = dh * (one - z) * fnma(n, n, one);
     da[2] = dh * (h_prev - n) * (z * (one - z));
     carry = dh * z;
   }
-  static FASTRNN_INLINE void backward_gates(V &dr, V &carry, V v, const V *s, V h_prev) {
+  template <class V>
+  static FASTRNN_INLINE void backward_gates(V &dr, V &carry, const V &v, const V *s, const V &h_prev) {
     const V one = constant<T>(1);
     const V r = s[0];
     dr = v * h_prev * (r * (one - r));

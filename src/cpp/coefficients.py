@@ -55,7 +55,7 @@ def remez(degree, rounds=12):
     return coefficients, max(fabs(e * weight(r)) for r, e in values)
 
 
-for name, degree, bits in (("float", 5, 24), ("double", 10, 53)):
+for name, degree, bits in (("float", 4, 24), ("double", 9, 53)):
     coefficients, error = remez(degree)
     print(f"{name}: degree {degree}, relative error {mp.nstr(error * ldexp(1, bits), 3)} x 2^-{bits}")
     for j, c in enumerate(coefficients):

@@ -70,13 +70,13 @@ template <class T> void gate_product_of(const Product<T> &q, Cell cell) {
 template <class T> void tanh_array(T *out, const T *in, size_t n) {
   for (size_t i = 0; i < n; i += lanes<T>) {
     const size_t valid = least(lanes<T>, n - i);
-    store_first(out + i, tanh<T>(load_first(in + i, valid)), valid);
+    store_first(out + i, tanh<T>(vecs<T, 1>(load_first(in + i, valid))).at[0], valid);
   }
 }
 template <class T> void sigmoid_array(T *out, const T *in, size_t n) {
   for (size_t i = 0; i < n; i += lanes<T>) {
     const size_t valid = least(lanes<T>, n - i);
-    store_first(out + i, sigmoid<T>(load_first(in + i, valid)), valid);
+    store_first(out + i, sigmoid<T>(vecs<T, 1>(load_first(in + i, valid))).at[0], valid);
   }
 }
 template <class T> void scale_mask(T *out, const T *in, const uint8_t *mask, T scale, size_t n) {

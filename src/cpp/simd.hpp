@@ -107,6 +107,8 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return _mm512_fmadd_ps
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return _mm512_fmadd_pd(a, b, c); }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return _mm512_fnmadd_ps(a, b, c); }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return _mm512_fnmadd_pd(a, b, c); }
+FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return _mm512_fmsub_ps(a, b, c); }
+FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return _mm512_fmsub_pd(a, b, c); }
 // second operand where either is NaN
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm512_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm512_min_pd(a, b); }
@@ -143,6 +145,8 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return _mm256_fmadd_ps
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return _mm256_fmadd_pd(a, b, c); }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return _mm256_fnmadd_ps(a, b, c); }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return _mm256_fnmadd_pd(a, b, c); }
+FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return _mm256_fmsub_ps(a, b, c); }
+FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return _mm256_fmsub_pd(a, b, c); }
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm256_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm256_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
@@ -184,6 +188,8 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return (vfloat)vfmaq_f
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return (vdouble)vfmaq_f64(c, a, b); }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return (vfloat)vfmsq_f32(c, a, b); }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return (vdouble)vfmsq_f64(c, a, b); }
+FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return (vfloat)vfmaq_f32(-c, a, b); }
+FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return (vdouble)vfmaq_f64(-c, a, b); }
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return a < b ? a : b; }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return a < b ? a : b; }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }
@@ -193,6 +199,8 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return a * b + c; }
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return a * b + c; }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return c - a * b; }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return c - a * b; }
+FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return a * b - c; }
+FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return a * b - c; }
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm_max_ps(a, b); }
@@ -209,17 +217,63 @@ template <class T> FASTRNN_INLINE void fetch(const T *p, size_t n) {
 FASTRNN_INLINE vfloat exponent_bits(vfloat t) { return (vfloat)((vint32)t << 23); }
 FASTRNN_INLINE vdouble exponent_bits(vdouble t) { return (vdouble)((vint64)t << 52); }
 
-// the sign alone (+-0), the magnitude, and a magnitude given a sign
+// the sign alone (+-0), the magnitude, and a number that has none given a sign
 FASTRNN_INLINE vfloat sign_bits(vfloat a) { return (vfloat)((vint32)a & (vint32)broadcast(-0.0f)); }
 FASTRNN_INLINE vdouble sign_bits(vdouble a) { return (vdouble)((vint64)a & (vint64)broadcast(-0.0)); }
 FASTRNN_INLINE vfloat without_sign(vfloat a) { return (vfloat)((vint32)a & ~(vint32)broadcast(-0.0f)); }
 FASTRNN_INLINE vdouble without_sign(vdouble a) { return (vdouble)((vint64)a & ~(vint64)broadcast(-0.0)); }
-FASTRNN_INLINE vfloat with_sign(vfloat a, vfloat sign) { return (vfloat)((vint32)without_sign(a) | (vint32)sign); }
-FASTRNN_INLINE vdouble with_sign(vdouble a, vdouble sign) { return (vdouble)((vint64)without_sign(a) | (vint64)sign); }
+FASTRNN_INLINE vfloat give_sign(vfloat a, vfloat sign) { return (vfloat)((vint32)a | (vint32)sign); }
+FASTRNN_INLINE vdouble give_sign(vdouble a, vdouble sign) { return (vdouble)((vint64)a | (vint64)sign); }
 
-// a where the mask is set, else b
-FASTRNN_INLINE vfloat select(vint32 mask, vfloat a, vfloat b) { return mask ? a : b; }
-FASTRNN_INLINE vdouble select(vint64 mask, vdouble a, vdouble b) { return mask ? a : b; }
+// 0 where a <= 0, else b (NaN is not <= 0)
+FASTRNN_INLINE vfloat zero_unless_positive(vfloat a, vfloat b) { return a <= 0 ? vfloat{} : b; }
+FASTRNN_INLINE vdouble zero_unless_positive(vdouble a, vdouble b) { return a <= 0 ? vdouble{} : b; }
+
+// N vecs side by side, as if they were one: chains of dependent operations (a cell is one) then hide each other's
+// latency, which a processor that looks ahead by itself does for little more than one of them. A vec stands for N
+// equal ones.
+template <class T, int N> struct vecs {
+  vec<T> at[N];
+  vecs() = default;
+  FASTRNN_INLINE vecs(const vec<T> &a) {
+    unroll<N>([&](auto i) __attribute__((always_inline)) { at[i] = a; });
+  }
+  // f(i) for every i
+  template <class F> static FASTRNN_INLINE vecs each(F &&f) {
+    vecs r;
+    unroll<N>([&](auto i) __attribute__((always_inline)) { r.at[i] = f(i); });
+    return r;
+  }
+#define FASTRNN_OF_TWO(name, expression)                                                                               \
+  friend FASTRNN_INLINE vecs name(const vecs &a, const vecs &b) {                                                      \
+    return each([&](auto i) __attribute__((always_inline)) { return expression; });                                    \
+  }
+#define FASTRNN_OF_THREE(name)                                                                                         \
+  friend FASTRNN_INLINE vecs name(const vecs &a, const vecs &b, const vecs &c) {                                       \
+    return each([&](auto i) __attribute__((always_inline)) { return FASTRNN_ISA::name(a.at[i], b.at[i], c.at[i]); });  \
+  }
+#define FASTRNN_OF_ONE(name)                                                                                           \
+  friend FASTRNN_INLINE vecs name(const vecs &a) {                                                                     \
+    return each([&](auto i) __attribute__((always_inline)) { return FASTRNN_ISA::name(a.at[i]); });                    \
+  }
+  FASTRNN_OF_TWO(operator+, a.at[i] + b.at[i])
+  FASTRNN_OF_TWO(operator-, a.at[i] - b.at[i])
+  FASTRNN_OF_TWO(operator*, a.at[i] * b.at[i])
+  FASTRNN_OF_TWO(operator/, a.at[i] / b.at[i])
+  FASTRNN_OF_TWO(min, FASTRNN_ISA::min(a.at[i], b.at[i]))
+  FASTRNN_OF_TWO(max, FASTRNN_ISA::max(a.at[i], b.at[i]))
+  FASTRNN_OF_TWO(give_sign, FASTRNN_ISA::give_sign(a.at[i], b.at[i]))
+  FASTRNN_OF_TWO(zero_unless_positive, FASTRNN_ISA::zero_unless_positive(a.at[i], b.at[i]))
+  FASTRNN_OF_THREE(fma)
+  FASTRNN_OF_THREE(fnma)
+  FASTRNN_OF_THREE(fms)
+  FASTRNN_OF_ONE(exponent_bits)
+  FASTRNN_OF_ONE(sign_bits)
+  FASTRNN_OF_ONE(without_sign)
+#undef FASTRNN_OF_ONE
+#undef FASTRNN_OF_TWO
+#undef FASTRNN_OF_THREE
+};
 
 #if defined(__clang__)
 #define FASTRNN_SHUFFLE2(a, b, m) shuffle_lanes(a, b, m)

@@ -33,58 +33,88 @@ inline size_t gate_panel_count(size_t gates, size_t all_blocks) {
 
 // ---- forward ------------------------------------------------------------------------------------------
 
-// What a forward step does with the finished pre-activations of one row and one block of units.
+// Rows of a panel whose products are finished before their cells are computed: the latency of a cell, from its first
+// exponential to h a hundred cycles and more, is then waited for once for all of them.
+constexpr size_t cells_at_once = 24;
+
+// One cell: a block of units of a row.
+struct cell_place {
+  size_t row, unit, valid; // valid: units of the block that there are
+  bool fresh;              // starts from a zero state
+};
+
+// Cells are computed N at once, at[0 .. N - 1] (see vecs). What a forward step does with their finished
+// pre-activations:
 template <class T, class C> struct CellForward {
   static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0;
   static constexpr bool split_candidate = C::split_candidate;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const vec<T> *pre,
-                                    vec<T> x_n, bool fresh) {
+  template <int N>
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
+                                    const vecs<T, N> &x_n) {
     constexpr int VL = lanes<T>;
-    typedef vec<T> V;
-    V saved[gates + 1], h = {}, c = {}, h_prev = {}, c_prev = {};
-    if constexpr (C::carries_h) h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    typedef vecs<T, N> V;
+    V saved[gates + 1], h, c, h_prev = vec<T>{}, c_prev = vec<T>{};
+    if constexpr (C::carries_h) h_prev = previous(s, at);
     if constexpr (C::has_c)
-      if (!fresh) c_prev = load(s.c_prev + r * s.ld_c + unit);
+      c_prev = V::each([&](auto i) __attribute__((always_inline)) {
+        return at[i].fresh ? vec<T>{} : load(s.c_prev + at[i].row * s.ld_c + at[i].unit);
+      });
     C::forward(h, c, saved, pre, x_n, h_prev, c_prev);
-    store_first(s.h[r] + unit, h, valid);
-    if constexpr (C::has_c) store(s.c + r * s.ld_c + unit, c);
-    if constexpr (C::saved > 0) {
-      if (s.gates) {
-        T *to = s.gates + r * s.ld_gates + unit * slots;
-        unroll<C::saved>([&](auto g) __attribute__((always_inline)) { store(to + g * VL, saved[g]); });
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+      const cell_place &a = at[i];
+      store_first(s.h[a.row] + a.unit, h.at[i], a.valid);
+      if constexpr (C::has_c) store(s.c + a.row * s.ld_c + a.unit, c.at[i]);
+      if constexpr (C::saved > 0) {
+        if (s.gates) {
+          T *to = s.gates + a.row * s.ld_gates + a.unit * slots;
+          unroll<C::saved>([&](auto g) __attribute__((always_inline)) { store(to + g * VL, saved[g].at[i]); });
+        }
       }
-    }
+    });
+  }
+  template <int N> static FASTRNN_INLINE vecs<T, N> previous(const ForwardStep<T> &s, const cell_place (&at)[N]) {
+    return vecs<T, N>::each([&](auto i) __attribute__((always_inline)) {
+      return load_first((at[i].fresh ? s.zeros : s.h_prev[at[i].row]) + at[i].unit, at[i].valid);
+    });
   }
 };
 
 template <class T> struct BeforeGatesForward {
   static constexpr int gates = 2, slots = 3, first_slot = 0;
   static constexpr bool split_candidate = false;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const vec<T> *pre,
-                                    vec<T>, bool fresh) {
+  template <int N>
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
+                                    const vecs<T, N> &) {
     constexpr int VL = lanes<T>;
-    vec<T> saved[2], rh;
-    GruBefore<T>::forward_gates(rh, saved, pre, load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
-    T *to = s.gates + r * s.ld_gates + unit * slots;
-    store(to, saved[0]);
-    store(to + VL, saved[1]);
-    store_first(s.rh + r * s.ld_rh + unit, rh, valid);
+    vecs<T, N> saved[2], rh;
+    GruBefore<T>::forward_gates(rh, saved, pre, CellForward<T, GruBefore<T>>::previous(s, at));
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+      T *to = s.gates + at[i].row * s.ld_gates + at[i].unit * slots;
+      store(to, saved[0].at[i]);
+      store(to + VL, saved[1].at[i]);
+      store_first(s.rh + at[i].row * s.ld_rh + at[i].unit, rh.at[i], at[i].valid);
+    });
   }
 };
 
 template <class T> struct BeforeCandidateForward {
   static constexpr int gates = 1, slots = 3, first_slot = 2;
   static constexpr bool split_candidate = false;
-  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, size_t r, size_t unit, size_t valid, const vec<T> *pre,
-                                    vec<T>, bool fresh) {
+  template <int N>
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
+                                    const vecs<T, N> &) {
     constexpr int VL = lanes<T>;
-    T *row = s.gates + r * s.ld_gates + unit * slots;
-    vec<T> h, n;
+    const auto row = [&](size_t i) __attribute__((always_inline)) {
+      return s.gates + at[i].row * s.ld_gates + at[i].unit * slots;
+    };
+    const auto z = vecs<T, N>::each([&](auto i) __attribute__((always_inline)) { return load(row(i) + VL); });
+    vecs<T, N> h, n;
     // h_prev of the cell is s.h_prev; the product of this half read r o h_prev instead
-    GruBefore<T>::forward_candidate(h, n, load(row + VL), pre[0],
-                                    load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
-    store(row + 2 * VL, n);
-    store_first(s.h[r] + unit, h, valid);
+    GruBefore<T>::forward_candidate(h, n, z, pre[0], CellForward<T, GruBefore<T>>::previous(s, at));
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+      store(row(i) + 2 * VL, n.at[i]);
+      store_first(s.h[at[i].row] + at[i].unit, h.at[i], at[i].valid);
+    });
   }
 };
 
@@ -123,11 +153,18 @@ template <class T, class E, int W, int P> FASTRNN_INLINE void single_row(const F
     });
   }
   add_product(h, s.recurrent, s.r + unit0 * E::gates * s.recurrent);
-  unroll<P>([&](auto p) __attribute__((always_inline)) {
-    unroll<blocks_of_panel>([&](auto b) __attribute__((always_inline)) {
-      const size_t unit = unit0 + (p * blocks_of_panel + b) * VL;
-      E::finish(s, 0, unit, least(VL, s.hidden - unit), &sum[p][b * E::gates], x_n[p], fresh);
+  constexpr int all = P * blocks_of_panel, together = all % 2 ? 1 : 2;
+  unroll<all / together>([&](auto i) __attribute__((always_inline)) {
+    cell_place at[together];
+    vecs<T, together> pre[E::gates], x_part;
+    unroll<together>([&](auto j) __attribute__((always_inline)) {
+      constexpr int block = i * together + j, p = block / blocks_of_panel, b = block % blocks_of_panel;
+      const size_t unit = unit0 + block * VL;
+      at[j] = {0, unit, least(VL, s.hidden - unit), fresh};
+      unroll<E::gates>([&](auto g) __attribute__((always_inline)) { pre[g].at[j] = sum[p][b * E::gates + g]; });
+      x_part.at[j] = x_n[p];
     });
+    E::finish(s, at, pre, x_part);
   });
 }
 
@@ -196,12 +233,17 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
       const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
       const depth_blocks depth(s.recurrent, tiling);
+      // where the sums of a row start: at its input part, computed before or here
+      const size_t input_block = s.input ? gates * VL : E::slots * VL;
+      const auto input_of = [&](size_t r) {
+        return s.input ? input_sums + (r - g0) * ld : s.init + r * s.ld_init + unit0 * E::slots;
+      };
       for (size_t k = 0; k < depth.count(); ++k) {
         const upcoming<T> ahead =
             depth.last(k) ? upcoming<T>::block(next, depth.length(0) * step)
                           : upcoming<T>::block(panel + depth.begin(k + 1) * step, depth.length(k + 1) * step);
-        for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
-          const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
+        for (size_t i = 0, r0 = g0, waiting = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
+          const size_t n = tiling.size(i), kept = (r0 - g0) * ld;
           T *to[max_rows];
           const T *from[max_rows], *h[max_rows];
           for (size_t j = 0; j < n; ++j) {
@@ -212,16 +254,13 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
               h[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + depth.begin(k);
             from[j] = to[j] = sums + kept + j * ld;
           }
-          // where the sums start: at the input part, computed before or here
-          const T *input_part = s.init + r0 * s.ld_init + unit0 * E::slots;
-          size_t input_row = s.ld_init, input_block = E::slots * VL, from_at = 0;
           if (s.input) {
             if (k == 0) {
               const T *x[max_rows], *init[max_rows];
               T *input_to[max_rows];
               for (size_t j = 0; j < n; ++j) {
                 x[j] = s.x[r0 + j];
-                init[j] = input_part + j * input_row;
+                init[j] = s.init + (r0 + j) * s.ld_init + unit0 * E::slots;
               }
               for (size_t q = 0; q < at_once; ++q) {
                 const T *w = s.w + (place.block * gates + q * width) * VL * s.input;
@@ -230,18 +269,15 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
                                                   0, {});
               }
             }
-            input_part = input_sums + kept;
-            input_row = ld;
-            input_block = gates * VL;
           }
           if (k == 0) {
             if constexpr (direct) {
-              for (size_t j = 0; j < n; ++j) from[j] = input_part + j * input_row;
+              for (size_t j = 0; j < n; ++j) from[j] = input_of(r0 + j);
             } else {
               // the candidate of the GRU starts its recurrent sum at b_hn, apart from its input part
               for (size_t j = 0; j < n; ++j) {
                 for (size_t b = 0; b < panel_blocks; ++b) {
-                  const T *row = input_part + j * input_row + b * input_block + E::first_slot * VL;
+                  const T *row = input_of(r0 + j) + b * input_block + E::first_slot * VL;
                   T *at = to[j] + b * gates * VL;
                   unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
                     if constexpr (E::split_candidate && decltype(g)::value == E::gates - 1)
@@ -262,19 +298,31 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
           if (s.c_prev && depth.last(k))
             for (size_t j = 0; j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
           const auto product = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][n - 1];
-          product(to, 0, step, from, from_at, h, depth.length(k), panel + depth.begin(k) * step, step * s.recurrent,
+          product(to, 0, step, from, 0, h, depth.length(k), panel + depth.begin(k) * step, step * s.recurrent,
                   ahead.part(i, depth.length(k)));
-          if (!depth.last(k)) continue;
-          for (size_t j = 0; j < n; ++j) {
-            for (size_t b = 0; b < panel_blocks; ++b) {
-              const size_t unit = unit0 + b * VL;
-              vec<T> pre[gates], x_n = {};
-              unroll<E::gates>([&](auto g)
-                                   __attribute__((always_inline)) { pre[g] = load(to[j] + (b * gates + g) * VL); });
-              if constexpr (E::split_candidate) x_n = load(input_part + j * input_row + b * input_block + 2 * VL);
-              E::finish(s, r0 + j, unit, least(VL, s.hidden - unit), pre, x_n, fresh(r0 + j));
-            }
+          if (!depth.last(k) || (r0 + n - waiting < cells_at_once && i + 1 < tiling.count)) continue;
+          // rows whose product is finished, for one block of units; two at a time
+          for (size_t b = 0; b < panel_blocks; ++b) {
+            const size_t unit = unit0 + b * VL, valid = least(VL, s.hidden - unit);
+            const auto cells = [&](auto together, size_t row) __attribute__((always_inline)) {
+              constexpr int N = decltype(together)::value;
+              cell_place at[N];
+              vecs<T, N> pre[gates], x_n = vec<T>{};
+              unroll<N>([&](auto i) __attribute__((always_inline)) {
+                const size_t r = row + i;
+                at[i] = {r, unit, valid, fresh(r)};
+                unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
+                  pre[g].at[i] = load(sums + (r - g0) * ld + (b * gates + g) * VL);
+                });
+                if constexpr (E::split_candidate) x_n.at[i] = load(input_of(r) + b * input_block + 2 * VL);
+              });
+              E::finish(s, at, pre, x_n);
+            };
+            size_t row = waiting;
+            for (; row + 2 <= r0 + n; row += 2) cells(index<2>{}, row);
+            if (row < r0 + n) cells(index<1>{}, row);
           }
+          waiting = r0 + n;
         }
       }
     }
@@ -299,8 +347,8 @@ template <class T, class C> struct CellBackward {
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh,
                                     bool cut) {
     constexpr int VL = lanes<T>;
-    typedef vec<T> V;
-    V saved[C::saved + 1], da[C::grads], carry = {}, c = {}, c_prev = {}, h = {}, h_prev = {};
+    typedef vecs<T, 1> V;
+    V saved[C::saved + 1], da[C::grads], carry = vec<T>{}, c = vec<T>{}, c_prev = vec<T>{}, h = vec<T>{}, h_prev = h;
     const bool fresh = s.reset && s.reset[r];
     const T *gates = s.gates + r * s.ld_gates + unit * C::saved;
     unroll<C::saved>([&](auto g) __attribute__((always_inline)) { saved[g] = load(gates + g * VL); });
@@ -311,14 +359,14 @@ template <class T, class C> struct CellBackward {
     }
     if constexpr (C::carries_h) h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
     if constexpr (C::gates == 1) h = load_first(s.h[r] + unit, valid);
-    C::backward(da, carry, dh, saved, c, c_prev, h_prev, h);
+    C::backward(da, carry, V(dh), saved, c, c_prev, h_prev, h);
     if constexpr (C::has_c) {
-      store(s.carry_c + r * s.ld_carry + unit, carry);
-      if (s.m) store_first(s.m + r * s.ld_m + unit, Lstm<T>::output(saved, c), valid);
+      store(s.carry_c + r * s.ld_carry + unit, carry.at[0]);
+      if (s.m) store_first(s.m + r * s.ld_m + unit, Lstm<T>::output(saved, c).at[0], valid);
     }
-    if constexpr (C::carries_h) store(s.carry_h + r * s.ld_carry + unit, carry);
+    if constexpr (C::carries_h) store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
     T *d = s.d + r * s.ld_d + unit;
-    unroll<C::grads>([&](auto g) __attribute__((always_inline)) { store_first(d + g * s.hidden, da[g], valid); });
+    unroll<C::grads>([&](auto g) __attribute__((always_inline)) { store_first(d + g * s.hidden, da[g].at[0], valid); });
   }
 };
 
@@ -344,15 +392,16 @@ template <class T> struct BeforeCandidateBackward {
     constexpr int VL = lanes<T>;
     const bool fresh = s.reset && s.reset[r];
     const T *gates = s.gates + r * s.ld_gates + unit * 3;
-    const vec<T> saved[3] = {load(gates), load(gates + VL), load(gates + 2 * VL)};
-    const vec<T> h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
-    vec<T> da[3], carry;
-    GruBefore<T>::backward_candidate(da, carry, dh, saved, h_prev);
-    store(s.carry_h + r * s.ld_carry + unit, carry);
+    typedef vecs<T, 1> V;
+    const V saved[3] = {load(gates), load(gates + VL), load(gates + 2 * VL)};
+    const V h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    V da[3], carry;
+    GruBefore<T>::backward_candidate(da, carry, V(dh), saved, h_prev);
+    store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
     T *d = s.d + r * s.ld_d + unit;
-    store_first(d, da[0], valid);
-    store_first(d + 2 * s.hidden, da[2], valid);
-    store_first(s.m + r * s.ld_m + unit, saved[0] * h_prev, valid);
+    store_first(d, da[0].at[0], valid);
+    store_first(d + 2 * s.hidden, da[2].at[0], valid);
+    store_first(s.m + r * s.ld_m + unit, (saved[0] * h_prev).at[0], valid);
   }
 };
 
@@ -361,11 +410,13 @@ template <class T> struct BeforeGatesBackward {
   static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {} // read a moment ago
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> v, bool) {
     const bool fresh = s.reset && s.reset[r];
-    const vec<T> saved[1] = {load(s.gates + r * s.ld_gates + unit * 3)};
-    vec<T> dr, carry = load(s.carry_h + r * s.ld_carry + unit);
-    GruBefore<T>::backward_gates(dr, carry, v, saved, load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid));
-    store(s.carry_h + r * s.ld_carry + unit, carry);
-    store_first(s.d + r * s.ld_d + s.hidden + unit, dr, valid);
+    typedef vecs<T, 1> V;
+    const V saved[1] = {load(s.gates + r * s.ld_gates + unit * 3)};
+    V dr, carry = load(s.carry_h + r * s.ld_carry + unit);
+    const V h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    GruBefore<T>::backward_gates(dr, carry, V(v), saved, h_prev);
+    store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
+    store_first(s.d + r * s.ld_d + s.hidden + unit, dr.at[0], valid);
   }
 };
 
