@@ -111,7 +111,7 @@ template <class T> void show_tiles(double peak) {
         }
         std::printf("\n");
       }
-  for (int width = max_width; width >= 3; --width) {
+  for (int width = outer_width; width >= outer_width - 1; --width) {
     const int rows = tile_rows(width);
     std::printf("outer %dx%d     ", rows, width);
     for (size_t depth : depths) {

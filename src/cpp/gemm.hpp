@@ -16,6 +16,9 @@ namespace FASTRNN_ISA {
 constexpr int accumulators = FASTRNN_REGISTERS == 32 ? 24 : 12;
 constexpr int max_rows = 8;
 constexpr int max_width = 4;
+// Registers of a panel of weight gradients. Panel and left side come from the second-level cache, where one register
+// file allows it in the ratio that reads least: 6 rows x 2 registers rather than 3 x 4.
+constexpr int outer_width = FASTRNN_REGISTERS == 32 ? 4 : 2;
 constexpr int tile_rows(int width) { return accumulators / width < max_rows ? accumulators / width : max_rows; }
 // Two rows leave too few independent fma chains to fill the pipeline: they take two panels at once where the
 // registers allow it. (A row alone does too, see single_row.)
@@ -153,7 +156,7 @@ using outer_function = void (*)(T *const *c, const T *const *init, const T *cons
 template <class T> struct tile_table {
   tile_function<T> single[max_width][max_rows] = {};
   tile_function<T> paired[max_width] = {}; // two rows, two panels
-  outer_function<T> outer[max_width][max_rows] = {};
+  outer_function<T> outer[outer_width][max_rows] = {};
   constexpr tile_table() {
     fill_width<1>();
     fill_width<2>();
@@ -166,7 +169,7 @@ private:
   template <int W, int MR> constexpr void fill_rows() {
     if constexpr (MR <= tile_rows(W)) {
       single[W - 1][MR - 1] = &tile<T, MR, W, 1>;
-      outer[W - 1][MR - 1] = &outer_tile<T, MR, W>;
+      if constexpr (W <= outer_width) outer[W - 1][MR - 1] = &outer_tile<T, MR, W>;
       if constexpr (MR == 2 && pairs_two_rows) paired[W - 1] = &tile<T, MR, W, 2>;
       fill_rows<W, MR + 1>();
     }
@@ -220,10 +223,10 @@ template <class T> void pack_transposed(T *to, size_t to_step, const T *from, si
 }
 
 // One row of a panel: `valid` numbers, the rest of the last register zero. Returns where the next row begins.
-template <class T> FASTRNN_INLINE T *pack_row(T *to, const T *from, size_t valid) {
-  constexpr size_t VL = lanes<T>, full = max_width * VL;
+template <class T, int W> FASTRNN_INLINE T *pack_row(T *to, const T *from, size_t valid) {
+  constexpr size_t VL = lanes<T>, full = W * VL;
   if (valid == full) {
-    unroll<max_width>([&](auto v) __attribute__((always_inline)) { store(to + v * VL, load(from + v * VL)); });
+    unroll<W>([&](auto v) __attribute__((always_inline)) { store(to + v * VL, load(from + v * VL)); });
     return to + full;
   }
   for (size_t i = 0; i < valid; i += VL, to += VL) {
@@ -234,8 +237,8 @@ template <class T> FASTRNN_INLINE T *pack_row(T *to, const T *from, size_t valid
 }
 
 // A panel of rows that lie apart: to[k][:] = rows[k][first ...].
-template <class T> void pack_pieces(T *to, const T *const *rows, size_t first, size_t valid, size_t depth) {
-  for (size_t k = 0; k < depth; ++k) to = pack_row(to, rows[k] + first, valid);
+template <class T, int W> void pack_pieces(T *to, const T *const *rows, size_t first, size_t valid, size_t depth) {
+  for (size_t k = 0; k < depth; ++k) to = pack_row<T, W>(to, rows[k] + first, valid);
 }
 
 } // namespace FASTRNN_ISA

@@ -114,7 +114,7 @@ template <class T> void outer_sum(const OuterProduct<T> &q) {
 // panel after panel passes over it.
 template <class T> void outer_product(const OuterProduct<T> &q) {
   if (!q.b) return outer_sum(q);
-  constexpr size_t VL = lanes<T>, full = max_width * VL;
+  constexpr size_t VL = lanes<T>, full = outer_width * VL;
   alignas(64) static const T zeros[full] = {};
   alignas(64) T edge[accumulators * VL]; // sums of a tile that reaches beyond the last column
   const T *left[outer_depth + prefetch_distance];
@@ -123,7 +123,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
     const bool fresh = q.fresh && k0 == 0;
     for (size_t k = 0; k < depth + prefetch_distance; ++k) left[k] = q.a[k0 + least(k, depth - 1)] + q.a_first;
     for (size_t at = 0; at < q.columns; at += full)
-      pack_pieces(q.scratch + at * depth, q.b + k0, q.b_first + at, least(full, q.columns - at), depth);
+      pack_pieces<T, outer_width>(q.scratch + at * depth, q.b + k0, q.b_first + at, least(full, q.columns - at), depth);
     for (size_t g0 = q.first; g0 < q.last; g0 += group_rows) {
       const size_t group = least(group_rows, q.last - g0);
       T *c[group_rows + max_rows]; // and of the first rows of what follows, or any
@@ -132,7 +132,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
         if (++unit == q.hidden) unit = 0, ++gate;
       }
       for (size_t at = 0; at < q.columns; at += full) {
-        const size_t width = least(max_width, blocks<T>(q.columns - at)), valid = least(full, q.columns - at);
+        const size_t width = least(outer_width, blocks<T>(q.columns - at)), valid = least(full, q.columns - at);
         const bool whole = valid == width * VL;
         const row_tiles tiling(group, tile_rows(int(width)));
         for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i) {
