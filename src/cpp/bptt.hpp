@@ -254,6 +254,7 @@ private:
     q.reset = reset ? reset + rows.begin : nullptr;
     q.zeros = dir.zeros;
     q.r = weights.r_back.get();
+    q.r_rows = weights.r_back_rows;
     q.depth = (before ? 2 : shape.gates()) * p.H;
     q.ld_later = ld_d_;
     // the later step lies in this chunk or, for its last step, at the start of the chunk before
@@ -329,6 +330,7 @@ private:
     q.a = a;
     q.out = out;
     q.b = p.weights(dir.layer, dir.direction).w_back.get();
+    q.b_rows = p.weights(dir.layer, dir.direction).w_back_rows;
     q.columns = dir.input;
     q.add = dir.direction == 1 && second_.empty();
     p.k.plain_product(q);
@@ -372,6 +374,7 @@ private:
     q.carry_h = own.carry_h.get() + rows.begin * ld_carry_;
     q.ld_carry = ld_carry_;
     q.r = p.weights(dir.layer, dir.direction).r_back.get();
+    q.r_rows = p.weights(dir.layer, dir.direction).r_back_rows;
     q.depth = (before ? 2 : p.shape.gates()) * p.H;
     q.d_later = d_first + rows.begin * ld_d_ + (carries_h ? p.H : 0);
     q.ld_later = ld_d_;

@@ -75,9 +75,11 @@ public:
     if (dir.input && !product_first) {
       step.input = dir.input;
       step.w = weights.w.get();
+      step.w_rows = weights.w_rows;
     }
     step.recurrent = p.R;
     step.r = weights.r.get();
+    step.r_rows = weights.r_rows;
     step.bias_n = weights.bias_n.get();
     step.zeros = dir.zeros;
     step.ld_gates = p.row;

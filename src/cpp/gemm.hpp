@@ -6,6 +6,7 @@
 // same bits alone and in any batch, a product the same bits in one piece and in several.
 #pragma once
 
+#include "kernels.hpp"
 #include "simd.hpp"
 
 namespace fastrnn {
@@ -31,6 +32,9 @@ constexpr int prefetch_distance = 6;
 // How much of a panel all rows pass over before it is left: 512 * 256 bytes stay in the second-level cache, and
 // so many numbers of a tile's rows in the first.
 constexpr size_t depth_block = 512;
+// Of weights that are packed as they are read, so much of a panel at once: two pieces of 128 * 256 bytes lie in a near
+// cache and on the stack.
+constexpr size_t piece_depth = 128;
 // Rows that pass over a block of a panel together: their sums (96 * 256 bytes) lie in a near cache meanwhile.
 constexpr size_t group_rows = 96;
 
@@ -191,10 +195,14 @@ struct row_tiles {
   size_t size(size_t i) const { return base + (i < extra ? 1 : 0); }
 };
 
-// The blocks of depth in which a group of rows passes over a panel; in one piece where no second tile reads it.
+// The blocks of depth in which a group of rows passes over a panel; in one piece where no second tile reads it. Weights
+// that are packed as they are read come in blocks of their own.
 struct depth_blocks {
   size_t depth, size;
-  depth_blocks(size_t depth, const row_tiles &tiling) : depth(depth), size(tiling.count > 1 ? depth_block : depth) {}
+  depth_blocks(size_t depth, const row_tiles &tiling, bool piecewise = false)
+      : depth(depth), size(piecewise          ? piece_depth
+                           : tiling.count > 1 ? depth_block
+                                              : depth) {}
   size_t count() const { return depth > size ? (depth + size - 1) / size : 1; }
   size_t begin(size_t i) const { return i * size; }
   size_t length(size_t i) const { return depth - begin(i) < size ? depth - begin(i) : size; }
@@ -239,6 +247,27 @@ template <class T, int W> FASTRNN_INLINE T *pack_row(T *to, const T *from, size_
 // A panel of rows that lie apart: to[k][:] = rows[k][first ...].
 template <class T, int W> void pack_pieces(T *to, const T *const *rows, size_t first, size_t valid, size_t depth) {
   for (size_t k = 0; k < depth; ++k) to = pack_row<T, W>(to, rows[k] + first, valid);
+}
+
+// One piece, [from, from + depth) of k, of a gate panel: unit block `block` of all gates, or, of one gate, `width`
+// blocks. `hidden` rows a gate, starting with those of gate `first`.
+template <class T>
+void pack_gate_panel(T *to, const T *w, size_t ld, size_t first, size_t gates, size_t hidden, size_t block,
+                     size_t width, size_t from, size_t depth) {
+  constexpr size_t VL = lanes<T>;
+  for (size_t v = 0; v < width; ++v) {
+    const size_t gate = first + (gates > 1 ? v : 0), unit = (block + (gates > 1 ? 0 : v)) * VL, left = hidden - unit;
+    pack_transposed(to + v * VL, width * VL, w + (gate * hidden + unit) * ld + from, ld, left < VL ? left : VL, depth);
+  }
+}
+
+// The same of a plain panel of `columns` from `at` on, of which `total` rows there are.
+template <class T>
+void pack_plain_panel(T *to, const RowMajor<T> &b, size_t total, size_t at, size_t columns, size_t from, size_t depth) {
+  for (size_t k = from; k < from + depth; ++k) {
+    const size_t row = b.first_row + k;
+    to = pack_row<T, max_width>(to, b.at + (row < total ? row : row - total) * b.ld + at, columns);
+  }
 }
 
 } // namespace FASTRNN_ISA

@@ -19,15 +19,11 @@ template <class T> size_t plain_panels(size_t columns) { return gate_panel_count
 
 template <class T>
 void pack_gates(T *to, const T *w, size_t ld, size_t first, size_t count, size_t hidden, size_t depth) {
-  constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(hidden), panels = gate_panel_count(count, all_blocks);
   for (size_t p = 0; p < panels; ++p) {
     const panel_place place = gate_panel(p, count, all_blocks);
-    for (size_t v = 0; v < place.width; ++v) {
-      const size_t gate = first + (count > 1 ? v : 0), unit = (place.block + (count > 1 ? 0 : v)) * VL;
-      pack_transposed(to + place.block * count * VL * depth + v * VL, place.width * VL, w + (gate * hidden + unit) * ld,
-                      ld, least(VL, hidden - unit), depth);
-    }
+    pack_gate_panel(to + place.block * count * lanes<T> * depth, w, ld, first, count, hidden, place.block, place.width,
+                    0, depth);
   }
 }
 

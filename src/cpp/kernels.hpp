@@ -19,6 +19,14 @@ template <class T> struct Rows {
   T *operator[](size_t r) const { return base + at[r]; }
 };
 
+// Weights as the caller has them: rows of `ld` numbers. A product whose weights serve one step only packs them piece
+// by piece as it goes and throws each piece away, instead of reading packed ones.
+template <class T> struct RowMajor {
+  const T *at = nullptr; // null: the packed weights are there
+  size_t ld = 0;
+  size_t first_row = 0; // plain panels: k = 0 reads this row, the last row is followed by row 0
+};
+
 // One step forward of some rows and some panels of units: pre-activations, gates, state.
 template <class T> struct ForwardStep {
   size_t rows = 0, first_panel = 0, last_panel = 0, hidden = 0;
@@ -28,6 +36,7 @@ template <class T> struct ForwardStep {
   Rows<const T> x;         // [rows][input], where the input part is computed here
   size_t input = 0;
   const T *w = nullptr; // packed W
+  RowMajor<T> w_rows, r_rows;
   Rows<const T> h_prev; // [rows][recurrent]
   size_t recurrent = 0;
   const T *r = nullptr;           // packed R
@@ -52,7 +61,8 @@ template <class T> struct BackwardStep {
   Rows<const T> dy;           // [rows][hidden]; base null: none
   const T *d_later = nullptr; // [continuing][depth] gradients of the later step
   size_t ld_later = 0, depth = 0;
-  const T *r = nullptr;                     // packed, plain panels: [depth][hidden]
+  const T *r = nullptr; // packed, plain panels: [depth][hidden]
+  RowMajor<T> r_rows;
   const uint8_t *cut = nullptr;             // [rows] or null: the later step began a segment
   bool keep_dh = false;                     // cut rows keep dh (it was cut before) and drop only the carry of c
   T *carry_h = nullptr, *carry_c = nullptr; // [rows][H padded], in and out
@@ -76,6 +86,7 @@ template <class T> struct Product {
   const T *const *a = nullptr; // [rows] -> [depth]
   T *const *out = nullptr;     // [rows]
   const T *b = nullptr;        // packed
+  RowMajor<T> b_rows;          // plain panels only
   const T *init = nullptr;     // packed row, gate panels only
   size_t columns = 0;          // plain: N; gates: H
   bool add = false;            // plain: out += product

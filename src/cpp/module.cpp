@@ -131,11 +131,13 @@ private:
     return packed;
   }
 
-  // Frozen weights as they are; else a fresh set that the call packs for itself.
-  template <class T> PackedPointer<T> weights_of(py::handle weights, bool forward, bool backward, bool &pack) const {
+  // Frozen weights as they are; else a fresh set that the call packs for itself, as it goes where it has one step only.
+  template <class T>
+  PackedPointer<T> weights_of(py::handle weights, const Batch &batch, bool forward, bool backward, bool &pack) const {
     pack = !py::isinstance<PackedWeights>(weights);
     if (!pack) return std::get<PackedPointer<T>>(py::cast<const PackedWeights &>(weights).of);
-    return std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), forward, backward);
+    return std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), forward, backward,
+                                       batch.steps <= 1);
   }
 
   template <class T> Execution execution(const Batch &batch, bool dropout) const {
@@ -301,7 +303,7 @@ private:
     arrays.dropout_scale = T(scale);
 
     bool pack;
-    const PackedPointer<T> packed = weights_of<T>(weights, true, false, pack);
+    const PackedPointer<T> packed = weights_of<T>(weights, batch, true, false, pack);
     std::unique_ptr<Tape<T>> tape;
     if (keep) {
       tape = std::make_unique<Tape<T>>(batch, std::min(checkpoint, batch.steps));
@@ -410,7 +412,7 @@ private:
     }
 
     bool pack;
-    const PackedPointer<T> packed = weights_of<T>(handle.weights, tape->segment > 0, true, pack);
+    const PackedPointer<T> packed = weights_of<T>(handle.weights, batch, tape->segment > 0, true, pack);
     const Execution how = execution<T>(batch, !mask_rows.empty());
     // From here on a second backward is refused, also from another thread and after an interruption: this one
     // changes the tape's memory and then frees it.

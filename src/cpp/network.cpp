@@ -4,15 +4,25 @@ namespace fastrnn {
 
 template <class T>
 Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters,
-                  bool forward, bool backward)
+                  bool forward, bool backward, bool once)
     : k_(kernels), shape_(shape), parameters_(std::move(parameters)), forward_(forward), backward_(backward),
-      directions_(shape.count()) {
+      once_(once && shape.one_product()), directions_(shape.count()) {
   const size_t H = shape.hidden, R = shape.output(), G = shape.gates();
   const size_t Hp = round_up(H, k_.lanes), Rp = round_up(R, k_.lanes);
   const bool before = shape.cell == Cell::gru_before;
   for (size_t i = 0; i < shape.count(); ++i) {
     const size_t I = shape.layer_input(i / shape.directions), Ip = round_up(I, k_.lanes);
     PackedDirection<T> &d = directions_[i];
+    if (once_) {
+      const bool gru = shape.cell == Cell::gru; // its gradient rows start with the candidate
+      d.w_rows = {parameters_[i].w_ih, I, 0};
+      d.r_rows = {parameters_[i].w_hh, R, 0};
+      d.w_back_rows = {parameters_[i].w_ih, I, gru ? 2 * H : 0};
+      d.r_back_rows = d.r_rows;
+      if (forward) d.bias = Buffer<T>(k_.gate_slots(shape.cell) * Hp);
+      if (forward && shape.cell == Cell::gru) d.bias_n = Buffer<T>::zeroed(Hp);
+      continue;
+    }
     if (forward) {
       d.w = Buffer<T>(product(G, Hp, I));
       d.r = Buffer<T>(product(before ? 2 : G, Hp, R));
@@ -32,7 +42,7 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
 
 template <class T> void Packed<T>::run_job(size_t job) {
   if (forward_) pack_forward(job / 2, job % 2 == 1);
-  if (backward_) pack_backward(job / 2, job % 2 == 1);
+  if (backward_ && !once_) pack_backward(job / 2, job % 2 == 1);
 }
 
 template <class T> void Packed<T>::pack_forward(size_t i, bool recurrent) {
@@ -40,8 +50,9 @@ template <class T> void Packed<T>::pack_forward(size_t i, bool recurrent) {
                I = shape_.layer_input(i / shape_.directions);
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
+  if (once_ && recurrent) return;
   if (!recurrent) {
-    if (I) k_.pack_gates(d.w.get(), p.w_ih, I, 0, G, H, I);
+    if (I && !once_) k_.pack_gates(d.w.get(), p.w_ih, I, 0, G, H, I);
     k_.pack_bias(d.bias.get(), p.b_ih, p.b_hh, shape_.cell, H);
     if (shape_.cell == Cell::gru && p.b_hh) k_.pack_unit_row(d.bias_n.get(), p.b_hh + 2 * H, H);
     return;

@@ -23,6 +23,8 @@ struct Shape {
   size_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_before ? 3 : 1; }
   size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
   size_t count() const { return layers * directions; }
+  // one product with R a step, whose result the cell turns into h_t
+  bool one_product() const { return !proj && cell != Cell::gru_before; }
   bool has_c() const { return cell == Cell::lstm; }
 };
 
@@ -35,6 +37,8 @@ template <class T> struct Parameters {
 };
 
 template <class T> struct PackedDirection {
+  // weights that a call uses once are not packed: the steps read them from here, piece by piece
+  RowMajor<T> w_rows, r_rows, w_back_rows, r_back_rows;
   // forward: gate panels, the bias as a packed row
   Buffer<T> w, r, r_n, bias, bias_n, project;
   // backward: plain panels, rows in the order of the gradient row
@@ -43,8 +47,9 @@ template <class T> struct PackedDirection {
 
 template <class T> class Packed {
 public:
+  // once: for a pass of one step; only the biases are packed where the cell allows it
   Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, bool forward,
-         bool backward);
+         bool backward, bool once = false);
   // Packing is a list of independent jobs, so that the threads of a call can share it.
   size_t jobs() const { return shape_.count() * 2; }
   void run_job(size_t i);
@@ -59,7 +64,7 @@ private:
   const Kernels<T> &k_;
   Shape shape_;
   std::vector<Parameters<const T>> parameters_;
-  bool forward_, backward_;
+  bool forward_, backward_, once_;
   std::vector<PackedDirection<T>> directions_;
 };
 

@@ -41,17 +41,23 @@ template <class T> void plain_product(const Product<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
   const row_tiles groups(q.rows, group_rows);
-  alignas(64) T sums[group_numbers<T>];
+  alignas(64) T sums[group_numbers<T>], piece[piece_depth * max_width * VL];
   alignas(64) T zero[max_width * VL] = {};
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, 1, all_blocks);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
       const row_tiles tiling(groups.size(i_group), tile_rows(max_width));
-      const depth_blocks depth(q.depth, tiling);
+      const depth_blocks depth(q.depth, tiling, q.b_rows.at);
       for (size_t k = 0; k < depth.count(); ++k) {
-        const T *const panel = q.b + unit0 * q.depth + depth.begin(k) * ld;
-        const auto ahead = upcoming<T>::block(panel + depth.length(k) * ld, depth.length(0) * ld);
+        const T *panel = q.b + unit0 * q.depth + depth.begin(k) * ld;
+        auto ahead = upcoming<T>::block(panel + depth.length(k) * ld, depth.length(0) * ld);
+        if (q.b_rows.at) {
+          pack_plain_panel(piece, q.b_rows, q.depth, unit0, least(ld, q.columns - unit0), depth.begin(k),
+                           depth.length(k));
+          panel = piece;
+          ahead = {};
+        }
         for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
           const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
           T *to[max_rows];
@@ -110,10 +116,40 @@ template <class T> void outer_sum(const OuterProduct<T> &q) {
   }
 }
 
+// Few terms: every row of c is passed over once, which is what it takes, and nothing is packed.
+constexpr size_t outer_few = 4;
+template <class T, int D> void outer_of_few(const OuterProduct<T> &q) {
+  constexpr size_t VL = lanes<T>;
+  for (size_t r = q.first; r < q.last; ++r) {
+    T *const c = q.c + q.row(r) * q.ld;
+    vec<T> left[D];
+    unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(q.a[k][q.a_first + r]); });
+    for (size_t i = 0; i < q.columns; i += VL) {
+      const size_t valid = least(VL, q.columns - i);
+      vec<T> sum = q.fresh ? vec<T>{} : load_first(c + i, valid);
+      unroll<D>([&](auto k) __attribute__((always_inline)) {
+        sum = fma(left[k], load_first(q.b[k] + q.b_first + i, valid), sum);
+      });
+      store_first(c + i, sum, valid);
+    }
+  }
+}
+
 // Right sides are packed once for all rows; rows are taken in groups whose part of the left side stays near while
 // panel after panel passes over it.
 template <class T> void outer_product(const OuterProduct<T> &q) {
   if (!q.b) return outer_sum(q);
+  static_assert(outer_few == 4, "a case each");
+  switch (q.depth) {
+  case 1:
+    return outer_of_few<T, 1>(q);
+  case 2:
+    return outer_of_few<T, 2>(q);
+  case 3:
+    return outer_of_few<T, 3>(q);
+  case 4:
+    return outer_of_few<T, 4>(q);
+  }
   constexpr size_t VL = lanes<T>, full = outer_width * VL;
   alignas(64) static const T zeros[full] = {};
   alignas(64) T edge[accumulators * VL]; // sums of a tile that reaches beyond the last column

@@ -6,7 +6,6 @@
 
 #include "cells.hpp"
 #include "gemm.hpp"
-#include "kernels.hpp"
 
 namespace fastrnn {
 namespace FASTRNN_ISA {
@@ -134,25 +133,38 @@ template <class T, class E, int W, int P> FASTRNN_INLINE void single_row(const F
     });
     x_n[p] = V{};
   });
-  const auto add_product = [&](const T *a, size_t depth, const T *panel) __attribute__((always_inline)) {
-    const T *second = panel + depth * W * VL;
-    for (size_t k = 0; k < depth; ++k, panel += W * VL, second += W * VL) {
-      const V x = broadcast(a[k]);
-      unroll<P>([&](auto p) __attribute__((always_inline)) {
-        unroll<W>([&](auto w) __attribute__((always_inline)) {
-          sum[p][w] = fma(x, load((p == 1 ? second : panel) + w * VL), sum[p][w]);
-        });
-      });
-    }
-  };
-  if (s.input) add_product(s.x[0], s.input, s.w + unit0 * E::gates * s.input);
+  alignas(64) T pieces[P * W * VL * piece_depth];
+  const auto add_product = [&](const T *a, size_t depth, const T *packed, const RowMajor<T> &rows)
+                               __attribute__((always_inline)) {
+                                 const size_t block = rows.at ? piece_depth : depth;
+                                 for (size_t from = 0; from < depth; from += block) {
+                                   const size_t length = least(block, depth - from);
+                                   const T *panel = packed + unit0 * E::gates * depth, *second = panel + depth * W * VL;
+                                   if (rows.at) {
+                                     panel = pieces;
+                                     second = pieces + length * W * VL;
+                                     for (size_t p = 0; p < P; ++p)
+                                       pack_gate_panel(pieces + p * length * W * VL, rows.at, rows.ld, 0, E::gates,
+                                                       s.hidden, place.block + p * blocks_of_panel, W, from, length);
+                                   }
+                                   for (size_t k = from; k < from + length; ++k, panel += W * VL, second += W * VL) {
+                                     const V x = broadcast(a[k]);
+                                     unroll<P>([&](auto p) __attribute__((always_inline)) {
+                                       unroll<W>([&](auto w) __attribute__((always_inline)) {
+                                         sum[p][w] = fma(x, load((p == 1 ? second : panel) + w * VL), sum[p][w]);
+                                       });
+                                     });
+                                   }
+                                 }
+                               };
+  if (s.input) add_product(s.x[0], s.input, s.w, s.w_rows);
   if constexpr (E::split_candidate) { // the recurrent part of the candidate stays apart and starts at b_hn
     unroll<P>([&](auto p) __attribute__((always_inline)) {
       x_n[p] = sum[p][candidate];
       sum[p][candidate] = load(s.bias_n + unit0 + p * VL);
     });
   }
-  add_product(h, s.recurrent, s.r + unit0 * E::gates * s.recurrent);
+  add_product(h, s.recurrent, s.r, s.r_rows);
   constexpr int all = P * blocks_of_panel, together = all % 2 ? 1 : 2;
   unroll<all / together>([&](auto i) __attribute__((always_inline)) {
     cell_place at[together];
@@ -203,12 +215,12 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   constexpr bool direct = E::gates == E::slots;
   const size_t all_blocks = blocks<T>(s.hidden);
   if (s.rows == 1) return forward_single<T, E>(s);
-  alignas(64) T sums[group_numbers<T>], input_sums[group_numbers<T>];
+  alignas(64) T sums[group_numbers<T>], input_sums[group_numbers<T>], piece[piece_depth * max_width * VL];
 
   // Panels in pairs where rows are few; the pairs must be of one width, which the last panel may not be.
   const size_t panels = s.last_panel - s.first_panel;
   size_t pairs = 0;
-  if (panels > 1 && pairs_two_rows && s.rows == 2) {
+  if (panels > 1 && pairs_two_rows && s.rows == 2 && !s.r_rows.at) {
     const bool narrow_last =
         gate_panel(s.last_panel - 1, gates, all_blocks).width != gate_panel(s.first_panel, gates, all_blocks).width;
     pairs = (panels - (narrow_last ? 1 : 0)) / 2;
@@ -232,16 +244,45 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     const size_t next_unit = next_block * VL;
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
       const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
-      const depth_blocks depth(s.recurrent, tiling);
+      const depth_blocks depth(s.recurrent, tiling, s.r_rows.at);
       // where the sums of a row start: at its input part, computed before or here
       const size_t input_block = s.input ? gates * VL : E::slots * VL;
       const auto input_of = [&](size_t r) {
         return s.input ? input_sums + (r - g0) * ld : s.init + r * s.ld_init + unit0 * E::slots;
       };
+      if (s.input) {
+        const depth_blocks depth(s.input, tiling, s.w_rows.at);
+        for (size_t k = 0; k < depth.count(); ++k) {
+          if (s.w_rows.at)
+            pack_gate_panel(piece, s.w_rows.at, s.w_rows.ld, 0, gates, s.hidden, place.block, width, depth.begin(k),
+                            depth.length(k));
+          for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
+            const T *x[max_rows], *init[max_rows];
+            T *to[max_rows];
+            for (size_t q = 0; q < at_once; ++q) {
+              for (size_t j = 0; j < tiling.size(i); ++j) {
+                x[j] = s.x[r0 + j] + depth.begin(k);
+                to[j] = input_sums + (r0 + j - g0) * ld + q * step;
+                init[j] = k ? to[j] : s.init + (r0 + j) * s.ld_init + (unit0 + q * VL * place.blocks) * E::slots;
+              }
+              const T *const w = s.w + (place.block * gates + q * width) * VL * s.input + depth.begin(k) * step;
+              tiles<T>.single[width - 1][tiling.size(i) - 1](to, 0, 0, init, 0, x, depth.length(k),
+                                                             s.w_rows.at ? piece : w, 0, {});
+            }
+          }
+        }
+      }
       for (size_t k = 0; k < depth.count(); ++k) {
-        const upcoming<T> ahead =
-            depth.last(k) ? upcoming<T>::block(next, depth.length(0) * step)
-                          : upcoming<T>::block(panel + depth.begin(k + 1) * step, depth.length(k + 1) * step);
+        upcoming<T> ahead = depth.last(k)
+                                ? upcoming<T>::block(next, depth.length(0) * step)
+                                : upcoming<T>::block(panel + depth.begin(k + 1) * step, depth.length(k + 1) * step);
+        const T *block_of_panel = panel + depth.begin(k) * step;
+        if (s.r_rows.at) {
+          pack_gate_panel(piece, s.r_rows.at, s.r_rows.ld, 0, gates, s.hidden, place.block, width, depth.begin(k),
+                          depth.length(k));
+          block_of_panel = piece;
+          ahead = {};
+        }
         for (size_t i = 0, r0 = g0, waiting = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
           const size_t n = tiling.size(i), kept = (r0 - g0) * ld;
           T *to[max_rows];
@@ -253,22 +294,6 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
             else
               h[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + depth.begin(k);
             from[j] = to[j] = sums + kept + j * ld;
-          }
-          if (s.input) {
-            if (k == 0) {
-              const T *x[max_rows], *init[max_rows];
-              T *input_to[max_rows];
-              for (size_t j = 0; j < n; ++j) {
-                x[j] = s.x[r0 + j];
-                init[j] = s.init + (r0 + j) * s.ld_init + unit0 * E::slots;
-              }
-              for (size_t q = 0; q < at_once; ++q) {
-                const T *w = s.w + (place.block * gates + q * width) * VL * s.input;
-                for (size_t j = 0; j < n; ++j) input_to[j] = input_sums + kept + j * ld + q * step;
-                tiles<T>.single[width - 1][n - 1](input_to, 0, 0, init, q * E::slots * VL * place.blocks, x, s.input, w,
-                                                  0, {});
-              }
-            }
           }
           if (k == 0) {
             if constexpr (direct) {
@@ -298,7 +323,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
           if (s.c_prev && depth.last(k))
             for (size_t j = 0; j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
           const auto product = at_once == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][n - 1];
-          product(to, 0, step, from, 0, h, depth.length(k), panel + depth.begin(k) * step, step * s.recurrent,
+          product(to, 0, step, from, 0, h, depth.length(k), block_of_panel, step * s.recurrent,
                   ahead.part(i, depth.length(k)));
           if (!depth.last(k) || (r0 + n - waiting < cells_at_once && i + 1 < tiling.count)) continue;
           // rows whose product is finished, for one block of units; two at a time
@@ -431,12 +456,26 @@ template <class T, class E, int W> FASTRNN_INLINE void single_row_back(const Bac
   unroll<W>([&](auto w)
                 __attribute__((always_inline)) { dh[w] = carried ? load(s.carry_h + unit0 + w * VL) : vec<T>{}; });
   if (later) {
-    const T *panel = s.r + unit0 * s.depth, *second = panel + s.depth * panel_width * VL;
-    for (size_t k = 0; k < s.depth; ++k, panel += panel_width * VL, second += panel_width * VL) {
-      const vec<T> d = broadcast(s.d_later[k]);
-      unroll<W>([&](auto w) __attribute__((always_inline)) {
-        dh[w] = fma(d, load((w < panel_width ? panel : second) + w % panel_width * VL), dh[w]);
-      });
+    alignas(64) T pieces[W * VL * piece_depth];
+    const size_t block = s.r_rows.at ? piece_depth : s.depth;
+    for (size_t from = 0; from < s.depth; from += block) {
+      const size_t length = least(block, s.depth - from);
+      const T *panel = s.r + unit0 * s.depth, *second = panel + s.depth * panel_width * VL;
+      if (s.r_rows.at) {
+        panel = pieces;
+        second = pieces + length * panel_width * VL;
+        for (size_t p = 0; p < W; p += panel_width) {
+          const size_t column = unit0 + p * VL;
+          pack_plain_panel(pieces + p * VL * length, s.r_rows, s.depth, column,
+                           least(panel_width * VL, s.hidden - column), from, length);
+        }
+      }
+      for (size_t k = from; k < from + length; ++k, panel += panel_width * VL, second += panel_width * VL) {
+        const vec<T> d = broadcast(s.d_later[k]);
+        unroll<W>([&](auto w) __attribute__((always_inline)) {
+          dh[w] = fma(d, load((w < panel_width ? panel : second) + w % panel_width * VL), dh[w]);
+        });
+      }
     }
   }
   unroll<W>([&](auto w) __attribute__((always_inline)) {
@@ -467,7 +506,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
     return gate_panel(s.descending ? s.last_panel - 1 - i : s.first_panel + i, 1, all_blocks);
   };
   if (s.rows == 1) return backward_single<T, E>(s);
-  alignas(64) T sums[group_numbers<T>];
+  alignas(64) T sums[group_numbers<T>], piece[piece_depth * max_width * VL];
   for (size_t i_panel = 0; i_panel < count; ++i_panel) {
     const panel_place place = place_of(i_panel);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
@@ -478,11 +517,18 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
       const row_tiles groups(end - begin, group_rows);
       for (size_t i_group = 0, g0 = begin; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
         const row_tiles tiling(groups.size(i_group), tile_rows(max_width));
-        const depth_blocks depth(part ? 0 : s.depth, tiling);
+        const depth_blocks depth(part ? 0 : s.depth, tiling, s.r_rows.at);
         for (size_t k = 0; k < depth.count(); ++k) {
-          const upcoming<T> ahead = depth.last(k)
-                                        ? upcoming<T>::block(next, depth.length(0) * ld)
-                                        : upcoming<T>::block(panel + depth.begin(k + 1) * ld, depth.length(k + 1) * ld);
+          upcoming<T> ahead = depth.last(k)
+                                  ? upcoming<T>::block(next, depth.length(0) * ld)
+                                  : upcoming<T>::block(panel + depth.begin(k + 1) * ld, depth.length(k + 1) * ld);
+          const T *block_of_panel = panel + depth.begin(k) * ld;
+          if (s.r_rows.at) {
+            pack_plain_panel(piece, s.r_rows, s.depth, unit0, least(ld, s.hidden - unit0), depth.begin(k),
+                             depth.length(k));
+            block_of_panel = piece;
+            ahead = {};
+          }
           for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
             const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
             T *to[max_rows];
@@ -503,8 +549,8 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
               }
             }
             if (depth.depth)
-              tiles<T>.single[place.width - 1][n - 1](to, 0, 0, from, 0, later, depth.length(k),
-                                                      panel + depth.begin(k) * ld, 0, ahead.part(i, depth.length(k)));
+              tiles<T>.single[place.width - 1][n - 1](to, 0, 0, from, 0, later, depth.length(k), block_of_panel, 0,
+                                                      ahead.part(i, depth.length(k)));
             if (!depth.last(k)) continue;
             for (size_t j = 0; j < n; ++j) {
               const size_t r = r0 + j;

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._arrays import as_array
-from fastrnn.gradients import Gradients
-from fastrnn.layers import GRU, LSTM, RNN, Parameters, Recurrent, State, views_of
+from fastrnn.gradients import Gradients, views_of
+from fastrnn.layers import GRU, LSTM, RNN, Parameters, Recurrent, State
 
 
 class Cell(Parameters):
@@ -87,7 +87,7 @@ class Cell(Parameters):
         else:
             lifted = None if dstate is None else as_array("dstate", dstate, self.dtype)[None]
         g = self._layer.backward(tape, None, lifted)
-        return Gradients(g.x[0], self._without_layer(g.state), views_of(g.flat, self.shapes), g.flat)
+        return Gradients(g.x[0], self._without_layer(g.state), self.shapes, g.flat)
 
     def __repr__(self) -> str:
         bias = "" if self.bias else ", bias=False"

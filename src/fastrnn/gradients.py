@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def views_of(flat: NDArray[Any], shapes: Shapes) -> dict[str, NDArray[Any]]:
+    """Consecutive pieces of ``flat`` in the given shapes."""
+    views, at = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        views[name] = flat[at : at + size].reshape(shape)
+        at += size
+    return views
 
 
 class Gradients:
@@ -17,19 +31,26 @@ class Gradients:
     state : array or pair of arrays or None
         As the initial state: dL/dh_0, or (dL/dh_0, dL/dc_0) for an LSTM. Given also when the state was not.
     params : dict of str to array
-        By parameter name, views of ``flat``.
+        By parameter name, views of ``flat``, made when first asked for.
     flat : array
         All parameter gradients in one contiguous buffer, in the order of the layer's own ``flat``: one
         all-reduce, one optimiser step.
     """
 
-    __slots__ = ("flat", "params", "state", "x")
+    __slots__ = ("_params", "_shapes", "flat", "state", "x")
 
-    def __init__(self, x: Any, state: Any, params: dict[str, NDArray[Any]], flat: NDArray[Any]) -> None:
+    def __init__(self, x: Any, state: Any, shapes: Shapes, flat: NDArray[Any]) -> None:
         self.x = x
         self.state = state
-        self.params = params
         self.flat = flat
+        self._shapes = shapes
+        self._params: dict[str, NDArray[Any]] | None = None
+
+    @property
+    def params(self) -> dict[str, NDArray[Any]]:
+        if self._params is None:
+            self._params = views_of(self.flat, self._shapes)
+        return self._params
 
     def __repr__(self) -> str:
-        return f"Gradients(x, state, params=[{', '.join(self.params)}], flat[{self.flat.size}])"
+        return f"Gradients(x, state, params=[{', '.join(self._shapes)}], flat[{self.flat.size}])"

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 import fastrnn._core as _core
 from fastrnn._arrays import as_array
 from fastrnn.gradients import Gradients as Gradients
+from fastrnn.gradients import views_of
 from fastrnn.ragged import Ragged
 
 Array = NDArray[Any]
@@ -67,16 +68,6 @@ def parameter_shapes(
             if proj_size:
                 shapes[f"weight_hr_l{layer}{suffix}"] = (proj_size, hidden_size)
     return shapes
-
-
-def views_of(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Consecutive pieces of ``flat`` in the given shapes."""
-    views, at = {}, 0
-    for name, shape in shapes.items():
-        size = math.prod(shape)
-        views[name] = flat[at : at + size].reshape(shape)
-        at += size
-    return views
 
 
 class Parameters:
@@ -390,7 +381,7 @@ class Recurrent(Parameters):
         if ragged and dx is not None:
             values, dx = dx, Ragged.__new__(Ragged)
             dx.values, dx.lengths = values, lengths
-        return Gradients(dx, dstate0, views_of(flat, self.shapes), flat)
+        return Gradients(dx, dstate0, self.shapes, flat)
 
     # -- frozen layers --------------------------------------------------------------------------------------
 
