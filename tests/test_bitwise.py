@@ -132,6 +132,40 @@ def test_sizes_cover_every_schedule(kind: str) -> None:
     assert several | {(1, "rows"), (2, "tasks"), (3, "tasks")} <= plans
 
 
+# (B, I, H): rows alone, in one tile, in several tiles and groups; widths that fit no register; depths of several pieces
+ONE_STEP = [(1, 7, 5), (2, 64, 64), (3, 129, 33), (5, 1, 140), (40, 300, 24), (100, 16, 48)]
+
+
+@pytest.mark.parametrize(("layers", "bidirectional"), NETWORKS)
+@pytest.mark.parametrize(("B", "I", "H"), ONE_STEP)
+@DTYPES
+@KIND
+def test_one_step_without_packing_equals_packed_weights(
+    kind: str, dtype: Any, B: int, I: int, H: int, layers: int, bidirectional: bool, threads: Any
+) -> None:
+    v = Variant(kind, layers, bidirectional, True, 0, I=I, H=H, T=1, B=B, dtype=dtype)
+    case = make_case(v)
+    packed, pieces = make_layer(v, case.params), make_layer(v, case.params)
+    packed.freeze()
+    for n in (1, 2, 3):
+        threads(n)
+        want = run_layer(packed, case)
+        assert_same_bits(run_layer(pieces, case), want, f"{n} threads")
+        assert_same_bits(pieces(case.x, case.state)[0], want["y"], f"{n} threads")
+
+
+def test_weights_are_packed_where_they_serve_more_than_one_step() -> None:
+    def in_pieces(steps: int, **network: Any) -> bool:
+        cell = network.pop("cell", "lstm")
+        plan = fastrnn._core.schedule(cell, steps * 8, steps, 8, 64, 64, 64, 4, 4, 2, 1 << 20, **network)
+        return bool(plan[-1])
+
+    assert in_pieces(1)
+    assert not in_pieces(2)
+    assert not in_pieces(1, packed=True)
+    assert not in_pieces(1, cell="gru_before")
+
+
 @pytest.mark.parametrize("v", TABLE, ids=str)
 def test_a_row_alone_equals_that_row_in_a_batch(v: Variant) -> None:
     case = make_case(v)

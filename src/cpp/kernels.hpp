@@ -19,8 +19,8 @@ template <class T> struct Rows {
   T *operator[](size_t r) const { return base + at[r]; }
 };
 
-// Weights as the caller has them: rows of `ld` numbers. A product whose weights serve one step only packs them piece
-// by piece as it goes and throws each piece away, instead of reading packed ones.
+// Weights as the caller has them: rows of `ld` numbers. In a call of one step products pack them piece by piece as they
+// go, instead of reading packed ones.
 template <class T> struct RowMajor {
   const T *at = nullptr; // null: the packed weights are there
   size_t ld = 0;

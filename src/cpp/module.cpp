@@ -131,16 +131,16 @@ private:
     return packed;
   }
 
-  // Frozen weights as they are; else a fresh set that the call packs for itself, as it goes where it has one step only.
+  // Frozen weights as they are; else a fresh set that the call packs for itself.
   template <class T>
-  PackedPointer<T> weights_of(py::handle weights, const Batch &batch, bool forward, bool backward, bool &pack) const {
+  PackedPointer<T> weights_of(py::handle weights, const Plan &plan, bool forward, bool backward, bool &pack) const {
     pack = !py::isinstance<PackedWeights>(weights);
     if (!pack) return std::get<PackedPointer<T>>(py::cast<const PackedWeights &>(weights).of);
     return std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), forward, backward,
-                                       batch.steps <= 1);
+                                       plan.in_pieces);
   }
 
-  template <class T> Execution execution(const Batch &batch, bool dropout) const {
+  template <class T> Execution execution(const Batch &batch, bool dropout, py::handle weights) const {
     Problem p;
     p.cell = shape_.cell;
     p.total = batch.total();
@@ -156,6 +156,8 @@ private:
     p.layers = shape_.layers;
     p.directions = shape_.directions;
     p.dropout = dropout;
+    p.packed = py::isinstance<PackedWeights>(weights);
+    p.one_product = shape_.one_product();
     return {schedule(p), p.l2, interruption_hook()};
   }
 
@@ -302,14 +304,14 @@ private:
     if (!mask_rows.empty()) arrays.dropout = mask_rows.data();
     arrays.dropout_scale = T(scale);
 
+    const Execution how = execution<T>(batch, !mask_rows.empty(), weights);
     bool pack;
-    const PackedPointer<T> packed = weights_of<T>(weights, batch, true, false, pack);
+    const PackedPointer<T> packed = weights_of<T>(weights, how.plan, true, false, pack);
     std::unique_ptr<Tape<T>> tape;
     if (keep) {
       tape = std::make_unique<Tape<T>>(batch, std::min(checkpoint, batch.steps));
       allocate(*tape, k, shape_, positions, !mask_rows.empty());
     }
-    const Execution how = execution<T>(batch, !mask_rows.empty());
     without_interpreter([&] {
       return fastrnn::forward(k, shape_, *packed, pack, keep ? tape->batch : batch, arrays, tape.get(), how);
     });
@@ -411,9 +413,9 @@ private:
       if (i / shape_.directions == 0 && !arrays.x) std::memset(p.w_ih, 0, GH * I * sizeof(T));
     }
 
+    const Execution how = execution<T>(batch, !mask_rows.empty(), handle.weights);
     bool pack;
-    const PackedPointer<T> packed = weights_of<T>(handle.weights, batch, tape->segment > 0, true, pack);
-    const Execution how = execution<T>(batch, !mask_rows.empty());
+    const PackedPointer<T> packed = weights_of<T>(handle.weights, how.plan, tape->segment > 0, true, pack);
     // From here on a second backward is refused, also from another thread and after an interruption: this one
     // changes the tape's memory and then frees it.
     const std::unique_ptr<Tape<T>> serving = std::move(tape);
@@ -678,7 +680,8 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "schedule",
       [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
-         size_t recurrent, size_t number, size_t gates, int threads, size_t l2, size_t layers, size_t directions) {
+         size_t recurrent, size_t number, size_t gates, int threads, size_t l2, size_t layers, size_t directions,
+         bool packed) {
         Problem p;
         p.cell = cell == "gru_before" ? Cell::gru_before : Cell::lstm;
         p.total = total;
@@ -693,13 +696,15 @@ PYBIND11_MODULE(_core, m) {
         p.l2 = l2;
         p.layers = layers;
         p.directions = directions;
+        p.packed = packed;
+        p.one_product = p.cell != Cell::gru_before;
         const Plan plan = schedule(p);
         const char *const split[] = {"rows", "units", "tasks"};
-        return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input);
+        return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input, plan.in_pieces);
       },
       py::arg("cell"), py::arg("total"), py::arg("steps"), py::arg("rows"), py::arg("input"), py::arg("hidden"),
       py::arg("recurrent"), py::arg("number"), py::arg("gates"), py::arg("threads"), py::arg("l2"),
-      py::arg("layers") = 1, py::arg("directions") = 1);
+      py::arg("layers") = 1, py::arg("directions") = 1, py::arg("packed") = false);
   m.def("tanh", [](const py::array &a) {
     return a.itemsize() == 8 ? elementwise<double>(a, kernels().f64.tanh) : elementwise<float>(a, kernels().f32.tanh);
   });

@@ -37,7 +37,7 @@ template <class T> struct Parameters {
 };
 
 template <class T> struct PackedDirection {
-  // weights that a call uses once are not packed: the steps read them from here, piece by piece
+  // in pieces
   RowMajor<T> w_rows, r_rows, w_back_rows, r_back_rows;
   // forward: gate panels, the bias as a packed row
   Buffer<T> w, r, r_n, bias, bias_n, project;
@@ -47,9 +47,10 @@ template <class T> struct PackedDirection {
 
 template <class T> class Packed {
 public:
-  // once: for a pass of one step; only the biases are packed where the cell allows it
+  // For a forward pass, a backward pass or both. in_pieces: the products pack the matrices as they read them
+  // (Plan), so only biases are packed.
   Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, bool forward,
-         bool backward, bool once = false);
+         bool backward, bool in_pieces = false);
   // Packing is a list of independent jobs, so that the threads of a call can share it.
   size_t jobs() const { return shape_.count() * 2; }
   void run_job(size_t i);
@@ -64,7 +65,7 @@ private:
   const Kernels<T> &k_;
   Shape shape_;
   std::vector<Parameters<const T>> parameters_;
-  bool forward_, backward_, once_;
+  bool forward_, backward_, in_pieces_;
   std::vector<PackedDirection<T>> directions_;
 };
 

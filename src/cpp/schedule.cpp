@@ -2,16 +2,18 @@
 
 namespace fastrnn {
 
-Plan schedule(const Problem &p) {
-  Plan plan;
-  // one fma per input number costs less inside the step than a pass over a buffer of pre-activations
-  plan.fuse_input = p.cell != Cell::gru_before && (p.input <= 4 || p.steps == 1);
-  if (p.threads == 1 || p.total == 0) return plan;
+namespace {
+
+// Each weight serves one step and is not packed yet.
+bool once(const Problem &p) { return p.steps <= 1 && !p.packed && p.one_product; }
+
+void share(Plan &plan, const Problem &p) {
+  if (p.threads == 1 || p.total == 0) return;
 
   const double step_work = 2.0 * double(p.gates) * double(p.hidden) * double(p.recurrent);
   const double work = double(p.total) * (step_work + 2.0 * double(p.gates) * double(p.hidden) * double(p.input));
   // opening a region costs some microseconds, a core does some 50 kFLOP in one
-  if (work < 1e6) return plan;
+  if (work < 1e6) return;
 
   const size_t threads = size_t(p.threads);
   const size_t mean_rows = p.steps ? p.total / p.steps : 0;
@@ -19,15 +21,18 @@ Plan schedule(const Problem &p) {
   // rows: every thread reads all of R each step, which only many rows pay off from beyond the near cache
   const bool rows_fit = mean_rows >= 3 * threads;
   const bool rows_pay = recurrent_bytes <= double(p.l2) || mean_rows >= 64 * threads;
+  const bool units_fit = p.hidden * p.number >= 64 * threads;
   // units: a barrier costs about 0.2 us; a step must be worth several
-  const bool units_pay =
-      step_work * double(mean_rows ? mean_rows : 1) / double(threads) >= 3e4 && p.hidden * p.number >= 64 * threads;
+  const bool units_pay = step_work * double(mean_rows ? mean_rows : 1) / double(threads) >= 3e4 && units_fit;
   // tasks: no barrier at all, but every thread reads all of some R; enough pieces to keep the threads busy. Where W
   // pushes R out of the near cache, a sequence must be long to make up for fetching both at its start.
   const double weight_bytes = recurrent_bytes + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
   const bool tasks_pay = p.layers * p.directions >= threads && recurrent_bytes <= double(p.l2) &&
                          p.steps >= (weight_bytes < double(p.l2) ? 8 : 64) && !p.dropout;
-  if (!rows_fit && tasks_pay) {
+  if (once(p) && units_fit) {
+    plan.threads = p.threads; // no barrier, and each thread packs its own share of the weights
+    plan.split = Split::units;
+  } else if (!rows_fit && tasks_pay) {
     plan.threads = p.threads;
     plan.split = Split::tasks;
   } else if (rows_fit && (rows_pay || !units_pay)) {
@@ -40,6 +45,16 @@ Plan schedule(const Problem &p) {
     plan.threads = p.threads;
     plan.split = Split::rows;
   }
+}
+
+} // namespace
+
+Plan schedule(const Problem &p) {
+  Plan plan;
+  // one fma per input number costs less inside the step than a pass over a buffer of pre-activations
+  plan.fuse_input = p.cell != Cell::gru_before && (p.input <= 4 || p.steps == 1);
+  share(plan, p);
+  plan.in_pieces = once(p);
   return plan;
 }
 

@@ -16,7 +16,9 @@ struct Problem {
   int threads = 1;
   size_t l2 = 0; // bytes
   size_t layers = 1, directions = 1;
-  bool dropout = false; // between layers: masks are applied to whole layers
+  bool dropout = false;    // between layers: masks are applied to whole layers
+  bool packed = false;     // the weights are packed already (frozen)
+  bool one_product = true; // a step is one product with R (Shape::one_product)
 };
 
 enum class Split {
@@ -30,6 +32,7 @@ struct Plan {
   int threads = 1;
   Split split = Split::rows;
   bool fuse_input = false; // input product inside the step, for the narrowest inputs
+  bool in_pieces = false;  // weights are not packed for the call, but piece by piece as its only step reads them
 };
 
 Plan schedule(const Problem &);
