@@ -38,6 +38,7 @@ public:
     // and several of them where layers follow each other as a wavefront
     if (tasks && shape.layers > 1)
       chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(batch.total() / (4 * shape.layers), 32));
+    chunk_rows_ = std::min(chunk_rows_, batch.total());
     const size_t held = std::max(chunk_rows_, batch.rows);
     // segments hold different numbers of rows; the first is the largest
     const size_t segment_rows = tape.segment ? batch.first(std::min(tape.segment, batch.steps)) : 0;
@@ -55,7 +56,7 @@ public:
     size_t scratch = 0;
     for (const auto &dir : p.directions) {
       sums_.emplace_back(p, dir, g_.parameters[dir.index]);
-      scratch = std::max(scratch, sums_.back().scratch());
+      scratch = std::max(scratch, sums_.back().scratch(held));
     }
     for (int i = 0; i < p.plan.threads; ++i) {
       scratch_.emplace_back(scratch);

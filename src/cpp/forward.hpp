@@ -27,6 +27,7 @@ public:
     const bool large = widest * bytes > l2 / 2;
     chunk_rows_ =
         large ? std::min<size_t>(std::max<size_t>(l2 / 2 / bytes, 64), 256) : std::max<size_t>(budget / bytes, 1);
+    chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(p.batch.total(), 1));
     const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
     const bool shared = p.plan.split == Split::units;
     at_.resize(p.batch.rows);

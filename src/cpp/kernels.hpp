@@ -105,7 +105,7 @@ template <class T> struct OuterProduct {
   size_t hidden = 0;
   const int *order = nullptr;
   bool fresh = false;   // c = the sum, whatever c held
-  T *scratch = nullptr; // outer_scratch(columns) numbers
+  T *scratch = nullptr; // outer_scratch(columns, depth) numbers
 
   size_t row(size_t r) const { return size_t(order[r / hidden]) * hidden + r % hidden; }
 };
@@ -137,7 +137,7 @@ template <class T> struct Kernels {
   void (*backward_store)(const BackwardStep<T> &);         // d = dh: initial state, projection
   void (*backward_store_carried)(const BackwardStep<T> &); // the same for cells with a carry of h
 
-  size_t (*outer_scratch)(size_t columns);
+  size_t (*outer_scratch)(size_t columns, size_t depth);
   size_t outer_rows; // of one tile
   void (*outer)(const OuterProduct<T> &);
   void (*outer_fold)(T *total, const OuterProduct<T> &, bool start); // rows of total = c, or += c

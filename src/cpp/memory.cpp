@@ -16,7 +16,7 @@ constexpr size_t most_pooled = 0; // a block in the pool would look alive to a s
 #else
 constexpr size_t most_pooled = size_t(2) << 30; // a training step of an LSTM of 4096 units frees 1.6 GB
 #endif
-constexpr size_t page = 4096, huge_page = size_t(2) << 20, freed_from = size_t(1) << 20;
+constexpr size_t line = 64, page = 4096, huge_page = size_t(2) << 20, freed_from = size_t(1) << 20;
 
 // where a block begins and what its size is rounded up to
 size_t unit_of(size_t bytes) { return bytes >= huge_page * 3 / 4 ? huge_page : page; }
@@ -68,7 +68,13 @@ Pool pool;
 } // namespace
 
 void *allocate_bytes(size_t n) {
-  if (!pooled(n)) return std::aligned_alloc(64, round_up(n, 64));
+  if (!pooled(n)) { // malloc keeps blocks of the same size at hand, aligned_alloc does not
+    void *const block = std::malloc(n + line + sizeof(void *));
+    if (!block) return nullptr;
+    const auto at = round_up(reinterpret_cast<uintptr_t>(block) + sizeof(void *), line);
+    reinterpret_cast<void **>(at)[-1] = block;
+    return reinterpret_cast<void *>(at);
+  }
   const size_t unit = unit_of(n), bytes = round_up(n, unit);
   if (pool.take()) {
     void *at = pool.find(bytes);
@@ -88,7 +94,9 @@ void *allocate_bytes(size_t n) {
 }
 
 void release_bytes(void *p, size_t n) {
-  if (p && pooled(n) && pool.take()) {
+  if (!p) return;
+  if (!pooled(n)) return std::free(static_cast<void **>(p)[-1]);
+  if (pool.take()) {
     const size_t bytes = round_up(n, unit_of(n));
     const bool kept = pool.keep(p, bytes);
 #if defined(__linux__) && defined(MADV_FREE)

@@ -90,7 +90,12 @@ template <class T> void plain_product(const Product<T> &q) {
 // cache to them.
 constexpr size_t outer_depth = 256;
 
-template <class T> size_t outer_scratch(size_t columns) { return outer_depth * blocks<T>(columns) * lanes<T> + 64; }
+// So few are not packed at all.
+constexpr size_t outer_few = 4;
+
+template <class T> size_t outer_scratch(size_t columns, size_t depth) {
+  return depth > outer_few ? least(outer_depth, depth) * blocks<T>(columns) * lanes<T> + 64 : 0;
+}
 
 // The sum of the left side alone: bias gradients.
 template <class T> void outer_sum(const OuterProduct<T> &q) {
@@ -116,21 +121,28 @@ template <class T> void outer_sum(const OuterProduct<T> &q) {
   }
 }
 
-// Few terms: every row of c is passed over once, which is what it takes, and nothing is packed.
-constexpr size_t outer_few = 4;
+// Few terms: every row of c is passed over once, which is what it takes.
 template <class T, int D> void outer_of_few(const OuterProduct<T> &q) {
   constexpr size_t VL = lanes<T>;
-  for (size_t r = q.first; r < q.last; ++r) {
-    T *const c = q.c + q.row(r) * q.ld;
-    vec<T> left[D];
-    unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(q.a[k][q.a_first + r]); });
-    for (size_t i = 0; i < q.columns; i += VL) {
-      const size_t valid = least(VL, q.columns - i);
-      vec<T> sum = q.fresh ? vec<T>{} : load_first(c + i, valid);
-      unroll<D>([&](auto k) __attribute__((always_inline)) {
-        sum = fma(left[k], load_first(q.b[k] + q.b_first + i, valid), sum);
-      });
-      store_first(c + i, sum, valid);
+  for (size_t r = q.first; r < q.last;) {
+    const size_t gate = r / q.hidden, end = least(q.last, (gate + 1) * q.hidden); // rows of a gate follow each other
+    for (T *c = q.c + q.row(r) * q.ld; r < end; ++r, c += q.ld) {
+      vec<T> left[D];
+      unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(q.a[k][q.a_first + r]); });
+      size_t i = 0;
+      for (; i + VL <= q.columns; i += VL) {
+        vec<T> sum = q.fresh ? vec<T>{} : load(c + i);
+        unroll<D>([&](auto k)
+                      __attribute__((always_inline)) { sum = fma(left[k], load(q.b[k] + q.b_first + i), sum); });
+        store(c + i, sum);
+      }
+      if (const size_t valid = q.columns - i) {
+        vec<T> sum = q.fresh ? vec<T>{} : load_first(c + i, valid);
+        unroll<D>([&](auto k) __attribute__((always_inline)) {
+          sum = fma(left[k], load_first(q.b[k] + q.b_first + i, valid), sum);
+        });
+        store_first(c + i, sum, valid);
+      }
     }
   }
 }

@@ -42,9 +42,10 @@ public:
     if (p.shape.proj) add_sum({&Rows::dh, 0, p.R, p.R, natural}, {&Rows::m, 0, H}, g_.w_hr);
   }
 
-  size_t scratch() const {
+  // numbers that adding a chunk of so many terms needs
+  size_t scratch(size_t terms) const {
     size_t n = 0;
-    for (const Sum &sum : sums_) n = std::max(n, p.k.outer_scratch(sum.right.columns));
+    for (const Sum &sum : sums_) n = std::max(n, p.k.outer_scratch(sum.right.columns, terms));
     return n;
   }
 
