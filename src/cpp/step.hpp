@@ -134,27 +134,28 @@ template <class T, class E, int W, int P> FASTRNN_INLINE void single_row(const F
     x_n[p] = V{};
   });
   alignas(64) T pieces[P * W * VL * piece_depth];
+  const auto add = [&](const T *a, size_t depth, const T *panel, const T *second) __attribute__((always_inline)) {
+    for (size_t k = 0; k < depth; ++k, panel += W * VL, second += W * VL) {
+      const V x = broadcast(a[k]);
+      unroll<P>([&](auto p) __attribute__((always_inline)) {
+        unroll<W>([&](auto w) __attribute__((always_inline)) {
+          sum[p][w] = fma(x, load((p == 1 ? second : panel) + w * VL), sum[p][w]);
+        });
+      });
+    }
+  };
   const auto add_product = [&](const T *a, size_t depth, const T *packed, const RowMajor<T> &rows)
                                __attribute__((always_inline)) {
-                                 const size_t block = rows.at ? piece_depth : depth;
-                                 for (size_t from = 0; from < depth; from += block) {
-                                   const size_t length = least(block, depth - from);
-                                   const T *panel = packed + unit0 * E::gates * depth, *second = panel + depth * W * VL;
-                                   if (rows.at) {
-                                     panel = pieces;
-                                     second = pieces + length * W * VL;
-                                     for (size_t p = 0; p < P; ++p)
-                                       pack_gate_panel(pieces + p * length * W * VL, rows.at, rows.ld, 0, E::gates,
-                                                       s.hidden, place.block + p * blocks_of_panel, W, from, length);
-                                   }
-                                   for (size_t k = from; k < from + length; ++k, panel += W * VL, second += W * VL) {
-                                     const V x = broadcast(a[k]);
-                                     unroll<P>([&](auto p) __attribute__((always_inline)) {
-                                       unroll<W>([&](auto w) __attribute__((always_inline)) {
-                                         sum[p][w] = fma(x, load((p == 1 ? second : panel) + w * VL), sum[p][w]);
-                                       });
-                                     });
-                                   }
+                                 if (!rows.at) {
+                                   const T *const panel = packed + unit0 * E::gates * depth;
+                                   return add(a, depth, panel, panel + depth * W * VL);
+                                 }
+                                 for (size_t from = 0, length = 0; from < depth; from += length) {
+                                   length = least(piece_depth, depth - from);
+                                   for (size_t p = 0; p < P; ++p)
+                                     pack_gate_panel(pieces + p * length * W * VL, rows.at, rows.ld, 0, E::gates,
+                                                     s.hidden, place.block + p * blocks_of_panel, W, from, length);
+                                   add(a + from, length, pieces, pieces + length * W * VL);
                                  }
                                };
   if (s.input) add_product(s.x[0], s.input, s.w, s.w_rows);
@@ -455,27 +456,27 @@ template <class T, class E, int W> FASTRNN_INLINE void single_row_back(const Bac
   vec<T> dh[W];
   unroll<W>([&](auto w)
                 __attribute__((always_inline)) { dh[w] = carried ? load(s.carry_h + unit0 + w * VL) : vec<T>{}; });
-  if (later) {
+  const auto add = [&](const T *d_later, size_t depth, const T *panel, const T *second) __attribute__((always_inline)) {
+    for (size_t k = 0; k < depth; ++k, panel += panel_width * VL, second += panel_width * VL) {
+      const vec<T> d = broadcast(d_later[k]);
+      unroll<W>([&](auto w) __attribute__((always_inline)) {
+        dh[w] = fma(d, load((w < panel_width ? panel : second) + w % panel_width * VL), dh[w]);
+      });
+    }
+  };
+  if (later && !s.r_rows.at) {
+    const T *const panel = s.r + unit0 * s.depth;
+    add(s.d_later, s.depth, panel, panel + s.depth * panel_width * VL);
+  } else if (later) {
     alignas(64) T pieces[W * VL * piece_depth];
-    const size_t block = s.r_rows.at ? piece_depth : s.depth;
-    for (size_t from = 0; from < s.depth; from += block) {
-      const size_t length = least(block, s.depth - from);
-      const T *panel = s.r + unit0 * s.depth, *second = panel + s.depth * panel_width * VL;
-      if (s.r_rows.at) {
-        panel = pieces;
-        second = pieces + length * panel_width * VL;
-        for (size_t p = 0; p < W; p += panel_width) {
-          const size_t column = unit0 + p * VL;
-          pack_plain_panel(pieces + p * VL * length, s.r_rows, s.depth, column,
-                           least(panel_width * VL, s.hidden - column), from, length);
-        }
+    for (size_t from = 0, length = 0; from < s.depth; from += length) {
+      length = least(piece_depth, s.depth - from);
+      for (size_t p = 0; p < W; p += panel_width) {
+        const size_t column = unit0 + p * VL;
+        pack_plain_panel(pieces + p * VL * length, s.r_rows, s.depth, column,
+                         least(panel_width * VL, s.hidden - column), from, length);
       }
-      for (size_t k = from; k < from + length; ++k, panel += panel_width * VL, second += panel_width * VL) {
-        const vec<T> d = broadcast(s.d_later[k]);
-        unroll<W>([&](auto w) __attribute__((always_inline)) {
-          dh[w] = fma(d, load((w < panel_width ? panel : second) + w % panel_width * VL), dh[w]);
-        });
-      }
+      add(s.d_later + from, length, pieces, pieces + length * panel_width * VL);
     }
   }
   unroll<W>([&](auto w) __attribute__((always_inline)) {
