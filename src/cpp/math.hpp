@@ -42,24 +42,22 @@ template <> struct exp_table<double> {
 
 template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }
 
-// e^(F x) = 2^n (1 + p) for F of -1 or -2, F x in [lowest, highest]. The factor costs nothing: it goes into the
-// constants, u = r / F takes the place of r, and what is computed of p is p / |F|; all are powers of two, so not a
-// bit differs. near_zero: for functions that need no accuracy where n is large (tanh is 1 there), in float: one term
+// e^-x = scale (1 + p), for -x in [lowest, highest]. The sign costs nothing: it goes into the constants, u = -r takes
+// the place of r. near_zero: for functions that need no accuracy where n is large (tanh is 1 there), in float: one term
 // of n ln2 is enough.
-template <class T, class V, int F, bool near_zero = false> struct exp_parts {
-  static_assert(F == -1 || F == -2, "other factors need other scales");
-  V scale, p; // |F| 2^n, p / |F|
+template <class T, class V, bool near_zero = false> struct exp_parts {
+  V scale, p;
   FASTRNN_INLINE explicit exp_parts(const V &x) {
     using table = exp_table<T>;
-    const vec<T> shift = broadcast(table::round_shift - F - 1); // times |F|
-    const V t = fma(x, broadcast(F * table::log2e), shift);
-    const V n = t - broadcast(table::round_shift - F - 1);
+    const vec<T> shift = broadcast(table::round_shift);
+    const V t = fma(x, broadcast(-table::log2e), shift);
+    const V n = t - shift;
     V u;
     if constexpr (near_zero && sizeof(T) == 4) {
-      u = fnma(n, constant<T>(0.69314718055994531 / F), x);
+      u = fma(n, constant<T>(0.69314718055994531), x);
     } else {
-      u = fnma(n, broadcast(table::ln2_high / F), x);
-      u = fnma(n, broadcast(table::ln2_low / F), u);
+      u = fma(n, broadcast(table::ln2_high), x);
+      u = fma(n, broadcast(table::ln2_low), u);
     }
     // neighbouring terms in pairs, then Horner in u^2: as many operations as Horner in u, half the latency
     const V square = u * u;
@@ -70,24 +68,14 @@ template <class T, class V, int F, bool near_zero = false> struct exp_parts {
     p = fms(square, q, u);
     scale = exponent_bits(t);
   }
-  FASTRNN_INLINE V one_plus_exp() const {
-    if constexpr (F == -1)
-      return fma(scale, p, scale + constant<T>(1));
-    else
-      return fma(scale, p, fma(scale, constant<T>(0.5), constant<T>(1)));
-  }
-  FASTRNN_INLINE V one_minus_exp() const {
-    static_assert(F == -2, "nobody has asked for others");
-    return fnma(scale, p, fnma(scale, constant<T>(0.5), constant<T>(1)));
-  }
+  FASTRNN_INLINE V one_plus_exp() const { return fma(scale, p, scale + constant<T>(1)); }
+  FASTRNN_INLINE V one_minus_exp() const { return fnma(scale, p, constant<T>(1) - scale); }
 
 private:
-  // |F| F^i q_i
-  template <int I> static constexpr T factor() { return I == 0 ? T(-F) : T(F) * factor<I == 0 ? 0 : I - 1>(); }
   template <int I> static FASTRNN_INLINE V pair(const V &u) {
-    const vec<T> low = broadcast(exp_table<T>::q[2 * I] * factor<2 * I>());
+    const vec<T> low = broadcast(exp_table<T>::q[2 * I]);
     if constexpr (2 * I + 1 < exp_table<T>::terms)
-      return fma(u, broadcast(exp_table<T>::q[2 * I + 1] * factor<2 * I + 1>()), low);
+      return fnma(u, broadcast(exp_table<T>::q[2 * I + 1]), low);
     else
       return low;
   }
@@ -98,7 +86,8 @@ private:
 template <class T, class V> struct tanh_parts {
   V numerator, denominator;
   FASTRNN_INLINE explicit tanh_parts(const V &x) {
-    const exp_parts<T, V, -2, true> e(min(broadcast(-exp_table<T>::lowest / 2), without_sign(x)));
+    const V magnitude = without_sign(x);
+    const exp_parts<T, V, true> e(min(broadcast(-exp_table<T>::lowest), magnitude + magnitude));
     numerator = give_sign(e.one_minus_exp(), sign_bits(x));
     denominator = e.one_plus_exp(); // not 2 - numerator: that would amplify its rounding
   }
@@ -112,7 +101,7 @@ template <class T, class V> FASTRNN_INLINE V tanh(const V &x) {
 // product with another denominator) stays finite. sigmoid: at most 2 ULP.
 template <class T, class V> FASTRNN_INLINE V sigmoid_denominator(const V &x, T limit) {
   const V limited = max(broadcast(-limit), min(broadcast(-exp_table<T>::lowest), x));
-  return exp_parts<T, V, -1>(limited).one_plus_exp();
+  return exp_parts<T, V>(limited).one_plus_exp();
 }
 template <class T, class V> FASTRNN_INLINE V gate_denominator(const V &x) {
   return sigmoid_denominator<T>(x, exp_table<T>::gate_limit);
