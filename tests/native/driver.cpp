@@ -166,8 +166,9 @@ struct Way {
 
 template <class T> using Results = std::map<std::string, std::vector<T>>;
 
-template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now) {
-  auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), c.shape, c.parameters(c.flat.data()), true, true);
+template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now, bool in_pieces = false) {
+  auto packed =
+      std::make_shared<Packed<T>>(kernels().of<T>(), c.shape, c.parameters(c.flat.data()), true, true, in_pieces);
   for (size_t i = 0; now && i < packed->jobs(); ++i) packed->run_job(i);
   return packed;
 }
@@ -176,7 +177,7 @@ template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now) {
 template <class T> Results<T> run(const Case<T> &c, const Way &way, bool train, Packed<T> *weights = nullptr) {
   const Kernels<T> &k = kernels().of<T>();
   const Shape &shape = c.shape;
-  const std::shared_ptr<Packed<T>> own = weights ? nullptr : pack(c, way.frozen);
+  const std::shared_ptr<Packed<T>> own = weights ? nullptr : pack(c, way.frozen, way.plan.in_pieces);
   Packed<T> &packed = weights ? *weights : *own;
   const bool packs = !weights && !way.frozen;
   const Batch batch = c.batch();
@@ -292,6 +293,7 @@ const Sizes digest_sizes[] = {
     {8, 50, 20, 13, 1, 1, true},
     {70, 129, 5, 26, 1, 1},
     {2, 24, 300, 1, 1, 1},
+    {150, 37, 1, 7, 1, 2},
     {6, 20, 10, 4, 1, 2, false, false, Numbers::tiny},
     {6, 20, 10, 4, 2, 1, false, false, Numbers::broken},
 };
@@ -299,7 +301,11 @@ const Sizes digest_sizes[] = {
 template <class T> int digest() {
   digest_functions<T>(sizeof(T) == 8 ? "f64" : "f32");
   for (const Sizes &s : digest_sizes)
-    each_kind<T>(s, [](const std::string &name, const Case<T> &c) { print(name, run(c, {}, true)); });
+    each_kind<T>(s, [](const std::string &name, const Case<T> &c) {
+      Way way;
+      way.plan.fuse_input = way.plan.in_pieces = c.steps == 1 && c.shape.one_product(); // as the schedule has it
+      print(name, run(c, way, true));
+    });
   return 0;
 }
 
@@ -322,7 +328,7 @@ template <class T> bool same(const Results<T> &got, const Results<T> &want, cons
   return good;
 }
 
-std::vector<Way> ways(const Shape &shape) {
+std::vector<Way> ways(const Shape &shape, size_t steps) {
   std::vector<Way> all;
   for (const Split split : {Split::rows, Split::units, Split::tasks})
     for (int threads = 1; threads <= 3; ++threads)
@@ -336,6 +342,8 @@ std::vector<Way> ways(const Shape &shape) {
           way.checkpoint = checkpoint;
           way.frozen = threads == 2;
           all.push_back(way);
+          way.plan.in_pieces = fuse && steps == 1 && shape.one_product() && !way.frozen;
+          if (way.plan.in_pieces) all.push_back(way);
         }
   return all;
 }
@@ -343,17 +351,18 @@ std::vector<Way> ways(const Shape &shape) {
 const char *name_of(Split split) { return split == Split::rows ? "rows" : split == Split::units ? "units" : "tasks"; }
 std::string name_of(const Way &way) {
   return std::string(" ") + name_of(way.plan.split) + " x " + std::to_string(way.plan.threads) + " checkpoint " +
-         std::to_string(way.checkpoint) + (way.plan.fuse_input ? " fused" : "") + (way.frozen ? " frozen" : "");
+         std::to_string(way.checkpoint) + (way.plan.fuse_input ? " fused" : "") + (way.plan.in_pieces ? " in pieces" : "") +
+         (way.frozen ? " frozen" : "");
 }
 
 const Sizes check_sizes[] = {
     {1, 1, 1, 1, 1, 1},           {5, 7, 6, 3, 2, 2, true, true},    {3, 130, 9, 5, 1, 1},
-    {20, 64, 11, 10, 2, 1, true}, {2, 40, 13, 6, 2, 2, false, true},
+    {20, 64, 11, 10, 2, 1, true}, {2, 40, 13, 6, 2, 2, false, true}, {140, 40, 1, 7, 2, 2},
 };
 
 template <class T> void check_case(const std::string &name, const Case<T> &c) {
   const Results<T> want = run(c, {}, true);
-  for (const Way &way : ways(c.shape)) {
+  for (const Way &way : ways(c.shape, c.steps)) {
     same(run(c, way, true), want, name + name_of(way));
     same(run(c, way, false), want, name + " inference" + name_of(way));
   }
