@@ -351,8 +351,8 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
 const char *name_of(Split split) { return split == Split::rows ? "rows" : split == Split::units ? "units" : "tasks"; }
 std::string name_of(const Way &way) {
   return std::string(" ") + name_of(way.plan.split) + " x " + std::to_string(way.plan.threads) + " checkpoint " +
-         std::to_string(way.checkpoint) + (way.plan.fuse_input ? " fused" : "") + (way.plan.in_pieces ? " in pieces" : "") +
-         (way.frozen ? " frozen" : "");
+         std::to_string(way.checkpoint) + (way.plan.fuse_input ? " fused" : "") +
+         (way.plan.in_pieces ? " in pieces" : "") + (way.frozen ? " frozen" : "");
 }
 
 const Sizes check_sizes[] = {
