@@ -20,10 +20,14 @@ constexpr int max_width = 4;
 // Registers of a panel of weight gradients. Panel and left side come from the second-level cache, where one register
 // file allows it in the ratio that reads least: 6 rows x 2 registers rather than 3 x 4.
 constexpr int outer_width = FASTRNN_REGISTERS == 32 ? 4 : 2;
+// For the same reason a panel of four registers is packed in two parts of two, one behind the other, where there are
+// 16: tiles of 6 rows x 2 pass over one and then the other.
+constexpr int part_width(int width) { return FASTRNN_REGISTERS == 16 && width == 4 ? 2 : width; }
 constexpr int tile_rows(int width) { return accumulators / width < max_rows ? accumulators / width : max_rows; }
-// Two rows leave too few independent fma chains to fill the pipeline: they take two panels at once where the
-// registers allow it. (A row alone does too, see single_row.)
-constexpr bool pairs_two_rows = accumulators >= 16;
+// So few rows leave too few independent fma chains to fill the pipeline: they take two parts, or two panels, at once
+// where the registers allow it. (A row alone does too, see single_row.)
+constexpr int few_rows = 3;
+constexpr bool takes_two(int rows, int width) { return rows <= few_rows && 2 * rows * width <= accumulators; }
 // Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
 // third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.
 constexpr int prefetching_rows = 3;
@@ -56,23 +60,23 @@ template <class T> struct upcoming {
 };
 
 template <class T>
-using tile_function = void (*)(T *const *c, size_t c_at, size_t c_step, const T *const *init, size_t init_at,
-                               const T *const *a, size_t depth, const T *panel, size_t panel_step, upcoming<T> next);
+using tile_function = void (*)(T *const *c, const T *const *init, size_t at, size_t step, const T *const *a,
+                               size_t depth, const T *panel, size_t panel_step, upcoming<T> next);
 
 template <class T, int MR, int W, int P>
-void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; columns to the next panel
-          const T *const *init, size_t init_at,    // [MR] rows
-          const T *const *a, size_t depth,         // [MR] rows of depth numbers
-          const T *panel, size_t panel_step,       // [depth][W * lanes], P of them panel_step apart
-          upcoming<T> next) {                      // at most `depth` lines
+void tile(T *const *c, const T *const *init, size_t at,
+          size_t step,                       // [MR] rows; first column; columns to the next part
+          const T *const *a, size_t depth,   // [MR] rows of depth numbers
+          const T *panel, size_t panel_step, // [depth][W * lanes], P of them panel_step apart
+          upcoming<T> next) {                // at most `depth` lines
   constexpr int VL = lanes<T>;
   vec<T> acc[MR][P][W];
   const T *row[MR];
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
     row[r] = a[r];
-    const T *from = init[r] + init_at;
+    const T *from = init[r] + at;
     unroll<P>([&](auto p) __attribute__((always_inline)) {
-      unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = load(from + p * c_step + w * VL); });
+      unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = load(from + p * step + w * VL); });
     });
   });
   const auto add = [&](size_t k, const T *b) __attribute__((always_inline)) {
@@ -117,9 +121,9 @@ void tile(T *const *c, size_t c_at, size_t c_step, // [MR] rows; first column; c
   }
   for (; k < depth; ++k, b += W * VL) add(k, b);
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    T *to = c[r] + c_at;
+    T *to = c[r] + at;
     unroll<P>([&](auto p) __attribute__((always_inline)) {
-      unroll<W>([&](auto w) __attribute__((always_inline)) { store(to + p * c_step + w * VL, acc[r][p][w]); });
+      unroll<W>([&](auto w) __attribute__((always_inline)) { store(to + p * step + w * VL, acc[r][p][w]); });
     });
   });
 }
@@ -159,7 +163,7 @@ using outer_function = void (*)(T *const *c, const T *const *init, const T *cons
                                 const T *b);
 template <class T> struct tile_table {
   tile_function<T> single[max_width][max_rows] = {};
-  tile_function<T> paired[max_width] = {}; // two rows, two panels
+  tile_function<T> two[max_width][few_rows] = {}; // two parts at once
   outer_function<T> outer[outer_width][max_rows] = {};
   constexpr tile_table() {
     fill_width<1>();
@@ -174,7 +178,7 @@ private:
     if constexpr (MR <= tile_rows(W)) {
       single[W - 1][MR - 1] = &tile<T, MR, W, 1>;
       if constexpr (W <= outer_width) outer[W - 1][MR - 1] = &outer_tile<T, MR, W>;
-      if constexpr (MR == 2 && pairs_two_rows) paired[W - 1] = &tile<T, MR, W, 2>;
+      if constexpr (takes_two(MR, W)) two[W - 1][MR - 1] = &tile<T, MR, W, 2>;
       fill_rows<W, MR + 1>();
     }
   }
@@ -199,8 +203,8 @@ struct row_tiles {
 // that are packed as they are read come in blocks of their own.
 struct depth_blocks {
   size_t depth, size;
-  depth_blocks(size_t depth, const row_tiles &tiling, bool piecewise = false)
-      : depth(depth), size(piecewise          ? piece_depth
+  depth_blocks(size_t depth, const row_tiles &tiling, bool in_pieces)
+      : depth(depth), size(in_pieces          ? piece_depth
                            : tiling.count > 1 ? depth_block
                                               : depth) {}
   size_t count() const { return depth > size ? (depth + size - 1) / size : 1; }
@@ -247,27 +251,6 @@ template <class T, int W> FASTRNN_INLINE T *pack_row(T *to, const T *from, size_
 // A panel of rows that lie apart: to[k][:] = rows[k][first ...].
 template <class T, int W> void pack_pieces(T *to, const T *const *rows, size_t first, size_t valid, size_t depth) {
   for (size_t k = 0; k < depth; ++k) to = pack_row<T, W>(to, rows[k] + first, valid);
-}
-
-// One piece, [from, from + depth) of k, of a gate panel: unit block `block` of all gates, or, of one gate, `width`
-// blocks. `hidden` rows a gate, starting with those of gate `first`.
-template <class T>
-void pack_gate_panel(T *to, const T *w, size_t ld, size_t first, size_t gates, size_t hidden, size_t block,
-                     size_t width, size_t from, size_t depth) {
-  constexpr size_t VL = lanes<T>;
-  for (size_t v = 0; v < width; ++v) {
-    const size_t gate = first + (gates > 1 ? v : 0), unit = (block + (gates > 1 ? 0 : v)) * VL, left = hidden - unit;
-    pack_transposed(to + v * VL, width * VL, w + (gate * hidden + unit) * ld + from, ld, left < VL ? left : VL, depth);
-  }
-}
-
-// The same of a plain panel of `columns` from `at` on, of which `total` rows there are.
-template <class T>
-void pack_plain_panel(T *to, const RowMajor<T> &b, size_t total, size_t at, size_t columns, size_t from, size_t depth) {
-  for (size_t k = from; k < from + depth; ++k) {
-    const size_t row = b.first_row + k;
-    to = pack_row<T, max_width>(to, b.at + (row < total ? row : row - total) * b.ld + at, columns);
-  }
 }
 
 } // namespace FASTRNN_ISA

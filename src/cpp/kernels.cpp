@@ -1,6 +1,7 @@
 // The kernel table of one kernel set. Compiled once per set, with FASTRNN_ISA as its name.
 #include "kernels.hpp"
 #include "product.hpp"
+#include "step.hpp"
 
 namespace fastrnn {
 namespace FASTRNN_ISA {
@@ -22,8 +23,7 @@ void pack_gates(T *to, const T *w, size_t ld, size_t first, size_t count, size_t
   const size_t all_blocks = blocks<T>(hidden), panels = gate_panel_count(count, all_blocks);
   for (size_t p = 0; p < panels; ++p) {
     const panel_place place = gate_panel(p, count, all_blocks);
-    pack_gate_panel(to + place.block * count * lanes<T> * depth, w, ld, first, count, hidden, place.block, place.width,
-                    0, depth);
+    pack_gate_panel(to + place.block * count * lanes<T> * depth, w, ld, first, count, hidden, place, 0, depth);
   }
 }
 
@@ -54,8 +54,8 @@ template <class T> void pack_plain(T *to, const T *b, size_t ld, size_t at, size
   constexpr size_t full = max_width * lanes<T>;
   for (size_t k = 0; k < rows; ++k)
     for (size_t column = 0; column < columns; column += full) {
-      const size_t valid = least(full, columns - column), width = blocks<T>(valid) * lanes<T>;
-      pack_row<T, max_width>(to + column * depth + (at + k) * width, b + k * ld + column, valid);
+      const size_t valid = least(full, columns - column);
+      pack_plain_row(to + column * depth, at + k, depth, b + k * ld + column, valid);
     }
 }
 

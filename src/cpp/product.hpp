@@ -1,7 +1,7 @@
 // Whole-sequence products on the microkernels: input products, gradients of inputs and of weights.
 #pragma once
 
-#include "step.hpp"
+#include "panels.hpp"
 
 namespace fastrnn {
 namespace FASTRNN_ISA {
@@ -11,28 +11,20 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
   const row_tiles groups(q.rows, group_rows);
+  const auto unpacked = [](T *, const RowMajor<T> &, size_t, size_t) {}; // W is packed always
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
-    const size_t at = place.block * VL * slots, step = place.width * VL;
-    const T *const panel = q.b + place.block * gates * VL * q.depth;
-    const T *init[max_rows];
-    for (auto &row : init) row = q.init;
-    for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
-      const row_tiles tiling(groups.size(i_group), tile_rows(gates == 1 ? max_width : int(gates)));
-      const depth_blocks depth(q.depth, tiling);
-      for (size_t k = 0; k < depth.count(); ++k) {
-        const T *const from = panel + depth.begin(k) * step;
-        // the next block of this panel, or, behind its end, the first of the next panel
-        const auto ahead = upcoming<T>::block(from + depth.length(k) * step, depth.length(0) * step);
-        for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
-          const T *a[max_rows];
-          for (size_t j = 0; j < tiling.size(i); ++j) a[j] = q.a[r0 + j] + depth.begin(k);
-          tiles<T>.single[place.width - 1][tiling.size(i) - 1](q.out + r0, at, 0, k ? q.out + r0 : init, at, a,
-                                                               depth.length(k), from, 0,
-                                                               ahead.part(i, depth.length(k)));
-        }
+    const size_t at = place.block * VL * slots, column = place.block * VL * gates;
+    const Panel<T> panel(q.b, q.b_rows, q.depth, place, column, column + place.width * VL);
+    const auto prepare = [&](operands<T> &o, size_t r, size_t n, moment now) __attribute__((always_inline)) {
+      for (size_t j = 0; j < n; ++j) {
+        o.a[j] = q.a[r + j] + now.k;
+        o.to[j] = q.out[r + j] + at;
+        o.from[j] = now.k ? o.to[j] : q.init + at;
       }
-    }
+    };
+    for (size_t i = 0, r = 0; i < groups.count; r += groups.size(i), ++i)
+      pass_over(panel, r, groups.size(i), static_cast<T *>(nullptr), unpacked, prepare, [](size_t, size_t, bool) {});
   }
 }
 
@@ -41,46 +33,34 @@ template <class T> void plain_product(const Product<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
   const row_tiles groups(q.rows, group_rows);
-  alignas(64) T sums[group_numbers<T>], piece[piece_depth * max_width * VL];
-  alignas(64) T zero[max_width * VL] = {};
+  alignas(64) T sums[group_numbers<T>], piece[piece_numbers<T>];
+  alignas(64) static const T zeros[max_width * VL] = {};
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, 1, all_blocks);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
+    const Panel<T> panel(q.b, q.b_rows, q.depth, place, unit0, unit0 + ld);
+    const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
+      pack_plain_panel(to, rows, q.depth, unit0, least(ld, q.columns - unit0), from, depth);
+    };
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
-      const row_tiles tiling(groups.size(i_group), tile_rows(max_width));
-      const depth_blocks depth(q.depth, tiling, q.b_rows.at);
-      for (size_t k = 0; k < depth.count(); ++k) {
-        const T *panel = q.b + unit0 * q.depth + depth.begin(k) * ld;
-        auto ahead = upcoming<T>::block(panel + depth.length(k) * ld, depth.length(0) * ld);
-        if (q.b_rows.at) {
-          pack_plain_panel(piece, q.b_rows, q.depth, unit0, least(ld, q.columns - unit0), depth.begin(k),
-                           depth.length(k));
-          panel = piece;
-          ahead = {};
+      const auto prepare = [&](operands<T> &o, size_t r, size_t n, moment now) __attribute__((always_inline)) {
+        for (size_t j = 0; j < n; ++j) {
+          o.a[j] = q.a[r + j] + now.k;
+          o.to[j] = sums + (r + j - g0) * ld;
+          o.from[j] = now.k ? o.to[j] : zeros;
         }
-        for (size_t i = 0, r0 = g0; i < tiling.count; r0 += tiling.size(i), ++i) {
-          const size_t n = tiling.size(i), kept = depth.count() > 1 ? (r0 - g0) * ld : 0;
-          T *to[max_rows];
-          const T *init[max_rows], *a[max_rows];
-          for (size_t j = 0; j < n; ++j) {
-            to[j] = sums + kept + j * ld;
-            init[j] = k ? to[j] : zero;
-            a[j] = q.a[r0 + j] + depth.begin(k);
+      };
+      const auto done = [&](size_t r0, size_t n, bool) __attribute__((always_inline)) {
+        for (size_t r = r0; r < r0 + n; ++r)
+          for (size_t b = 0; b < place.blocks; ++b) {
+            const size_t unit = unit0 + b * VL, valid = least(VL, q.columns - unit);
+            T *out = q.out[r] + unit;
+            vec<T> sum = load(sums + (r - g0) * ld + b * VL);
+            if (q.add) sum = load_first(out, valid) + sum;
+            store_first(out, sum, valid);
           }
-          tiles<T>.single[place.width - 1][n - 1](to, 0, 0, init, 0, a, depth.length(k), panel, 0,
-                                                  ahead.part(i, depth.length(k)));
-          if (!depth.last(k)) continue;
-          for (size_t j = 0; j < n; ++j) {
-            for (size_t b = 0; b < place.blocks; ++b) {
-              const size_t unit = unit0 + b * VL, valid = least(VL, q.columns - unit);
-              T *out = q.out[r0 + j] + unit;
-              vec<T> sum = load(to[j] + b * VL);
-              if (q.add) sum = load_first(out, valid) + sum;
-              store_first(out, sum, valid);
-            }
-          }
-        }
-      }
+      };
+      pass_over(panel, g0, groups.size(i_group), piece, pack, prepare, done);
     }
   }
 }
