@@ -19,16 +19,19 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
       d.r_rows = d.r_back_rows = {parameters_[i].w_hh, R};
     }
     if (forward) {
-      if (!in_pieces) d.w = Buffer<T>(product(G, Hp, I));
-      if (!in_pieces) d.r = Buffer<T>(product(before ? 2 : G, Hp, R));
-      if (before) d.r_n = Buffer<T>(product(Hp, R));
       d.bias = Buffer<T>(k_.gate_slots(shape.cell) * Hp);
       if (shape.cell == Cell::gru) d.bias_n = Buffer<T>::zeroed(Hp);
+    }
+    if (in_pieces) continue;
+    if (forward) {
+      d.w = Buffer<T>(product(G, Hp, I));
+      d.r = Buffer<T>(product(before ? 2 : G, Hp, R));
+      if (before) d.r_n = Buffer<T>(product(Hp, R));
       if (shape.proj) d.project = Buffer<T>(product(Rp, H));
     }
     if (backward) {
-      if (!in_pieces) d.w_back = Buffer<T>(product(G, H, Ip));
-      if (!in_pieces) d.r_back = Buffer<T>(product(before ? 2 : G, H, Rp));
+      d.w_back = Buffer<T>(product(G, H, Ip));
+      d.r_back = Buffer<T>(product(before ? 2 : G, H, Rp));
       if (before) d.r_n_back = Buffer<T>(product(H, Rp));
       if (shape.proj) d.project_back = Buffer<T>(product(R, Hp));
     }
@@ -37,7 +40,7 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
 
 template <class T> void Packed<T>::run_job(size_t job) {
   if (forward_) pack_forward(job / 2, job % 2 == 1);
-  if (backward_) pack_backward(job / 2, job % 2 == 1);
+  if (backward_ && !in_pieces_) pack_backward(job / 2, job % 2 == 1);
 }
 
 template <class T> void Packed<T>::pack_forward(size_t i, bool recurrent) {
@@ -65,7 +68,7 @@ template <class T> void Packed<T>::pack_backward(size_t i, bool recurrent) {
   PackedDirection<T> &d = directions_[i];
   const bool gru = shape_.cell == Cell::gru, before = shape_.cell == Cell::gru_before;
   if (!recurrent) {
-    if (!I || in_pieces_) return;
+    if (!I) return;
     if (gru || before) { // gradient rows of the GRU start with the candidate
       k_.pack_plain(d.w_back.get(), p.w_ih + 2 * H * I, I, 0, H, 3 * H, I);
       k_.pack_plain(d.w_back.get(), p.w_ih, I, H, 2 * H, 3 * H, I);
@@ -74,7 +77,6 @@ template <class T> void Packed<T>::pack_backward(size_t i, bool recurrent) {
     }
     return;
   }
-  if (in_pieces_) return;
   const size_t depth = before ? 2 * H : G * H;
   k_.pack_plain(d.r_back.get(), p.w_hh, R, 0, depth, depth, R);
   if (before) k_.pack_plain(d.r_n_back.get(), p.w_hh + 2 * H * R, R, 0, H, H, R);

@@ -32,7 +32,8 @@ struct Plan {
   int threads = 1;
   Split split = Split::rows;
   bool fuse_input = false; // input product inside the step, for the narrowest inputs
-  bool in_pieces = false;  // weights are not packed for the call, but piece by piece as its only step reads them
+  bool in_pieces = false;  // weights are not packed for the call, but piece by piece as its only step reads them;
+                           // then the input product is inside the step too
 };
 
 Plan schedule(const Problem &);
