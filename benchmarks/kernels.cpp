@@ -2,7 +2,7 @@
 //
 // For work on the kernels, not for comparison with anybody: what a change to gemm.hpp, cells.hpp or math.hpp
 // does shows here without the layers above. Prints, for float and double:
-//   tile R x W      GFLOP/s and share of the FMA peak of the recurrent microkernel by depth; x2: two parts at once
+//   tile R x W      GFLOP/s and share of the FMA peak of the recurrent microkernel by depth; x2: two panels at once
 //   outer R x W     the same of the weight-gradient microkernel
 //   cell            nanoseconds a register of units, forward and backward
 //   math            nanoseconds a register of numbers
@@ -90,8 +90,8 @@ template <class T> void show_tiles(double peak) {
   for (size_t depth : depths) std::printf("%22zu", depth);
   std::printf("\n");
   for (int width = max_width; width >= 1; --width)
-    for (int rows = 1; rows <= tile_rows(width); ++rows)
-      for (int pairs = 1; pairs <= (takes_two(rows, width) ? 2 : 1); ++pairs) {
+    for (int rows = 1; rows <= int(tile_rows(width)); ++rows)
+      for (int pairs = 1; pairs <= (rows == 2 && pairs_two_rows(size_t(width)) ? 2 : 1); ++pairs) {
         std::printf("tile %dx%d%-7s", rows, width, pairs == 2 ? " x2" : "");
         for (size_t depth : depths) {
           const auto a = numbers<T>(8 * depth), panel = numbers<T>(size_t(width * pairs) * VL * depth);
@@ -102,16 +102,16 @@ template <class T> void show_tiles(double peak) {
             row[r] = a.data() + size_t(r) * depth;
             init[r] = to[r] = c.data() + size_t(r) * 8 * VL;
           }
-          const auto tile = pairs == 2 ? tiles<T>.two[width - 1][rows - 1] : tiles<T>.single[width - 1][rows - 1];
+          const auto tile = pairs == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][rows - 1];
           const double seconds = best_seconds(
-              [&] { tile(to, init, 0, size_t(width) * VL, row, depth, panel.data(), size_t(width) * VL * depth, {}); });
+              [&] { tile(to, init, size_t(width) * VL, row, depth, panel.data(), size_t(width) * VL * depth, {}); });
           const double rate = 2.0 * rows * width * pairs * VL * double(depth) / seconds * 1e-9;
           std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
         }
         std::printf("\n");
       }
   for (int width = outer_width; width >= outer_width - 1; --width) {
-    const int rows = tile_rows(width);
+    const int rows = int(tile_rows(width));
     std::printf("outer %dx%d     ", rows, width);
     for (size_t depth : depths) {
       const auto a = numbers<T>(8 * (depth + prefetch_distance)), b = numbers<T>(size_t(width) * VL * depth);

@@ -14,25 +14,30 @@ namespace FASTRNN_ISA {
 
 // Accumulators of one tile: 24 of 32 registers leave room for W panel loads and a broadcast; with 16
 // registers 12 do.
-constexpr int accumulators = FASTRNN_REGISTERS == 32 ? 24 : 12;
+constexpr size_t accumulators = FASTRNN_REGISTERS == 32 ? 24 : 12;
 constexpr int max_rows = 8;
 constexpr int max_width = 4;
 // Registers of a panel of weight gradients. Panel and left side come from the second-level cache, where one register
 // file allows it in the ratio that reads least: 6 rows x 2 registers rather than 3 x 4.
 constexpr int outer_width = FASTRNN_REGISTERS == 32 ? 4 : 2;
-// For the same reason a panel of four registers is packed in two parts of two, one behind the other, where there are
-// 16: tiles of 6 rows x 2 pass over one and then the other.
-constexpr int part_width(int width) { return FASTRNN_REGISTERS == 16 && width == 4 ? 2 : width; }
-constexpr int tile_rows(int width) { return accumulators / width < max_rows ? accumulators / width : max_rows; }
-// So few rows leave too few independent fma chains to fill the pipeline: they take two parts, or two panels, at once
-// where the registers allow it. (A row alone does too, see single_row.)
-constexpr int few_rows = 3;
-constexpr bool takes_two(int rows, int width) { return rows <= few_rows && 2 * rows * width <= accumulators; }
+constexpr size_t tile_rows(size_t width) { // of every width, since a division is what few rows would wait for
+  constexpr size_t rows[] = {0, accumulators < max_rows ? accumulators : max_rows,
+                             accumulators / 2 < max_rows ? accumulators / 2 : max_rows, accumulators / 3,
+                             accumulators / 4};
+  static_assert(accumulators / 3 <= max_rows, "a register a row");
+  return rows[width];
+}
+// Two rows leave too few independent fma chains to fill the pipeline: they take two panels at once where the
+// registers allow it. (A row alone does too, see single_row.)
+constexpr bool pairs_two_rows(size_t width) { return 2 * 2 * width <= accumulators; }
 // Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
 // third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.
 constexpr int prefetching_rows = 3;
-// And the panel itself comes from the second-level cache so many k before it is used.
+// And the panel itself comes from the second-level cache so many k before it is used. Where there are 16 registers, a
+// panel deeper than this is left to the hardware, which follows it by then: a tile has to load more often there, and a
+// core that is shared with another guest misses the slots (1 to 4 % on Zen 3).
 constexpr int prefetch_distance = 6;
+constexpr size_t prefetched_depth = FASTRNN_REGISTERS == 32 ? ~size_t(0) : 128;
 // How much of a panel all rows pass over before it is left: 512 * 256 bytes stay in the second-level cache, and
 // so many numbers of a tile's rows in the first.
 constexpr size_t depth_block = 512;
@@ -60,27 +65,26 @@ template <class T> struct upcoming {
 };
 
 template <class T>
-using tile_function = void (*)(T *const *c, const T *const *init, size_t at, size_t step, const T *const *a,
-                               size_t depth, const T *panel, size_t panel_step, upcoming<T> next);
+using tile_function = void (*)(T *const *c, const T *const *init, size_t step, const T *const *a, size_t depth,
+                               const T *panel, size_t panel_step, upcoming<T> next);
 
 template <class T, int MR, int W, int P>
-void tile(T *const *c, const T *const *init, size_t at,
-          size_t step,                       // [MR] rows; first column; columns to the next part
-          const T *const *a, size_t depth,   // [MR] rows of depth numbers
-          const T *panel, size_t panel_step, // [depth][W * lanes], P of them panel_step apart
-          upcoming<T> next) {                // at most `depth` lines
+void tile(T *const *c, const T *const *init, size_t step, // [MR] rows; columns to the next panel
+          const T *const *a, size_t depth,                // [MR] rows of depth numbers
+          const T *panel, size_t panel_step,              // [depth][W * lanes], P of them panel_step apart
+          upcoming<T> next) {                             // at most `depth` lines
   constexpr int VL = lanes<T>;
   vec<T> acc[MR][P][W];
   const T *row[MR];
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
     row[r] = a[r];
-    const T *from = init[r] + at;
+    const T *from = init[r];
     unroll<P>([&](auto p) __attribute__((always_inline)) {
       unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = load(from + p * step + w * VL); });
     });
   });
-  const auto add = [&](size_t k, const T *b) __attribute__((always_inline)) {
-    if constexpr (MR >= prefetching_rows) {
+  const auto add = [&](auto fetching, size_t k, const T *b) __attribute__((always_inline)) {
+    if constexpr (decltype(fetching)::value && MR >= prefetching_rows) {
       unroll<P * W>([&](auto i) __attribute__((always_inline)) {
         if constexpr (i * VL * sizeof(T) % 64 == 0)
           __builtin_prefetch(b + i / W * panel_step + (prefetch_distance * W + i % W) * VL);
@@ -113,15 +117,21 @@ void tile(T *const *c, const T *const *init, size_t at,
   };
   const T *b = panel;
   size_t k = 0;
-  if constexpr (MR >= prefetching_rows) {
-    for (const T *ahead = next.at; k < next.lines; ++k, b += W * VL, ahead += upcoming<T>::line) {
-      __builtin_prefetch(ahead, 0, 2);
-      add(k, b);
+  const auto add_all = [&](auto fetching) __attribute__((always_inline)) {
+    if constexpr (MR >= prefetching_rows) {
+      for (const T *ahead = next.at; k < next.lines; ++k, b += W * VL, ahead += upcoming<T>::line) {
+        __builtin_prefetch(ahead, 0, 2);
+        add(fetching, k, b);
+      }
     }
-  }
-  for (; k < depth; ++k, b += W * VL) add(k, b);
+    for (; k < depth; ++k, b += W * VL) add(fetching, k, b);
+  };
+  if (MR < prefetching_rows || depth <= prefetched_depth)
+    add_all(index<1>{});
+  else
+    add_all(index<0>{});
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    T *to = c[r] + at;
+    T *to = c[r];
     unroll<P>([&](auto p) __attribute__((always_inline)) {
       unroll<W>([&](auto w) __attribute__((always_inline)) { store(to + p * step + w * VL, acc[r][p][w]); });
     });
@@ -163,7 +173,7 @@ using outer_function = void (*)(T *const *c, const T *const *init, const T *cons
                                 const T *b);
 template <class T> struct tile_table {
   tile_function<T> single[max_width][max_rows] = {};
-  tile_function<T> two[max_width][few_rows] = {}; // two parts at once
+  tile_function<T> paired[max_width] = {}; // two rows, two panels
   outer_function<T> outer[outer_width][max_rows] = {};
   constexpr tile_table() {
     fill_width<1>();
@@ -178,7 +188,7 @@ private:
     if constexpr (MR <= tile_rows(W)) {
       single[W - 1][MR - 1] = &tile<T, MR, W, 1>;
       if constexpr (W <= outer_width) outer[W - 1][MR - 1] = &outer_tile<T, MR, W>;
-      if constexpr (takes_two(MR, W)) two[W - 1][MR - 1] = &tile<T, MR, W, 2>;
+      if constexpr (MR == 2 && pairs_two_rows(W)) paired[W - 1] = &tile<T, MR, W, 2>;
       fill_rows<W, MR + 1>();
     }
   }

@@ -55,7 +55,7 @@ template <class T> void pack_plain(T *to, const T *b, size_t ld, size_t at, size
   for (size_t k = 0; k < rows; ++k)
     for (size_t column = 0; column < columns; column += full) {
       const size_t valid = least(full, columns - column);
-      pack_plain_row(to + column * depth, at + k, depth, b + k * ld + column, valid);
+      pack_row<T, max_width>(to + column * depth + (at + k) * blocks<T>(valid) * lanes<T>, b + k * ld + column, valid);
     }
 }
 
@@ -135,7 +135,7 @@ template <class T> Kernels<T> kernels_of() {
   k.backward_store = backward_step<T, StoreBackward<T>>;
   k.backward_store_carried = backward_step<T, StoreCarriedBackward<T>>;
   k.outer_scratch = outer_scratch<T>;
-  k.outer_rows = size_t(tile_rows(outer_width));
+  k.outer_rows = tile_rows(outer_width);
   k.outer = outer_product<T>;
   k.outer_fold = outer_fold<T>;
   k.tanh = tanh_array<T>;

@@ -15,12 +15,12 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
     const size_t at = place.block * VL * slots, column = place.block * VL * gates;
-    const Panel<T> panel(q.b, q.b_rows, q.depth, place, column, column + place.width * VL);
-    const auto prepare = [&](operands<T> &o, size_t r, size_t n, moment now) __attribute__((always_inline)) {
+    const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, column, column + place.width * VL);
+    const auto prepare = [&](operands<T> &o, size_t r, size_t n, size_t k, bool) __attribute__((always_inline)) {
       for (size_t j = 0; j < n; ++j) {
-        o.a[j] = q.a[r + j] + now.k;
+        o.a[j] = q.a[r + j] + k;
         o.to[j] = q.out[r + j] + at;
-        o.from[j] = now.k ? o.to[j] : q.init + at;
+        o.from[j] = k ? o.to[j] : q.init + at;
       }
     };
     for (size_t i = 0, r = 0; i < groups.count; r += groups.size(i), ++i)
@@ -38,16 +38,16 @@ template <class T> void plain_product(const Product<T> &q) {
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, 1, all_blocks);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
-    const Panel<T> panel(q.b, q.b_rows, q.depth, place, unit0, unit0 + ld);
+    const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, unit0, unit0 + ld);
     const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
       pack_plain_panel(to, rows, q.depth, unit0, least(ld, q.columns - unit0), from, depth);
     };
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
-      const auto prepare = [&](operands<T> &o, size_t r, size_t n, moment now) __attribute__((always_inline)) {
+      const auto prepare = [&](operands<T> &o, size_t r, size_t n, size_t k, bool) __attribute__((always_inline)) {
         for (size_t j = 0; j < n; ++j) {
-          o.a[j] = q.a[r + j] + now.k;
+          o.a[j] = q.a[r + j] + k;
           o.to[j] = sums + (r + j - g0) * ld;
-          o.from[j] = now.k ? o.to[j] : zeros;
+          o.from[j] = k ? o.to[j] : zeros;
         }
       };
       const auto done = [&](size_t r0, size_t n, bool) __attribute__((always_inline)) {
@@ -162,7 +162,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
       for (size_t at = 0; at < q.columns; at += full) {
         const size_t width = least(outer_width, blocks<T>(q.columns - at)), valid = least(full, q.columns - at);
         const bool whole = valid == width * VL;
-        const row_tiles tiling(group, tile_rows(int(width)));
+        const row_tiles tiling(group, tile_rows(width));
         for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i) {
           T *to[max_rows];
           const T *from[max_rows];

@@ -8,16 +8,15 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-// The product of a row with panels that are `all` parts, W registers wide each, behind one another: sum[i] += a b for
-// register i of all.
-template <class T, int all, int W> FASTRNN_INLINE void add_row(vec<T> *sum, const T *a, size_t depth, const T *panel) {
+// The product of a row with P panels W registers wide, one behind the other: sum[i] += a b for register i of all.
+template <class T, int P, int W> FASTRNN_INLINE void add_row(vec<T> *sum, const T *a, size_t depth, const T *panel) {
   constexpr int VL = lanes<T>;
-  const T *part[all];
-  unroll<all>([&](auto p) __attribute__((always_inline)) { part[p] = panel + p * depth * W * VL; });
-  for (size_t k = 0; k < depth; ++k) {
-    const vec<T> x = broadcast(a[k]);
-    unroll<all * W>([&](auto i) __attribute__((always_inline)) {
-      sum[i] = fma(x, load(part[i / W] + (k * W + i % W) * VL), sum[i]);
+  static_assert(P <= 2, "a pointer each");
+  for (const T *second = panel + depth * W * VL, *const end = a + depth; a < end;
+       ++a, panel += W * VL, second += W * VL) {
+    const vec<T> x = broadcast(*a);
+    unroll<P * W>([&](auto i) __attribute__((always_inline)) {
+      sum[i] = fma(x, load((i < W ? panel : second) + i % W * VL), sum[i]);
     });
   }
 }
@@ -27,7 +26,6 @@ template <class T, int all, int W> FASTRNN_INLINE void add_row(vec<T> *sum, cons
 // P panels at once, W vecs each.
 template <class T, class E, int W, int P> FASTRNN_INLINE void single_row(const ForwardStep<T> &s, panel_place place) {
   constexpr int VL = lanes<T>, blocks_of_panel = E::gates == 1 ? W : 1, candidate = E::gates - 1;
-  constexpr int part = part_width(W), parts = P * W / part;
   typedef vec<T> V;
   const size_t unit0 = place.block * VL;
   const bool fresh = s.reset && s.reset[0];
@@ -39,13 +37,13 @@ template <class T, class E, int W, int P> FASTRNN_INLINE void single_row(const F
   unroll<P>([&](auto p) __attribute__((always_inline)) { x_n[p] = V{}; });
   alignas(64) T pieces[P * W * VL * piece_depth];
   const auto add = [&](const T *a, size_t n, const T *packed, const RowMajor<T> &rows) __attribute__((always_inline)) {
-    if (!rows.at) return add_row<T, parts, part>(sum, a, n, packed + unit0 * E::gates * n);
+    if (!rows.at) return add_row<T, P, W>(sum, a, n, packed + unit0 * E::gates * n);
     for (size_t from = 0, length = 0; from < n; from += length) {
       length = least(piece_depth, n - from);
       for (size_t p = 0; p < P; ++p)
         pack_gate_panel(pieces + p * length * W * VL, rows.at, rows.ld, 0, E::gates, s.hidden,
                         {place.block + p * blocks_of_panel, W, blocks_of_panel}, from, length);
-      add_row<T, parts, part>(sum, a + from, length, pieces);
+      add_row<T, P, W>(sum, a + from, length, pieces);
     }
   };
   if (s.input) add(s.x[0], s.input, s.w, s.w_rows);
@@ -104,7 +102,7 @@ template <class T, class E> void forward_single(const ForwardStep<T> &s) {
 // W registers of units: those of a panel, or of two of full width.
 template <class T, class E, int W> FASTRNN_INLINE void single_row_back(const BackwardStep<T> &s, size_t block) {
   constexpr size_t VL = lanes<T>;
-  constexpr int panel_width = W > max_width ? max_width : W, part = part_width(panel_width);
+  constexpr int panel_width = W > max_width ? max_width : W;
   const size_t unit0 = block * VL;
   const bool later = s.continuing > 0, cut = later && s.cut && s.cut[0];
   const bool carried = s.carry_h && (E::carries_h || !later);
@@ -112,7 +110,7 @@ template <class T, class E, int W> FASTRNN_INLINE void single_row_back(const Bac
   unroll<W>([&](auto w)
                 __attribute__((always_inline)) { dh[w] = carried ? load(s.carry_h + unit0 + w * VL) : vec<T>{}; });
   if (later && !s.r_rows.at) {
-    add_row<T, W / part, part>(dh, s.d_later, s.depth, s.r + unit0 * s.depth);
+    add_row<T, W / panel_width, panel_width>(dh, s.d_later, s.depth, s.r + unit0 * s.depth);
   } else if (later) {
     alignas(64) T pieces[W * VL * piece_depth];
     for (size_t from = 0, length = 0; from < s.depth; from += length) {
@@ -122,7 +120,7 @@ template <class T, class E, int W> FASTRNN_INLINE void single_row_back(const Bac
         pack_plain_panel(pieces + p * VL * length, s.r_rows, s.depth, column,
                          least(panel_width * VL, s.hidden - column), from, length);
       }
-      add_row<T, W / part, part>(dh, s.d_later + from, length, pieces);
+      add_row<T, W / panel_width, panel_width>(dh, s.d_later + from, length, pieces);
     }
   }
   unroll<W>([&](auto w) __attribute__((always_inline)) {

@@ -25,10 +25,9 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   alignas(64) T sums[group_numbers<T>], input_sums[group_numbers<T>], piece[piece_numbers<T>];
 
   // Panels in pairs where rows are few; the pairs must be of one width, which the last panel may not be.
-  constexpr int full = gates > 1 ? int(gates) : max_width;
   const size_t panels = s.last_panel - s.first_panel;
   size_t pairs = 0;
-  if (panels > 1 && s.rows == 2 && part_width(full) == full && takes_two(2, full) && !s.r_rows.at) {
+  if (panels > 1 && s.rows == 2 && pairs_two_rows(gates > 1 ? gates : max_width) && !s.r_rows.at) {
     const bool narrow_last =
         gate_panel(s.last_panel - 1, gates, all_blocks).width != gate_panel(s.first_panel, gates, all_blocks).width;
     pairs = (panels - (narrow_last ? 1 : 0)) / 2;
@@ -48,8 +47,8 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     const size_t unit0 = place.block * VL, panel_blocks = place.blocks * at_once;
     const size_t ld = panel_blocks * gates * VL; // of `sums`
     const size_t column = unit0 * gates, next_column = next_block * VL * gates;
-    const Panel<T> recurrent(s.r, s.r_rows, s.recurrent, place, column, next_column, at_once);
-    const Panel<T> input(s.w, s.w_rows, s.input, place, column, next_column, at_once);
+    const Panel<T> recurrent(s.r, s.r_rows, s.recurrent, place.width, column, next_column, at_once == 2);
+    const Panel<T> input(s.w, s.w_rows, s.input, place.width, column, next_column, at_once == 2);
     const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
       pack_gate_panel(to, rows.at, rows.ld, 0, gates, s.hidden, place, from, depth);
     };
@@ -60,12 +59,12 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
       const size_t input_block = s.input ? gates * VL : E::slots * VL;
       const auto input_of = [&](size_t r) { return s.input ? input_sums + (r - g0) * ld : init_of(r); };
       if (s.input) {
-        const auto prepare = [&](operands<T> &o, size_t r, size_t n, moment now) __attribute__((always_inline)) {
+        const auto prepare = [&](operands<T> &o, size_t r, size_t n, size_t k, bool) __attribute__((always_inline)) {
           for (size_t j = 0; j < n; ++j) {
-            o.a[j] = s.x[r + j] + now.k;
+            o.a[j] = s.x[r + j] + k;
             o.from[j] = o.to[j] = input_sums + (r + j - g0) * ld;
-            if (direct && now.k == 0) o.from[j] = init_of(r + j);
-            if (!direct && now.first)
+            if (direct && k == 0) o.from[j] = init_of(r + j);
+            if (!direct && k == 0)
               for (size_t b = 0; b < panel_blocks; ++b)
                 unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
                   store(o.to[j] + (b * gates + g) * VL, load(init_of(r + j) + (b * E::slots + E::first_slot + g) * VL));
@@ -74,37 +73,42 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
         };
         pass_over(input, g0, group, piece, pack, prepare, [](size_t, size_t, bool) {});
       }
-      const auto prepare = [&](operands<T> &o, size_t r0, size_t n, moment now) __attribute__((always_inline)) {
-        for (size_t j = 0; j < n; ++j) {
-          const size_t r = r0 + j;
-          if constexpr (reads_rh)
-            o.a[j] = s.rh + r * s.ld_rh + now.k;
-          else
-            o.a[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + now.k;
-          o.from[j] = o.to[j] = sums + (r - g0) * ld;
-          if (direct && now.k == 0) o.from[j] = input_of(r);
-          if (direct || !now.first) continue;
-          // the candidate of the GRU starts its recurrent sum at b_hn, apart from its input part
-          for (size_t b = 0; b < panel_blocks; ++b) {
-            const T *row = input_of(r) + b * input_block + (s.input ? 0 : E::first_slot * VL);
-            T *to = o.to[j] + b * gates * VL;
-            unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
-              if constexpr (E::split_candidate && decltype(g)::value == E::gates - 1)
-                store(to + g * VL, load(s.bias_n + unit0 + b * VL));
-              else
-                store(to + g * VL, load(row + g * VL));
-            });
-          }
-        }
-        if (!now.last) return;
-        // what the next tile starts from, and the cell of this one reads, arrives while the product runs
-        if (!s.input && s.ld_init) {
-          const size_t r1 = r0 + n < s.rows ? r0 + n : 0, unit1 = r1 ? unit0 : next_block * VL;
-          const T *const start = s.init + r1 * s.ld_init + unit1 * E::slots;
-          for (size_t j = 0; j < n; ++j) fetch(start + j * s.ld_init, panel_blocks * E::slots * VL);
-        }
-        for (size_t j = 0; s.c_prev && j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
-      };
+      const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k, bool last)
+                               __attribute__((always_inline)) {
+                                 for (size_t j = 0; j < n; ++j) {
+                                   const size_t r = r0 + j;
+                                   if constexpr (reads_rh)
+                                     o.a[j] = s.rh + r * s.ld_rh + k;
+                                   else
+                                     o.a[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + k;
+                                   o.from[j] = o.to[j] = sums + (r - g0) * ld;
+                                   if (direct && k == 0) o.from[j] = input_of(r);
+                                   if (direct || !k == 0) continue;
+                                   // the candidate of the GRU starts its recurrent sum at b_hn, apart from its input
+                                   // part
+                                   for (size_t b = 0; b < panel_blocks; ++b) {
+                                     const T *row = input_of(r) + b * input_block + (s.input ? 0 : E::first_slot * VL);
+                                     T *to = o.to[j] + b * gates * VL;
+                                     unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
+                                       if constexpr (E::split_candidate && decltype(g)::value == E::gates - 1)
+                                         store(to + g * VL, load(s.bias_n + unit0 + b * VL));
+                                       else
+                                         store(to + g * VL, load(row + g * VL));
+                                     });
+                                   }
+                                 }
+                                 if (!last) return;
+                                 // what the next tile starts from, and the cell of this one reads, arrives while the
+                                 // product runs
+                                 if (!s.input && s.ld_init) {
+                                   const size_t r1 = r0 + n < s.rows ? r0 + n : 0, unit1 = r1 ? unit0 : next_block * VL;
+                                   const T *const start = s.init + r1 * s.ld_init + unit1 * E::slots;
+                                   for (size_t j = 0; j < n; ++j)
+                                     fetch(start + j * s.ld_init, panel_blocks * E::slots * VL);
+                                 }
+                                 for (size_t j = 0; s.c_prev && j < n; ++j)
+                                   fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
+                               };
       size_t waiting = g0;
       const auto done = [&](size_t r0, size_t n, bool more) __attribute__((always_inline)) {
         if (r0 + n - waiting < cells_at_once && more) return;
@@ -156,18 +160,19 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
     for (int part = 0; part < 2; ++part) { // rows with a later step, then rows without
       const size_t begin = part ? s.continuing : 0, end = part ? s.rows : s.continuing;
       const bool carried = s.carry_h && (E::carries_h || part);
-      const Panel<T> panel(s.r, s.r_rows, part ? 0 : s.depth, place, unit0, next_block * VL);
+      const Panel<T> panel(s.r, s.r_rows, part ? 0 : s.depth, place.width, unit0, next_block * VL);
       const row_tiles groups(end - begin, group_rows);
       for (size_t i_group = 0, g0 = begin; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
-        const auto prepare = [&](operands<T> &o, size_t r0, size_t n, moment now) __attribute__((always_inline)) {
+        const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k,
+                                 bool last) __attribute__((always_inline)) {
           for (size_t j = 0; j < n; ++j) {
             const size_t r = r0 + j;
             o.from[j] = o.to[j] = sums + (r - g0) * ld;
-            o.a[j] = s.d_later + r * s.ld_later + now.k;
-            if (now.first)
+            o.a[j] = s.d_later + r * s.ld_later + k;
+            if (k == 0)
               for (size_t b = 0; b < place.blocks; ++b)
                 store(o.to[j] + b * VL, carried ? load(s.carry_h + r * s.ld_carry + unit0 + b * VL) : vec<T>{});
-            if (!now.last) continue; // the cell's operands arrive while the product runs
+            if (!last) continue; // the cell's operands arrive while the product runs
             if (s.dy.base) fetch(s.dy[r] + unit0, ld);
             E::fetch_row(s, r, unit0, ld);
           }
