@@ -80,7 +80,7 @@ template <class T> struct operands {
 // All products of rows [first, first + rows), a group, with one panel. The rows pass over it block after block of
 // depth, tile after tile, and what comes next is fetched meanwhile.
 //   pack(piece, rows, from, depth): a piece of a panel that is not packed
-//   prepare(o, r, n, k, last): the operands of rows [r, r + n) from depth k on; last: no depth comes after these
+//   prepare(o, r, n, k, end): the operands of rows [r, r + n) from depth k on; end: no depth comes after these
 //   done(r, n, more): the sums of rows [r, r + n) are finished; more: others of the group are not
 template <class T, class Pack, class Prepare, class Done>
 FASTRNN_INLINE void pass_over(const Panel<T> &panel, size_t first, size_t rows, T *piece, Pack &&pack,

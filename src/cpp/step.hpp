@@ -55,60 +55,59 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
       const size_t group = groups.size(i_group);
       const auto init_of = [&](size_t r) { return s.init + r * s.ld_init + unit0 * E::slots; };
+      // the first n gates of a packed row whose blocks are `from_step` apart
+      const auto copy_gates = [&](auto n, T *to, const T *from, size_t from_step) __attribute__((always_inline)) {
+        for (size_t b = 0; b < panel_blocks; ++b, to += gates * VL, from += from_step)
+          unroll<decltype(n)::value>([&](auto g) __attribute__((always_inline)) {
+            store(to + g * VL, load(from + (E::first_slot + g) * VL));
+          });
+      };
       // where the sums of a row start: at its input part, computed before or here
       const size_t input_block = s.input ? gates * VL : E::slots * VL;
       const auto input_of = [&](size_t r) { return s.input ? input_sums + (r - g0) * ld : init_of(r); };
       if (s.input) {
-        const auto prepare = [&](operands<T> &o, size_t r, size_t n, size_t k, bool) __attribute__((always_inline)) {
+        const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k, bool) __attribute__((always_inline)) {
           for (size_t j = 0; j < n; ++j) {
-            o.a[j] = s.x[r + j] + k;
-            o.from[j] = o.to[j] = input_sums + (r + j - g0) * ld;
-            if (direct && k == 0) o.from[j] = init_of(r + j);
-            if (!direct && k == 0)
-              for (size_t b = 0; b < panel_blocks; ++b)
-                unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
-                  store(o.to[j] + (b * gates + g) * VL, load(init_of(r + j) + (b * E::slots + E::first_slot + g) * VL));
-                });
+            const size_t r = r0 + j;
+            o.a[j] = s.x[r] + k;
+            o.from[j] = o.to[j] = input_sums + (r - g0) * ld;
+            if (k > 0) continue;
+            if constexpr (direct)
+              o.from[j] = init_of(r);
+            else
+              copy_gates(index<E::gates>{}, o.to[j], init_of(r), E::slots * VL);
           }
         };
         pass_over(input, g0, group, piece, pack, prepare, [](size_t, size_t, bool) {});
       }
-      const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k, bool last)
-                               __attribute__((always_inline)) {
-                                 for (size_t j = 0; j < n; ++j) {
-                                   const size_t r = r0 + j;
-                                   if constexpr (reads_rh)
-                                     o.a[j] = s.rh + r * s.ld_rh + k;
-                                   else
-                                     o.a[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + k;
-                                   o.from[j] = o.to[j] = sums + (r - g0) * ld;
-                                   if (direct && k == 0) o.from[j] = input_of(r);
-                                   if (direct || !k == 0) continue;
-                                   // the candidate of the GRU starts its recurrent sum at b_hn, apart from its input
-                                   // part
-                                   for (size_t b = 0; b < panel_blocks; ++b) {
-                                     const T *row = input_of(r) + b * input_block + (s.input ? 0 : E::first_slot * VL);
-                                     T *to = o.to[j] + b * gates * VL;
-                                     unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
-                                       if constexpr (E::split_candidate && decltype(g)::value == E::gates - 1)
-                                         store(to + g * VL, load(s.bias_n + unit0 + b * VL));
-                                       else
-                                         store(to + g * VL, load(row + g * VL));
-                                     });
-                                   }
-                                 }
-                                 if (!last) return;
-                                 // what the next tile starts from, and the cell of this one reads, arrives while the
-                                 // product runs
-                                 if (!s.input && s.ld_init) {
-                                   const size_t r1 = r0 + n < s.rows ? r0 + n : 0, unit1 = r1 ? unit0 : next_block * VL;
-                                   const T *const start = s.init + r1 * s.ld_init + unit1 * E::slots;
-                                   for (size_t j = 0; j < n; ++j)
-                                     fetch(start + j * s.ld_init, panel_blocks * E::slots * VL);
-                                 }
-                                 for (size_t j = 0; s.c_prev && j < n; ++j)
-                                   fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
-                               };
+      // what the next tile starts from, and the cell of this one reads, arrives while the product runs
+      const auto fetch_around = [&](size_t r0, size_t n) __attribute__((always_inline)) {
+        if (!s.input && s.ld_init) {
+          const size_t r1 = r0 + n < s.rows ? r0 + n : 0, unit1 = r1 ? unit0 : next_block * VL;
+          const T *const start = s.init + r1 * s.ld_init + unit1 * E::slots;
+          for (size_t j = 0; j < n; ++j) fetch(start + j * s.ld_init, panel_blocks * E::slots * VL);
+        }
+        for (size_t j = 0; s.c_prev && j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
+      };
+      const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k, bool end) __attribute__((always_inline)) {
+        for (size_t j = 0; j < n; ++j) {
+          const size_t r = r0 + j;
+          if constexpr (reads_rh)
+            o.a[j] = s.rh + r * s.ld_rh + k;
+          else
+            o.a[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + k;
+          o.from[j] = o.to[j] = sums + (r - g0) * ld;
+          if (k > 0) continue;
+          if constexpr (direct)
+            o.from[j] = input_of(r);
+          else
+            copy_gates(index<E::gates - (E::split_candidate ? 1 : 0)>{}, o.to[j], input_of(r), input_block);
+          if constexpr (E::split_candidate) // starts its recurrent sum at b_hn, apart from its input part
+            for (size_t b = 0; b < panel_blocks; ++b)
+              store(o.to[j] + (b * gates + gates - 1) * VL, load(s.bias_n + unit0 + b * VL));
+        }
+        if (end) fetch_around(r0, n);
+      };
       size_t waiting = g0;
       const auto done = [&](size_t r0, size_t n, bool more) __attribute__((always_inline)) {
         if (r0 + n - waiting < cells_at_once && more) return;
