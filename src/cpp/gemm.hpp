@@ -33,6 +33,9 @@ constexpr bool pairs_two_rows(size_t width) { return 2 * 2 * width <= accumulato
 // Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
 // third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.
 constexpr int prefetching_rows = 3;
+// Of larger matrices two rows do so too: they lie partly in memory, since a last-level cache is shared.
+constexpr int prefetching_rows_far = 2;
+constexpr size_t far_bytes = size_t(12) << 20;
 // And the panel itself comes from the second-level cache so many k before it is used. Where there are 16 registers, a
 // panel deeper than this is left to the hardware, which follows it by then: a tile has to load more often there, and a
 // core that is shared with another guest misses the slots (1 to 4 % on Zen 3).
@@ -47,20 +50,21 @@ constexpr size_t piece_depth = 128;
 // Rows that pass over a block of a panel together: their sums (96 * 256 bytes) lie in a near cache meanwhile.
 constexpr size_t group_rows = 96;
 
-// What is read after a block of a panel. The tiles that pass over that block fetch it meanwhile, each a part, one cache
-// line every k; and no more than that, since what lies further on would push out of the second-level cache what the
-// tiles themselves read.
+// What is read after a block of a panel. The tiles that pass over that block fetch it meanwhile, each an equal part,
+// cache line after cache line all along its depth: in a burst the lines would keep the panel itself waiting. And no
+// more than that, since what lies further on would push out of the second-level cache what the tiles themselves read.
 template <class T> struct upcoming {
   const T *at = nullptr;
   size_t lines = 0;
   static constexpr size_t line = 64 / sizeof(T);
 
   static upcoming block(const T *at, size_t numbers) { return {at, (numbers + line - 1) / line}; }
-  // what tile i of those with `depth` k fetches
-  upcoming part(size_t i, size_t depth) const {
-    const size_t skip = i * depth;
+  // what tile i of `count` that fetch does, at most a line every k
+  upcoming part(size_t i, size_t count, size_t depth) const {
+    if (i >= count) return {at, 0};
+    const size_t even = (lines + count - 1) / count, each = even < depth ? even : depth, skip = i * each;
     if (skip >= lines) return {at, 0};
-    return {at + skip * line, lines - skip < depth ? lines - skip : depth};
+    return {at + skip * line, lines - skip < each ? lines - skip : each};
   }
 };
 
@@ -118,10 +122,12 @@ void tile(T *const *c, const T *const *init, size_t step, // [MR] rows; columns 
   const T *b = panel;
   size_t k = 0;
   const auto add_all = [&](auto fetching) __attribute__((always_inline)) {
-    if constexpr (MR >= prefetching_rows) {
-      for (const T *ahead = next.at; k < next.lines; ++k, b += W * VL, ahead += upcoming<T>::line) {
+    if constexpr (MR >= prefetching_rows_far && P == 1) {
+      const size_t apart = next.lines ? depth / next.lines : 0;
+      const T *ahead = next.at;
+      for (size_t i = 0; i < next.lines; ++i, ahead += upcoming<T>::line) {
         __builtin_prefetch(ahead, 0, 2);
-        add(fetching, k, b);
+        for (const size_t end = k + apart; k < end; ++k, b += W * VL) add(fetching, k, b);
       }
     }
     for (; k < depth; ++k, b += W * VL) add(fetching, k, b);
@@ -207,6 +213,9 @@ struct row_tiles {
     }
   }
   size_t size(size_t i) const { return base + (i < extra ? 1 : 0); }
+  size_t with(size_t rows) const { // so many, the first ones, have at least as many rows
+    return base >= rows ? count : base + 1 == rows ? extra : 0;
+  }
 };
 
 // The blocks of depth in which a group of rows passes over a panel; in one piece where no second tile reads it. Weights

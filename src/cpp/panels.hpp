@@ -59,12 +59,12 @@ template <class T> struct Panel {
   const RowMajor<T> &rows;
   const T *packed = nullptr, *next = nullptr; // and the panel that is passed over after this one
   size_t depth, width;
-  bool two;
+  bool two, far;
 
-  // columns at which this panel and the next one start
-  Panel(const T *matrix, const RowMajor<T> &rows, size_t depth, size_t width, size_t at, size_t next_at,
+  // columns of the matrix, and those at which this panel and the next one start
+  Panel(const T *matrix, const RowMajor<T> &rows, size_t depth, size_t width, size_t columns, size_t at, size_t next_at,
         bool two = false)
-      : rows(rows), depth(depth), width(width), two(two) {
+      : rows(rows), depth(depth), width(width), two(two), far(depth * columns * sizeof(T) > far_bytes) {
     if (rows.at) return;
     packed = matrix + at * depth;
     next = matrix + next_at * depth;
@@ -88,6 +88,7 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, size_t first, size_t rows, 
   const bool in_pieces = panel.rows.at;
   const size_t step = panel.width * lanes<T>;
   const row_tiles tiling(rows, tile_rows(panel.width));
+  const size_t fetching = tiling.with(panel.far && !panel.two ? prefetching_rows_far : prefetching_rows);
   const depth_blocks depth(panel.depth, tiling, in_pieces);
   operands<T> o;
   for (size_t k = 0; k < depth.count(); ++k) {
@@ -105,7 +106,7 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, size_t first, size_t rows, 
       const size_t n = tiling.size(i);
       prepare(o, r, n, begin, last);
       const auto product = panel.two ? tiles<T>.paired[panel.width - 1] : tiles<T>.single[panel.width - 1][n - 1];
-      product(o.to, o.from, step, o.a, length, block, step * panel.depth, ahead.part(i, length));
+      product(o.to, o.from, step, o.a, length, block, step * panel.depth, ahead.part(i, fetching, length));
       if (last) done(r, n, i + 1 < tiling.count);
     }
   }

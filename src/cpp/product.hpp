@@ -15,7 +15,7 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
     const size_t at = place.block * VL * slots, column = place.block * VL * gates;
-    const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, column, column + place.width * VL);
+    const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, q.columns * gates, column, column + place.width * VL);
     const auto prepare = [&](operands<T> &o, size_t r, size_t n, size_t k, bool) __attribute__((always_inline)) {
       for (size_t j = 0; j < n; ++j) {
         o.a[j] = q.a[r + j] + k;
@@ -38,7 +38,7 @@ template <class T> void plain_product(const Product<T> &q) {
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, 1, all_blocks);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
-    const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, unit0, unit0 + ld);
+    const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, q.columns, unit0, unit0 + ld);
     const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
       pack_plain_panel(to, rows, q.depth, unit0, least(ld, q.columns - unit0), from, depth);
     };

@@ -47,8 +47,9 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     const size_t unit0 = place.block * VL, panel_blocks = place.blocks * at_once;
     const size_t ld = panel_blocks * gates * VL; // of `sums`
     const size_t column = unit0 * gates, next_column = next_block * VL * gates;
-    const Panel<T> recurrent(s.r, s.r_rows, s.recurrent, place.width, column, next_column, at_once == 2);
-    const Panel<T> input(s.w, s.w_rows, s.input, place.width, column, next_column, at_once == 2);
+    const Panel<T> recurrent(s.r, s.r_rows, s.recurrent, place.width, s.hidden * gates, column, next_column,
+                             at_once == 2);
+    const Panel<T> input(s.w, s.w_rows, s.input, place.width, s.hidden * gates, column, next_column, at_once == 2);
     const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
       pack_gate_panel(to, rows.at, rows.ld, 0, gates, s.hidden, place, from, depth);
     };
@@ -159,7 +160,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
     for (int part = 0; part < 2; ++part) { // rows with a later step, then rows without
       const size_t begin = part ? s.continuing : 0, end = part ? s.rows : s.continuing;
       const bool carried = s.carry_h && (E::carries_h || part);
-      const Panel<T> panel(s.r, s.r_rows, part ? 0 : s.depth, place.width, unit0, next_block * VL);
+      const Panel<T> panel(s.r, s.r_rows, part ? 0 : s.depth, place.width, s.hidden, unit0, next_block * VL);
       const row_tiles groups(end - begin, group_rows);
       for (size_t i_group = 0, g0 = begin; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
         const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k,
