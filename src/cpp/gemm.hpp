@@ -36,6 +36,8 @@ constexpr int prefetching_rows = 3;
 // Of larger matrices two rows do so too: they lie partly in memory, since a last-level cache is shared.
 constexpr int prefetching_rows_far = 2;
 constexpr size_t far_bytes = size_t(12) << 20;
+// Of small ones no tile does: they lie in the second-level cache.
+constexpr size_t near_bytes = size_t(128) << 10;
 // And the panel itself comes from the second-level cache so many k before it is used. Where there are 16 registers, a
 // panel deeper than this is left to the hardware, which follows it by then: a tile has to load more often there, and a
 // core that is shared with another guest misses the slots (1 to 4 % on Zen 3).

@@ -59,13 +59,16 @@ template <class T> struct Panel {
   const RowMajor<T> &rows;
   const T *packed = nullptr, *next = nullptr; // and the panel that is passed over after this one
   size_t depth, width;
-  bool two, far;
+  size_t fetching_rows = max_rows + 1; // least rows of a tile that fetches the next panel
+  bool two;
 
   // columns of the matrix, and those at which this panel and the next one start
   Panel(const T *matrix, const RowMajor<T> &rows, size_t depth, size_t width, size_t columns, size_t at, size_t next_at,
         bool two = false)
-      : rows(rows), depth(depth), width(width), two(two), far(depth * columns * sizeof(T) > far_bytes) {
+      : rows(rows), depth(depth), width(width), two(two) {
     if (rows.at) return;
+    const size_t bytes = depth * columns * sizeof(T);
+    fetching_rows = bytes <= near_bytes ? max_rows + 1 : bytes > far_bytes && !two ? prefetching_rows_far : prefetching_rows;
     packed = matrix + at * depth;
     next = matrix + next_at * depth;
   }
@@ -88,7 +91,7 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, size_t first, size_t rows, 
   const bool in_pieces = panel.rows.at;
   const size_t step = panel.width * lanes<T>;
   const row_tiles tiling(rows, tile_rows(panel.width));
-  const size_t fetching = tiling.with(panel.far && !panel.two ? prefetching_rows_far : prefetching_rows);
+  const size_t fetching = tiling.with(panel.fetching_rows);
   const depth_blocks depth(panel.depth, tiling, in_pieces);
   operands<T> o;
   for (size_t k = 0; k < depth.count(); ++k) {
