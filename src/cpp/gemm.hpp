@@ -33,11 +33,15 @@ constexpr bool pairs_two_rows(size_t width) { return 2 * 2 * width <= accumulato
 // Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
 // third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.
 constexpr int prefetching_rows = 3;
-// Of larger matrices two rows do so too: they lie partly in memory, since a last-level cache is shared.
+// Of small matrices no tile does, since most of one stays in the second-level cache and fetching takes slots (without,
+// GRU at 192 to 256 units 1.05 to 1.19, LSTM at 128 1.1); nor do the tiles of a group of few, each of which would have
+// to fetch nearly a line every k (4 to 12 rows at 256 to 700 units 1.05 to 1.2).
+constexpr size_t near_bytes = size_t(1) << 20;
+constexpr size_t few_tiles = 2;
+// Of large ones those of two rows do too, and of any group: they lie partly in memory, since a last-level cache is
+// shared.
 constexpr int prefetching_rows_far = 2;
 constexpr size_t far_bytes = size_t(12) << 20;
-// Of small ones no tile does: they lie in the second-level cache.
-constexpr size_t near_bytes = size_t(128) << 10;
 // And the panel itself comes from the second-level cache so many k before it is used. Where there are 16 registers, a
 // panel deeper than this is left to the hardware, which follows it by then: a tile has to load more often there, and a
 // core that is shared with another guest misses the slots (1 to 4 % on Zen 3).

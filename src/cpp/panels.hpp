@@ -59,18 +59,23 @@ template <class T> struct Panel {
   const RowMajor<T> &rows;
   const T *packed = nullptr, *next = nullptr; // and the panel that is passed over after this one
   size_t depth, width;
-  size_t fetching_rows = max_rows + 1; // least rows of a tile that fetches the next panel
   bool two;
+  enum { near, middling, far } distance = near; // of the matrix
 
   // columns of the matrix, and those at which this panel and the next one start
   Panel(const T *matrix, const RowMajor<T> &rows, size_t depth, size_t width, size_t columns, size_t at, size_t next_at,
         bool two = false)
       : rows(rows), depth(depth), width(width), two(two) {
     if (rows.at) return;
-    const size_t bytes = depth * columns * sizeof(T);
-    fetching_rows = bytes <= near_bytes ? max_rows + 1 : bytes > far_bytes && !two ? prefetching_rows_far : prefetching_rows;
     packed = matrix + at * depth;
     next = matrix + next_at * depth;
+    const size_t bytes = depth * columns * sizeof(T);
+    distance = bytes < near_bytes ? near : bytes > far_bytes ? far : middling;
+  }
+  // how many of these tiles, the first ones, fetch the next panel
+  size_t fetching(const row_tiles &tiling) const {
+    if (distance == far) return tiling.with(two ? prefetching_rows : prefetching_rows_far);
+    return distance == near || tiling.count <= few_tiles ? 0 : tiling.with(prefetching_rows);
   }
 };
 
@@ -91,7 +96,7 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, size_t first, size_t rows, 
   const bool in_pieces = panel.rows.at;
   const size_t step = panel.width * lanes<T>;
   const row_tiles tiling(rows, tile_rows(panel.width));
-  const size_t fetching = tiling.with(panel.fetching_rows);
+  const size_t fetching = panel.fetching(tiling);
   const depth_blocks depth(panel.depth, tiling, in_pieces);
   operands<T> o;
   for (size_t k = 0; k < depth.count(); ++k) {
