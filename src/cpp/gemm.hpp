@@ -53,8 +53,12 @@ constexpr size_t depth_block = 512;
 // Of weights that are packed as they are read, so much of a panel at once: two pieces of 128 * 256 bytes lie in a near
 // cache and on the stack.
 constexpr size_t piece_depth = 128;
-// Rows that pass over a block of a panel together: their sums (96 * 256 bytes) lie in a near cache meanwhile.
-constexpr size_t group_rows = 96;
+// Rows that pass over a block of a panel together: their sums (96 * 256 bytes) lie in a near cache meanwhile. More of
+// them where every group packs the panel anew.
+constexpr size_t group_rows = 96, group_rows_in_pieces = 128;
+// Rows of a matrix lie apart, which the hardware's prefetcher does not follow: packing fetches so many rows ahead, or
+// numbers of each where it reads along some of them.
+constexpr size_t packed_rows_ahead = 8, packed_numbers_ahead = 64;
 
 // What is read after a block of a panel. The tiles that pass over that block fetch it meanwhile, each an equal part,
 // cache line after cache line all along its depth: in a burst the lines would keep the panel itself waiting. And no
@@ -246,6 +250,10 @@ template <class T> void pack_transposed(T *to, size_t to_step, const T *from, si
   size_t k = 0;
   if (valid == size_t(VL)) {
     for (; k + VL <= depth; k += VL) {
+      if (k % upcoming<T>::line == 0)
+        unroll<VL>([&](auto i) __attribute__((always_inline)) {
+          __builtin_prefetch(from + i * ld + k + packed_numbers_ahead);
+        });
       vec<T> square[VL];
       unroll<VL>([&](auto i) __attribute__((always_inline)) { square[i] = load(from + i * ld + k); });
       transpose<T>(square);

@@ -40,17 +40,21 @@ void pack_gate_panel(T *to, const T *w, size_t ld, size_t first, size_t gates, s
 // [from, from + depth) of k of the plain panel of columns [at, at + columns), of the `total` rows there are.
 template <class T>
 void pack_plain_panel(T *to, const RowMajor<T> &b, size_t total, size_t at, size_t columns, size_t from, size_t depth) {
+  const auto row = [&](size_t k) {
+    const size_t r = b.first_row + k;
+    return b.at + (r < total ? r : r - total) * b.ld + at;
+  };
   for (size_t k = from; k < from + depth; ++k) {
-    const size_t row = b.first_row + k;
-    to = pack_row<T, max_width>(to, b.at + (row < total ? row : row - total) * b.ld + at, columns);
+    if (k + packed_rows_ahead < total) fetch(row(k + packed_rows_ahead), columns);
+    to = pack_row<T, max_width>(to, row(k), columns);
   }
 }
 
 // ---- passing over a panel -------------------------------------------------------------------------------
 
 // Sums of a group of rows for one panel (or of two rows for two panels).
-template <class T> constexpr size_t group_numbers = group_rows * max_width * lanes<T>;
-static_assert(group_rows >= 4, "two rows of two panels fit as well");
+template <class T> constexpr size_t group_numbers = group_rows_in_pieces * max_width * lanes<T>;
+static_assert(group_rows <= group_rows_in_pieces && group_rows >= 4, "two rows of two panels fit as well");
 // Room for the piece of a panel that is packed as it is read.
 template <class T> constexpr size_t piece_numbers = piece_depth * max_width * lanes<T>;
 
