@@ -133,7 +133,7 @@ def test_sizes_cover_every_schedule(kind: str) -> None:
 
 
 # (B, I, H): rows alone, in one tile, in several tiles and groups; widths that fit no register; depths of several pieces
-ONE_STEP = [(1, 7, 5), (2, 64, 64), (3, 129, 33), (5, 1, 140), (40, 300, 24), (100, 16, 48)]
+ONE_STEP = [(1, 7, 5), (2, 64, 64), (3, 129, 33), (5, 1, 140), (40, 300, 24), (100, 16, 48), (130, 16, 48)]
 
 
 @pytest.mark.parametrize(("layers", "bidirectional"), NETWORKS)
