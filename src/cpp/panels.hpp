@@ -83,6 +83,11 @@ template <class T> struct Panel {
   }
 };
 
+// The groups in which so many rows pass over a panel.
+template <class T> row_tiles row_groups(size_t rows, const RowMajor<T> &matrix) {
+  return row_tiles(rows, matrix.at ? group_rows_in_pieces : group_rows);
+}
+
 // What a tile works on: rows of sums, what they start from, and the left side.
 template <class T> struct operands {
   T *to[max_rows];

@@ -10,7 +10,7 @@ namespace FASTRNN_ISA {
 template <class T> void gate_product(const Product<T> &q, size_t gates, size_t slots) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
-  const row_tiles groups(q.rows, group_rows);
+  const row_tiles groups = row_groups(q.rows, q.b_rows);
   const auto unpacked = [](T *, const RowMajor<T> &, size_t, size_t) {}; // W is packed always
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
@@ -32,7 +32,7 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
 template <class T> void plain_product(const Product<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
-  const row_tiles groups(q.rows, q.b_rows.at ? group_rows_in_pieces : group_rows);
+  const row_tiles groups = row_groups(q.rows, q.b_rows);
   alignas(64) T sums[group_numbers<T>], piece[piece_numbers<T>];
   alignas(64) static const T zeros[max_width * VL] = {};
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {

@@ -39,7 +39,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
     return gate_panel(s.first_panel + (i < pairs ? 2 * i : pairs + i), gates, all_blocks);
   };
   const auto fresh = [&](size_t r) { return s.reset && s.reset[r]; };
-  const row_tiles groups(s.rows, s.r_rows.at ? group_rows_in_pieces : group_rows);
+  const row_tiles groups = row_groups(s.rows, s.r_rows);
   for (size_t i_panel = 0; i_panel < count; ++i_panel) {
     const size_t at_once = in_order(i_panel) < pairs ? 2 : 1;
     const panel_place place = place_of(in_order(i_panel));
@@ -161,7 +161,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
       const size_t begin = part ? s.continuing : 0, end = part ? s.rows : s.continuing;
       const bool carried = s.carry_h && (E::carries_h || part);
       const Panel<T> panel(s.r, s.r_rows, part ? 0 : s.depth, place.width, s.hidden, unit0, next_block * VL);
-      const row_tiles groups(end - begin, s.r_rows.at ? group_rows_in_pieces : group_rows);
+      const row_tiles groups = row_groups(end - begin, s.r_rows);
       for (size_t i_group = 0, g0 = begin; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
         const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k,
                                  bool last) __attribute__((always_inline)) {
