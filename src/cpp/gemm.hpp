@@ -12,6 +12,8 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
+inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
 // Accumulators of one tile: 24 of 32 registers leave room for W panel loads and a broadcast; with 16
 // registers 12 do.
 constexpr size_t accumulators = FASTRNN_REGISTERS == 32 ? 24 : 12;
@@ -42,11 +44,14 @@ constexpr size_t few_tiles = 2;
 // shared.
 constexpr int prefetching_rows_far = 2;
 constexpr size_t far_bytes = size_t(12) << 20;
-// And the panel itself comes from the second-level cache so many k before it is used. Where there are 16 registers, a
-// panel deeper than this is left to the hardware, which follows it by then: a tile has to load more often there, and a
-// core that is shared with another guest misses the slots (1 to 4 % on Zen 3).
+// So many k a turn of a tile's loop: what the loop itself takes is shared by them. A core whose other half belongs to
+// another guest has half the slots, and then every instruction counts (20 a k instead of 25, see below: 1.02 to 1.14 in
+// such minutes; nothing when it is alone).
+constexpr size_t turn = 4;
+// Weight gradients read so many steps ahead from the second-level cache; and with 32 registers, a tile its panel.
+// (With 16 registers a tile loads more often, and the hardware's prefetcher does as well.)
 constexpr int prefetch_distance = 6;
-constexpr size_t prefetched_depth = FASTRNN_REGISTERS == 32 ? ~size_t(0) : 128;
+constexpr bool fetches_panel = FASTRNN_REGISTERS == 32;
 // How much of a panel all rows pass over before it is left: 512 * 256 bytes stay in the second-level cache, and
 // so many numbers of a tile's rows in the first.
 constexpr size_t depth_block = 512;
@@ -64,29 +69,41 @@ constexpr size_t packed_rows_ahead = 8, packed_numbers_ahead = 64;
 // cache line after cache line all along its depth: in a burst the lines would keep the panel itself waiting. And no
 // more than that, since what lies further on would push out of the second-level cache what the tiles themselves read.
 template <class T> struct upcoming {
+  static constexpr size_t line = 64 / sizeof(T);
   const T *at = nullptr;
   size_t lines = 0;
-  static constexpr size_t line = 64 / sizeof(T);
+  size_t each = 0;                // a tile's part: at most a line every k
+  size_t together = 0, apart = 0; // of which so many are fetched every `apart` k
 
-  static upcoming block(const T *at, size_t numbers) { return {at, (numbers + line - 1) / line}; }
-  // what tile i of `count` that fetch does, at most a line every k
-  upcoming part(size_t i, size_t count, size_t depth) const {
-    if (i >= count) return {at, 0};
-    const size_t even = (lines + count - 1) / count, each = even < depth ? even : depth, skip = i * each;
-    if (skip >= lines) return {at, 0};
-    return {at + skip * line, lines - skip < each ? lines - skip : each};
+  upcoming() = default;
+  upcoming(const T *at, size_t numbers, size_t tiles, size_t depth) : at(at) {
+    const size_t turns = depth / turn, all = (numbers + line - 1) / line;
+    if (!tiles || !turns) return;
+    each = least((all + tiles - 1) / tiles, depth);
+    lines = least(all, tiles * each);
+    const size_t times = least(each, turns);
+    together = (each + times - 1) / times;
+    apart = turns / times * turn;
+  }
+  // what tile i fetches
+  upcoming part(size_t i) const {
+    upcoming own = *this;
+    const size_t skip = least(i * each, lines);
+    own.at += skip * line;
+    own.lines = least(each, lines - skip);
+    return own;
   }
 };
 
 template <class T>
 using tile_function = void (*)(T *const *c, const T *const *init, size_t step, const T *const *a, size_t depth,
-                               const T *panel, size_t panel_step, upcoming<T> next);
+                               const T *panel, size_t panel_step, const upcoming<T> &next);
 
 template <class T, int MR, int W, int P>
 void tile(T *const *c, const T *const *init, size_t step, // [MR] rows; columns to the next panel
           const T *const *a, size_t depth,                // [MR] rows of depth numbers
           const T *panel, size_t panel_step,              // [depth][W * lanes], P of them panel_step apart
-          upcoming<T> next) {                             // at most `depth` lines
+          const upcoming<T> &next) {
   constexpr int VL = lanes<T>;
   vec<T> acc[MR][P][W];
   const T *row[MR];
@@ -97,55 +114,44 @@ void tile(T *const *c, const T *const *init, size_t step, // [MR] rows; columns 
       unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = load(from + p * step + w * VL); });
     });
   });
-  const auto add = [&](auto fetching, size_t k, const T *b) __attribute__((always_inline)) {
-    if constexpr (decltype(fetching)::value && MR >= prefetching_rows) {
+  const T *b = panel;
+  size_t k = 0;
+  const auto add = [&](auto j) __attribute__((always_inline)) { // row k + j of the panel
+    const T *const at = b + j * W * VL;
+    if constexpr (fetches_panel && MR >= prefetching_rows) {
       unroll<P * W>([&](auto i) __attribute__((always_inline)) {
         if constexpr (i * VL * sizeof(T) % 64 == 0)
-          __builtin_prefetch(b + i / W * panel_step + (prefetch_distance * W + i % W) * VL);
+          __builtin_prefetch(at + i / W * panel_step + (prefetch_distance * W + i % W) * VL);
       });
     }
+    const auto weight = [&](auto i)
+                            __attribute__((always_inline)) { return load(at + i / W * panel_step + i % W * VL); };
     // The side with fewer registers waits in them, the other one passes through.
     if constexpr (P * W <= MR) {
-      vec<T> weight[P * W];
-      unroll<P * W>([&](auto i) __attribute__((always_inline)) {
-        weight[i] = load(b + i / W * panel_step + i % W * VL);
-        pin(weight[i]);
-      });
+      vec<T> weights[P * W];
+      unroll<P * W>([&](auto i) __attribute__((always_inline)) { weights[i] = weight(i); });
       unroll<MR>([&](auto r) __attribute__((always_inline)) {
-        const vec<T> x = broadcast(row[r][k]);
-        unroll<P * W>([&](auto i) __attribute__((always_inline)) {
-          acc[r][i / W][i % W] = fma(x, weight[i], acc[r][i / W][i % W]);
-        });
+        const vec<T> x = broadcast(row[r][k + j]);
+        unroll<P * W>([&](auto i) __attribute__((always_inline)) { accumulate(acc[r][i / W][i % W], x, weights[i]); });
       });
     } else {
       vec<T> x[MR];
-      unroll<MR>([&](auto r) __attribute__((always_inline)) { x[r] = broadcast(row[r][k]); });
+      unroll<MR>([&](auto r) __attribute__((always_inline)) { x[r] = broadcast(row[r][k + j]); });
       unroll<P * W>([&](auto i) __attribute__((always_inline)) {
-        vec<T> weight = load(b + i / W * panel_step + i % W * VL);
-        if constexpr (MR > 1) pin(weight);
-        unroll<MR>([&](auto r) __attribute__((always_inline)) {
-          acc[r][i / W][i % W] = fma(x[r], weight, acc[r][i / W][i % W]);
-        });
+        const vec<T> w = weight(i);
+        unroll<MR>([&](auto r) __attribute__((always_inline)) { accumulate(acc[r][i / W][i % W], x[r], w); });
       });
     }
   };
-  const T *b = panel;
-  size_t k = 0;
-  const auto add_all = [&](auto fetching) __attribute__((always_inline)) {
-    if constexpr (MR >= prefetching_rows_far && P == 1) {
-      const size_t apart = next.lines ? depth / next.lines : 0;
-      const T *ahead = next.at;
-      for (size_t i = 0; i < next.lines; ++i, ahead += upcoming<T>::line) {
-        __builtin_prefetch(ahead, 0, 2);
-        for (const size_t end = k + apart; k < end; ++k, b += W * VL) add(fetching, k, b);
-      }
-    }
-    for (; k < depth; ++k, b += W * VL) add(fetching, k, b);
-  };
-  if (MR < prefetching_rows || depth <= prefetched_depth)
-    add_all(index<1>{});
-  else
-    add_all(index<0>{});
+  const size_t whole = depth / turn * turn;
+  const T *ahead = next.at, *const last = ahead + next.lines * upcoming<T>::line;
+  while (k < whole) {
+    for (size_t i = 0; i < next.together && ahead < last; ++i, ahead += upcoming<T>::line)
+      __builtin_prefetch(ahead, 0, 2);
+    const size_t end = ahead < last ? k + next.apart : whole;
+    for (; k < end; k += turn, b += turn * W * VL) unroll<turn>(add);
+  }
+  for (; k < depth; ++k, b += W * VL) add(index<0>{});
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
     T *to = c[r];
     unroll<P>([&](auto p) __attribute__((always_inline)) {

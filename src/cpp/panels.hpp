@@ -6,7 +6,6 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 template <class T> inline size_t blocks(size_t n) { return (n + lanes<T> - 1) / lanes<T>; }
 
 // Where panel p of a matrix with `gates` vectors a unit block stands: its first block and its width.
@@ -117,13 +116,13 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, size_t first, size_t rows, 
       pack(piece, panel.rows, begin, length);
     } else {
       block = panel.packed + begin * step;
-      ahead = upcoming<T>::block(last ? panel.next : block + length * step, depth.length(last ? 0 : k + 1) * step);
+      ahead = {last ? panel.next : block + length * step, depth.length(last ? 0 : k + 1) * step, fetching, length};
     }
     for (size_t i = 0, r = first; i < tiling.count; r += tiling.size(i), ++i) {
       const size_t n = tiling.size(i);
       prepare(o, r, n, begin, last);
       const auto product = panel.two ? tiles<T>.paired[panel.width - 1] : tiles<T>.single[panel.width - 1][n - 1];
-      product(o.to, o.from, step, o.a, length, block, step * panel.depth, ahead.part(i, fetching, length));
+      product(o.to, o.from, step, o.a, length, block, step * panel.depth, ahead.part(i));
       if (last) done(r, n, i + 1 < tiling.count);
     }
   }

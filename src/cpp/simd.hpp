@@ -77,18 +77,6 @@ template <int N, int I = 0, class F> FASTRNN_INLINE void unroll(F &&body) {
   }
 }
 
-// Keeps a loaded vec in a register: GCC would rather load it again as the memory operand of every fma that reads
-// it, and the load ports are what limits a tile of few rows.
-template <class V> FASTRNN_INLINE void pin(V &a) {
-#if defined(FASTRNN_SET_AVX512)
-  asm("" : "+v"(a));
-#elif defined(FASTRNN_SET_NEON)
-  asm("" : "+w"(a));
-#else
-  asm("" : "+x"(a));
-#endif
-}
-
 #if defined(FASTRNN_SET_AVX512)
 
 FASTRNN_INLINE vfloat load(const float *p) { return _mm512_loadu_ps(p); }
@@ -206,6 +194,27 @@ FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm_max_ps(a, b); }
 FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return _mm_max_pd(a, b); }
 #endif
+#endif
+
+// c += a b, the accumulators of a tile. A statement of its own where the set has fma: GCC reorders those of an unrolled
+// loop until sixteen registers no longer hold them, and reads a weight from memory once for every fma.
+#if defined(FASTRNN_SET_AVX512)
+FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) {
+  asm volatile("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+}
+FASTRNN_INLINE void accumulate(vdouble &c, vdouble a, vdouble b) {
+  asm volatile("vfmadd231pd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+}
+#elif defined(FASTRNN_SET_AVX2)
+FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) {
+  asm volatile("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+}
+FASTRNN_INLINE void accumulate(vdouble &c, vdouble a, vdouble b) {
+  asm volatile("vfmadd231pd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+}
+#else
+FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) { c = fma(a, b, c); }
+FASTRNN_INLINE void accumulate(vdouble &c, vdouble a, vdouble b) { c = fma(a, b, c); }
 #endif
 
 // Asks for n numbers to be in the first-level cache by the time they are needed; any address will do.
