@@ -110,23 +110,24 @@ template <class T> void show_tiles(double peak) {
         }
         std::printf("\n");
       }
-  for (int width = outer_width; width >= outer_width - 1; --width) {
-    const int rows = int(tile_rows(width));
-    std::printf("outer %dx%d     ", rows, width);
-    for (size_t depth : depths) {
-      const auto a = numbers<T>(8 * (depth + prefetch_distance)), b = numbers<T>(size_t(width) * VL * depth);
-      auto c = numbers<T>(8 * 8 * VL);
-      std::vector<const T *> left;
-      for (size_t k = 0; k < depth + prefetch_distance; ++k) left.push_back(a.data() + k * 8);
-      T *to[8];
-      for (int r = 0; r < 8; ++r) to[r] = c.data() + size_t(r) * 8 * VL;
-      const double seconds =
-          best_seconds([&] { tiles<T>.outer[width - 1][rows - 1](to, to, left.data(), 0, depth, b.data()); });
-      const double rate = 2.0 * rows * width * VL * double(depth) / seconds * 1e-9;
-      std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
+  for (int width = outer_width; width >= outer_width - 1; --width)
+    for (int packed = 0; packed <= (width == outer_width ? 1 : 0); ++packed) {
+      const int rows = int(tile_rows(width));
+      std::printf("outer %dx%d%-6s", rows, width, packed ? " left" : "");
+      for (size_t depth : depths) {
+        const auto a = numbers<T>(8 * (depth + prefetch_distance)), b = numbers<T>(size_t(width) * VL * depth);
+        auto c = numbers<T>(8 * 8 * VL);
+        std::vector<const T *> left;
+        for (size_t k = 0; k < depth + prefetch_distance; ++k) left.push_back(a.data() + k * 8);
+        T *to[8];
+        for (int r = 0; r < 8; ++r) to[r] = c.data() + size_t(r) * 8 * VL;
+        const auto tile = packed ? tiles<T>.outer_packed[rows - 1] : tiles<T>.outer[width - 1][rows - 1];
+        const double seconds = best_seconds([&] { tile(to, to, left.data(), 0, depth, b.data()); });
+        const double rate = 2.0 * rows * width * VL * double(depth) / seconds * 1e-9;
+        std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
+      }
+      std::printf("\n");
     }
-    std::printf("\n");
-  }
 }
 
 // N registers of units at once, as the steps take them

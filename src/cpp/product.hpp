@@ -73,8 +73,16 @@ constexpr size_t outer_depth = 256;
 // So few are not packed at all.
 constexpr size_t outer_few = 4;
 
+// Scratch of a sum: the right side, then the left side of a group of rows where that is packed, tile after tile.
+template <class T> size_t outer_right(size_t columns, size_t depth) {
+  return least(outer_depth, depth) * blocks<T>(columns) * lanes<T> + 64;
+}
+template <class T> bool packs_left(size_t columns) { return columns >= packed_left_panels * outer_width * lanes<T>; }
+template <class T> size_t left_place(size_t row, size_t tile, size_t depth) { return row * depth + tile * lanes<T>; }
 template <class T> size_t outer_scratch(size_t columns, size_t depth) {
-  return depth > outer_few ? least(outer_depth, depth) * blocks<T>(columns) * lanes<T> + 64 : 0;
+  if (depth <= outer_few) return 0;
+  return outer_right<T>(columns, depth) +
+         (packs_left<T>(columns) ? left_place<T>(group_rows, group_rows, least(outer_depth, depth)) : 0);
 }
 
 // The sum of the left side alone: bias gradients.
@@ -127,8 +135,8 @@ template <class T, int D> void outer_of_few(const OuterProduct<T> &q) {
   }
 }
 
-// Right sides are packed once for all rows; rows are taken in groups whose part of the left side stays near while
-// panel after panel passes over it.
+// Right sides are packed once for all rows; rows are taken in groups whose part of the left side stays near, packed too
+// if there are panels enough, while panel after panel passes over it.
 template <class T> void outer_product(const OuterProduct<T> &q) {
   if (!q.b) return outer_sum(q);
   static_assert(outer_few == 4, "a case each");
@@ -145,6 +153,8 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   constexpr size_t VL = lanes<T>, full = outer_width * VL;
   alignas(64) static const T zeros[full] = {};
   alignas(64) T edge[accumulators * VL]; // sums of a tile that reaches beyond the last column
+  const bool packs = packs_left<T>(q.columns);
+  T *const packed = q.scratch + outer_right<T>(q.columns, q.depth);
   const T *left[outer_depth + prefetch_distance];
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
@@ -158,6 +168,11 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
       for (size_t j = 0, gate = g0 / q.hidden, unit = g0 % q.hidden; j < group + max_rows; ++j) {
         c[j] = g0 + j < q.last ? q.c + (size_t(q.order[gate]) * q.hidden + unit) * q.ld : c[0];
         if (++unit == q.hidden) unit = 0, ++gate;
+      }
+      if (packs) {
+        const row_tiles tiling(group, tile_rows(outer_width));
+        for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i)
+          tiles<T>.left[tiling.size(i) - 1](packed + left_place<T>(r, i, depth), left, g0 + r, depth);
       }
       for (size_t at = 0; at < q.columns; at += full) {
         const size_t width = least(outer_width, blocks<T>(q.columns - at)), valid = least(full, q.columns - at);
@@ -175,7 +190,13 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
                 store(to[j] + v * VL, load_first(c[r + j] + at + v * VL, least(VL, valid - v * VL)));
             fetch(c[r + n + j] + at, valid); // the sums of the next tile arrive while this one is computed
           }
-          tiles<T>.outer[width - 1][n - 1](to, from, left, g0 + r, depth, q.scratch + at * depth);
+          const T *const right = q.scratch + at * depth;
+          if (packs && width == outer_width) {
+            const T *const side = packed + left_place<T>(r, i, depth);
+            tiles<T>.outer_packed[n - 1](to, from, &side, 0, depth, right);
+          } else {
+            tiles<T>.outer[width - 1][n - 1](to, from, left, g0 + r, depth, right);
+          }
           for (size_t j = 0; !whole && j < n; ++j)
             for (size_t v = 0; v * VL < valid; ++v)
               store_first(c[r + j] + at + v * VL, load(to[j] + v * VL), least(VL, valid - v * VL));
