@@ -145,7 +145,13 @@ template <class T, class C, int N> void show_cell(const char *name) {
       V pre[C::gates], saved[C::gates + 1] = {}, h = {}, c = {};
       for (int g = 0; g < C::gates; ++g) pre[g] = read(a.data() + (u * 4 + size_t(g)) * VL, 4 * VL);
       const V s = read(state.data() + u * VL, VL);
-      C::forward(h, c, saved, pre, s, s, s);
+      if constexpr (C::halves > 0) {
+        V mid[C::halves];
+        C::first_half(c, mid, saved, pre, s, s);
+        C::second_half(h, saved, mid, c, s);
+      } else {
+        C::forward(h, pre);
+      }
       write(u, 0, h);
       write(u, 1, c);
       for (int g = 0; g < C::saved; ++g) write(u, 2 + size_t(g), saved[g]);

@@ -17,43 +17,79 @@ struct cell_place {
 };
 
 // Cells are computed N at once, at[0 .. N - 1] (see vecs). What a forward step does with their finished
-// pre-activations:
+// pre-activations, in one go (`finish`) or, where `halves` says so, first half and second half:
 template <class T, class C> struct CellForward {
-  static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0;
+  static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0, halves = C::halves;
   static constexpr bool split_candidate = C::split_candidate;
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
                                     const vecs<T, N> &x_n) {
-    constexpr int VL = lanes<T>;
+    vecs<T, N> h, mid[halves + 1];
+    if constexpr (halves > 0) {
+      const vecs<T, N> c = first_half(s, at, mid, pre, x_n);
+      second_half(s, at, mid, c);
+    } else {
+      C::forward(h, pre);
+      store_h(s, at, h);
+    }
+  }
+  // returns c_t, if there is one
+  template <int N>
+  static FASTRNN_INLINE vecs<T, N> first_half(const ForwardStep<T> &s, const cell_place (&at)[N], vecs<T, N> *mid,
+                                              const vecs<T, N> *pre, const vecs<T, N> &x_n) {
     typedef vecs<T, N> V;
-    V saved[gates + 1], h, c, h_prev = vec<T>{}, c_prev = vec<T>{};
-    if constexpr (C::carries_h) h_prev = previous(s, at);
+    V saved[C::saved], c = vec<T>{}, c_prev = vec<T>{};
     if constexpr (C::has_c)
       c_prev = V::each([&](auto i) __attribute__((always_inline)) {
         return at[i].fresh ? vec<T>{} : load(s.c_prev + at[i].row * s.ld_c + at[i].unit);
       });
-    C::forward(h, c, saved, pre, x_n, h_prev, c_prev);
-    unroll<N>([&](auto i) __attribute__((always_inline)) {
-      const cell_place &a = at[i];
-      store_first(s.h[a.row] + a.unit, h.at[i], a.valid);
-      if constexpr (C::has_c) store(s.c + a.row * s.ld_c + a.unit, c.at[i]);
-      if constexpr (C::saved > 0) {
-        if (s.gates) {
-          T *to = s.gates + a.row * s.ld_gates + a.unit * slots;
-          unroll<C::saved>([&](auto g) __attribute__((always_inline)) { store(to + g * VL, saved[g].at[i]); });
-        }
-      }
-    });
+    C::first_half(c, mid, saved, pre, x_n, c_prev);
+    if constexpr (C::has_c) unroll<N>([&](auto i) __attribute__((always_inline)) { store(state(s, at[i]), c.at[i]); });
+    save<0, C::saved_first>(s, at, saved);
+    return c;
+  }
+  template <int N>
+  static FASTRNN_INLINE void second_half(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *mid,
+                                         const vecs<T, N> &c) {
+    vecs<T, N> saved[C::saved], h, h_prev = vec<T>{};
+    if constexpr (C::carries_h) h_prev = previous(s, at);
+    C::second_half(h, saved, mid, c, h_prev);
+    store_h(s, at, h);
+    save<C::saved_first, C::saved>(s, at, saved);
+  }
+  template <int N> static FASTRNN_INLINE vecs<T, N> read_c(const ForwardStep<T> &s, const cell_place (&at)[N]) {
+    return vecs<T, N>::each([&](auto i)
+                                __attribute__((always_inline)) { return C::has_c ? load(state(s, at[i])) : vec<T>{}; });
   }
   template <int N> static FASTRNN_INLINE vecs<T, N> previous(const ForwardStep<T> &s, const cell_place (&at)[N]) {
     return vecs<T, N>::each([&](auto i) __attribute__((always_inline)) {
       return load_first((at[i].fresh ? s.zeros : s.h_prev[at[i].row]) + at[i].unit, at[i].valid);
     });
   }
+
+private:
+  static FASTRNN_INLINE T *state(const ForwardStep<T> &s, const cell_place &at) {
+    return s.c + at.row * s.ld_c + at.unit;
+  }
+  template <int N>
+  static FASTRNN_INLINE void store_h(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> &h) {
+    unroll<N>([&](auto i)
+                  __attribute__((always_inline)) { store_first(s.h[at[i].row] + at[i].unit, h.at[i], at[i].valid); });
+  }
+  // saved[Begin .. End - 1]
+  template <int Begin, int End, int N>
+  static FASTRNN_INLINE void save(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *saved) {
+    if (!s.gates) return;
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+      T *to = s.gates + at[i].row * s.ld_gates + at[i].unit * slots;
+      unroll<End - Begin>(
+          [&](auto g) __attribute__((always_inline)) { store(to + (Begin + g) * lanes<T>, saved[Begin + g].at[i]); });
+    });
+  }
 };
 
 template <class T> struct BeforeGatesForward {
-  static constexpr int gates = 2, slots = 3, first_slot = 0;
+  static constexpr int gates = 2, slots = 3, first_slot = 0, halves = 0;
   static constexpr bool split_candidate = false;
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
@@ -71,7 +107,7 @@ template <class T> struct BeforeGatesForward {
 };
 
 template <class T> struct BeforeCandidateForward {
-  static constexpr int gates = 1, slots = 3, first_slot = 2;
+  static constexpr int gates = 1, slots = 3, first_slot = 2, halves = 0;
   static constexpr bool split_candidate = false;
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,

@@ -112,26 +112,48 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
       size_t waiting = g0;
       const auto done = [&](size_t r0, size_t n, bool more) __attribute__((always_inline)) {
         if (r0 + n - waiting < cells_at_once && more) return;
-        // rows whose product is finished, for one block of units; two at a time
+        // rows whose product is finished, for one block of units
         for (size_t b = 0; b < panel_blocks; ++b) {
           const size_t unit = unit0 + b * VL, valid = least(VL, s.hidden - unit);
-          const auto cells = [&](auto together, size_t row) __attribute__((always_inline)) {
+          const auto sum_of = [&](size_t r)
+                                  __attribute__((always_inline)) { return sums + (r - g0) * ld + b * gates * VL; };
+          const auto two_by_two = [&](auto &&cells) __attribute__((always_inline)) {
+            size_t row = waiting;
+            for (; row + 2 <= r0 + n; row += 2) cells(index<2>{}, row);
+            if (row < r0 + n) cells(index<1>{}, row);
+          };
+          two_by_two([&](auto together, size_t row) __attribute__((always_inline)) {
             constexpr int N = decltype(together)::value;
             cell_place at[N];
-            vecs<T, N> pre[gates], x_n = vec<T>{};
+            vecs<T, N> pre[gates], x_n = vec<T>{}, mid[E::halves + 1];
             unroll<N>([&](auto i) __attribute__((always_inline)) {
               const size_t r = row + i;
               at[i] = {r, unit, valid, fresh(r)};
-              unroll<E::gates>([&](auto g) __attribute__((always_inline)) {
-                pre[g].at[i] = load(sums + (r - g0) * ld + (b * gates + g) * VL);
-              });
+              unroll<E::gates>([&](auto g) __attribute__((always_inline)) { pre[g].at[i] = load(sum_of(r) + g * VL); });
               if constexpr (E::split_candidate) x_n.at[i] = load(input_of(r) + b * input_block + 2 * VL);
             });
-            E::finish(s, at, pre, x_n);
-          };
-          size_t row = waiting;
-          for (; row + 2 <= r0 + n; row += 2) cells(index<2>{}, row);
-          if (row < r0 + n) cells(index<1>{}, row);
+            if constexpr (E::halves > 0) {
+              E::first_half(s, at, mid, pre, x_n);
+              unroll<N>([&](auto i) __attribute__((always_inline)) {
+                unroll<E::halves>(
+                    [&](auto m) __attribute__((always_inline)) { store(sum_of(row + i) + m * VL, mid[m].at[i]); });
+              });
+            } else {
+              E::finish(s, at, pre, x_n);
+            }
+          });
+          if constexpr (E::halves > 0)
+            two_by_two([&](auto together, size_t row) __attribute__((always_inline)) {
+              constexpr int N = decltype(together)::value;
+              cell_place at[N];
+              vecs<T, N> mid[E::halves];
+              unroll<N>([&](auto i) __attribute__((always_inline)) {
+                at[i] = {row + i, unit, valid, fresh(row + i)};
+                unroll<E::halves>(
+                    [&](auto m) __attribute__((always_inline)) { mid[m].at[i] = load(sum_of(row + i) + m * VL); });
+              });
+              E::second_half(s, at, mid, E::read_c(s, at));
+            });
         }
         waiting = r0 + n;
       };
