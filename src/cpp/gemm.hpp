@@ -47,7 +47,10 @@ constexpr size_t far_bytes = size_t(12) << 20;
 // So many k a turn of a tile's loop: what the loop itself takes is shared by them. A core whose other half belongs to
 // another guest has half the slots, and then every instruction counts (20 a k instead of 25, see below: 1.02 to 1.14 in
 // such minutes; nothing when it is alone).
-constexpr size_t turn = 4;
+#if !defined(FASTRNN_TURN)
+#define FASTRNN_TURN 4
+#endif
+constexpr size_t turn = FASTRNN_TURN;
 // Weight gradients read so many steps ahead from the second-level cache; and with 32 registers, a tile its panel.
 // (With 16 registers a tile loads more often, and the hardware's prefetcher does as well.)
 constexpr int prefetch_distance = 6;
