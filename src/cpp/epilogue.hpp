@@ -24,11 +24,12 @@ template <class T, class C> struct CellForward {
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
                                     const vecs<T, N> &x_n) {
-    vecs<T, N> h, mid[halves + 1];
     if constexpr (halves > 0) {
+      vecs<T, N> mid[halves];
       const vecs<T, N> c = first_half(s, at, mid, pre, x_n);
       second_half(s, at, mid, c);
     } else {
+      vecs<T, N> h;
       C::forward(h, pre);
       store_h(s, at, h);
     }

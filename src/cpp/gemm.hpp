@@ -45,7 +45,7 @@ constexpr size_t few_tiles = 2;
 constexpr int prefetching_rows_far = 2;
 constexpr size_t far_bytes = size_t(12) << 20;
 // So many k a turn of a tile's loop: what the loop itself takes is shared by them. A core whose other half belongs to
-// another guest has half the slots, and then every instruction counts (20 a k instead of 25, see below: 1.02 to 1.14 in
+// another guest has half the slots, and then every instruction counts (20 a k instead of 25 for 3 x 4: 1.02 to 1.14 in
 // such minutes; nothing when it is alone).
 #if !defined(FASTRNN_TURN)
 #define FASTRNN_TURN 4

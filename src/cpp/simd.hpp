@@ -198,19 +198,12 @@ FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return _mm_max_pd(a, b); }
 
 // c += a b, the accumulators of a tile. A statement of its own where the set has fma: GCC reorders those of an unrolled
 // loop until sixteen registers no longer hold them, and reads a weight from memory once for every fma.
-#if defined(FASTRNN_SET_AVX512)
+#if defined(FASTRNN_SET_AVX512) || defined(FASTRNN_SET_AVX2)
 FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) {
   asm volatile("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
 }
 FASTRNN_INLINE void accumulate(vdouble &c, vdouble a, vdouble b) {
   asm volatile("vfmadd231pd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
-}
-#elif defined(FASTRNN_SET_AVX2)
-FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) {
-  asm volatile("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
-}
-FASTRNN_INLINE void accumulate(vdouble &c, vdouble a, vdouble b) {
-  asm volatile("vfmadd231pd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
 }
 #else
 FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) { c = fma(a, b, c); }

@@ -125,7 +125,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
           two_by_two([&](auto together, size_t row) __attribute__((always_inline)) {
             constexpr int N = decltype(together)::value;
             cell_place at[N];
-            vecs<T, N> pre[gates], x_n = vec<T>{}, mid[E::halves + 1];
+            vecs<T, N> pre[gates], x_n = vec<T>{};
             unroll<N>([&](auto i) __attribute__((always_inline)) {
               const size_t r = row + i;
               at[i] = {r, unit, valid, fresh(r)};
@@ -133,6 +133,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
               if constexpr (E::split_candidate) x_n.at[i] = load(input_of(r) + b * input_block + 2 * VL);
             });
             if constexpr (E::halves > 0) {
+              vecs<T, N> mid[E::halves];
               E::first_half(s, at, mid, pre, x_n);
               unroll<N>([&](auto i) __attribute__((always_inline)) {
                 unroll<E::halves>(
