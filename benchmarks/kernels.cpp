@@ -102,9 +102,14 @@ template <class T> void show_tiles(double peak) {
             row[r] = a.data() + size_t(r) * depth;
             init[r] = to[r] = c.data() + size_t(r) * 8 * VL;
           }
+          tile_operands<T> o;
+          o.to = to, o.from = init, o.a = row;
+          o.step = size_t(width) * VL;
+          o.depth = depth;
+          o.panel = panel.data();
+          o.panel_step = o.step * depth;
           const auto tile = pairs == 2 ? tiles<T>.paired[width - 1] : tiles<T>.single[width - 1][rows - 1];
-          const double seconds = best_seconds(
-              [&] { tile(to, init, size_t(width) * VL, row, depth, panel.data(), size_t(width) * VL * depth, {}); });
+          const double seconds = best_seconds([&] { tile(o); });
           const double rate = 2.0 * rows * width * pairs * VL * double(depth) / seconds * 1e-9;
           std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
         }

@@ -71,11 +71,11 @@ constexpr size_t packed_left_panels = 8;
 // numbers of each where it reads along some of them.
 constexpr size_t packed_rows_ahead = 8, packed_numbers_ahead = 64;
 
-// What is read after a block of a panel. The tiles that pass over that block fetch it meanwhile, each an equal part, some
-// cache lines after others all along its depth: in a burst the lines would keep the panel itself waiting. And no
+// What is read after a block of a panel. The tiles that pass over that block fetch it meanwhile, each an equal part,
+// some cache lines after others all along its depth: in a burst the lines would keep the panel itself waiting. And no
 // more than that, since what lies further on would push out of the second-level cache what the tiles themselves read.
-// Lines come in pairs, and pairs in twos where there are enough, so that what decides when to fetch costs less than what
-// fetches: one line at a time had taken a fifth of the instructions of 32 rows of 512 units.
+// Lines come in pairs, and pairs in twos where there are enough, so that what decides when to fetch costs less than
+// what fetches: one line at a time had taken a fifth of the instructions of 32 rows of 512 units.
 template <class T> struct upcoming {
   static constexpr size_t line = 64 / sizeof(T), pair = 2 * line, at_once = 2;
   const T *at = nullptr;
@@ -93,36 +93,44 @@ template <class T> struct upcoming {
     together = (each + times - 1) / times;
     apart = turns / times * turn;
   }
-  // what tile i fetches
-  upcoming part(size_t i) const {
-    upcoming own = *this;
-    const size_t skip = least(i * each, pairs);
-    own.at += skip * pair;
-    own.pairs = least(each, pairs - skip);
-    return own;
+  size_t part() const { return least(each, pairs); } // of the tile that is next
+  void advance() {
+    const size_t done = part();
+    at += done * pair;
+    pairs -= done;
   }
 };
 
-template <class T>
-using tile_function = void (*)(T *const *c, const T *const *init, size_t step, const T *const *a, size_t depth,
-                               const T *panel, size_t panel_step, const upcoming<T> &next);
+// What a tile works on. Of rows there are lists of where they start, made once for all tiles and panels of a group;
+// from
+// `.._at` on are the numbers of this panel, or of this depth.
+template <class T> struct tile_operands {
+  T *const *to = nullptr;                  // sums
+  const T *const *from = nullptr;          // what they start from
+  const T *const *a = nullptr;             // the left side
+  size_t to_at = 0, from_at = 0, a_at = 0; // numbers
+  size_t step = 0;                         // columns to the next panel
+  size_t depth = 0;
+  const T *panel = nullptr; // [depth][W * lanes], P of them panel_step apart
+  size_t panel_step = 0;
+  upcoming<T> next;
+};
 
-template <class T, int MR, int W, int P>
-void tile(T *const *c, const T *const *init, size_t step, // [MR] rows; columns to the next panel
-          const T *const *a, size_t depth,                // [MR] rows of depth numbers
-          const T *panel, size_t panel_step,              // [depth][W * lanes], P of them panel_step apart
-          const upcoming<T> &next) {
+template <class T> using tile_function = void (*)(const tile_operands<T> &);
+
+template <class T, int MR, int W, int P> void tile(const tile_operands<T> &o) {
   constexpr int VL = lanes<T>;
+  const size_t step = o.step, depth = o.depth, panel_step = o.panel_step;
   vec<T> acc[MR][P][W];
   const T *row[MR];
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    row[r] = a[r];
-    const T *from = init[r];
+    row[r] = o.a[r] + o.a_at;
+    const T *from = o.from[r] + o.from_at;
     unroll<P>([&](auto p) __attribute__((always_inline)) {
       unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][p][w] = load(from + p * step + w * VL); });
     });
   });
-  const T *b = panel;
+  const T *b = o.panel;
   size_t k = 0;
   const auto add = [&](auto j) __attribute__((always_inline)) { // row k + j of the panel
     const T *const at = b + j * W * VL;
@@ -152,7 +160,8 @@ void tile(T *const *c, const T *const *init, size_t step, // [MR] rows; columns 
     }
   };
   const size_t whole = depth / turn * turn;
-  const T *ahead = next.at, *const last = ahead + next.pairs * upcoming<T>::pair;
+  const upcoming<T> &next = o.next;
+  const T *ahead = next.at, *const last = ahead + next.part() * upcoming<T>::pair;
   while (k < whole) {
     size_t end = whole;
     if (ahead < last) {
@@ -168,7 +177,7 @@ void tile(T *const *c, const T *const *init, size_t step, // [MR] rows; columns 
   }
   for (; k < depth; ++k, b += W * VL) add(index<0>{});
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    T *to = c[r];
+    T *to = o.to[r] + o.to_at;
     unroll<P>([&](auto p) __attribute__((always_inline)) {
       unroll<W>([&](auto w) __attribute__((always_inline)) { store(to + p * step + w * VL, acc[r][p][w]); });
     });

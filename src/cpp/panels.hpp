@@ -87,43 +87,69 @@ template <class T> row_tiles row_groups(size_t rows, const RowMajor<T> &matrix) 
   return row_tiles(rows, matrix.at ? group_rows_in_pieces : group_rows);
 }
 
-// What a tile works on: rows of sums, what they start from, and the left side.
-template <class T> struct operands {
-  T *to[max_rows];
-  const T *from[max_rows], *a[max_rows];
+// The rows of a group: where each starts in the sums, in what they start from, and on the left side.
+template <class T> struct group_lists {
+  T *to[group_rows_in_pieces];
+  const T *from[group_rows_in_pieces], *a[group_rows_in_pieces];
+
+  // whether they are to be made anew, for the group that begins with this row and sums so many numbers apart
+  bool outdated(size_t first, size_t ld) {
+    if (first == first_ && ld == ld_) return false;
+    first_ = first, ld_ = ld;
+    return true;
+  }
+  tile_operands<T> operands(size_t from_at = 0) const {
+    tile_operands<T> o;
+    o.to = to, o.from = from, o.a = a;
+    o.from_at = from_at;
+    return o;
+  }
+
+private:
+  size_t first_ = 0, ld_ = 0;
 };
 
 // All products of rows [first, first + rows), a group, with one panel. The rows pass over it block after block of
-// depth, tile after tile, and what comes next is fetched meanwhile.
+// depth, tile after tile, and what comes next is fetched meanwhile. `o` has the lists of the group and where in the
+// rows of `to` and `from` the panel stands.
 //   pack(piece, rows, from, depth): a piece of a panel that is not packed
-//   prepare(o, r, n, k, end): the operands of rows [r, r + n) from depth k on; end: no depth comes after these
+//   prepare(r, n, k, end): what is left to do for rows [r, r + n) before depth k; end: no depth comes after these
 //   done(r, n, more): the sums of rows [r, r + n) are finished; more: others of the group are not
 template <class T, class Pack, class Prepare, class Done>
-FASTRNN_INLINE void pass_over(const Panel<T> &panel, size_t first, size_t rows, T *piece, Pack &&pack,
-                              Prepare &&prepare, Done &&done) {
+FASTRNN_INLINE void pass_over(const Panel<T> &panel, tile_operands<T> o, size_t first, size_t rows, T *piece,
+                              Pack &&pack, Prepare &&prepare, Done &&done) {
   const bool in_pieces = panel.rows.at;
-  const size_t step = panel.width * lanes<T>;
   const row_tiles tiling(rows, tile_rows(panel.width));
   const size_t fetching = panel.fetching(tiling);
   const depth_blocks depth(panel.depth, tiling, in_pieces);
-  operands<T> o;
+  const tile_operands<T> start = o;
+  o.step = panel.width * lanes<T>;
+  o.panel_step = o.step * panel.depth;
   for (size_t k = 0; k < depth.count(); ++k) {
-    const size_t begin = depth.begin(k), length = depth.length(k);
+    const size_t begin = depth.begin(k);
     const bool last = depth.last(k);
-    const T *block = piece;
-    upcoming<T> ahead;
+    o.depth = depth.length(k);
+    o.to = start.to;
+    o.from = k ? start.to : start.from;
+    o.from_at = k ? start.to_at : start.from_at;
+    o.a = start.a;
+    o.a_at = begin;
+    o.panel = piece;
     if (in_pieces) {
-      pack(piece, panel.rows, begin, length);
+      pack(piece, panel.rows, begin, o.depth);
     } else {
-      block = panel.packed + begin * step;
-      ahead = {last ? panel.next : block + length * step, depth.length(last ? 0 : k + 1) * step, fetching, length};
+      o.panel = panel.packed + begin * o.step;
+      const T *const next = last ? panel.next : o.panel + o.depth * o.step;
+      o.next = {next, depth.length(last ? 0 : k + 1) * o.step, fetching, o.depth};
     }
-    for (size_t i = 0, r = first; i < tiling.count; r += tiling.size(i), ++i) {
+    for (size_t i = 0, r = first; i < tiling.count; ++i) {
       const size_t n = tiling.size(i);
-      prepare(o, r, n, begin, last);
-      const auto product = panel.two ? tiles<T>.paired[panel.width - 1] : tiles<T>.single[panel.width - 1][n - 1];
-      product(o.to, o.from, step, o.a, length, block, step * panel.depth, ahead.part(i));
+      prepare(r, n, begin, last);
+      (panel.two ? tiles<T>.paired[panel.width - 1] : tiles<T>.single[panel.width - 1][n - 1])(o);
+      o.to += n, o.from += n, o.a += n;
+      o.next.advance();
       if (last) done(r, n, i + 1 < tiling.count);
+      r += n;
     }
   }
 }

@@ -1,6 +1,8 @@
 // Whole-sequence products on the microkernels: input products, gradients of inputs and of weights.
 #pragma once
 
+#include <algorithm>
+
 #include "panels.hpp"
 
 namespace fastrnn {
@@ -12,19 +14,21 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   const size_t all_blocks = blocks<T>(q.columns);
   const row_tiles groups = row_groups(q.rows, q.b_rows);
   const auto unpacked = [](T *, const RowMajor<T> &, size_t, size_t) {}; // W is packed always
+  const auto nothing = [](size_t, size_t, auto...) {};
+  const T *from[group_rows];
+  std::fill_n(from, least(q.rows, group_rows), q.init);
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
     const size_t at = place.block * VL * slots, column = place.block * VL * gates;
     const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, q.columns * gates, column, column + place.width * VL);
-    const auto prepare = [&](operands<T> &o, size_t r, size_t n, size_t k, bool) __attribute__((always_inline)) {
-      for (size_t j = 0; j < n; ++j) {
-        o.a[j] = q.a[r + j] + k;
-        o.to[j] = q.out[r + j] + at;
-        o.from[j] = k ? o.to[j] : q.init + at;
-      }
-    };
-    for (size_t i = 0, r = 0; i < groups.count; r += groups.size(i), ++i)
-      pass_over(panel, r, groups.size(i), static_cast<T *>(nullptr), unpacked, prepare, [](size_t, size_t, bool) {});
+    tile_operands<T> o;
+    o.from = from;
+    o.to_at = o.from_at = at;
+    for (size_t i = 0, r = 0; i < groups.count; r += groups.size(i), ++i) {
+      o.to = q.out + r;
+      o.a = q.a + r;
+      pass_over(panel, o, r, groups.size(i), static_cast<T *>(nullptr), unpacked, nothing, nothing);
+    }
   }
 }
 
@@ -35,6 +39,12 @@ template <class T> void plain_product(const Product<T> &q) {
   const row_tiles groups = row_groups(q.rows, q.b_rows);
   alignas(64) T sums[group_numbers<T>], piece[piece_numbers<T>];
   alignas(64) static const T zeros[max_width * VL] = {};
+  T *to[group_rows_in_pieces];
+  const T *from[group_rows_in_pieces];
+  std::fill_n(from, least(q.rows, group_rows_in_pieces), zeros);
+  tile_operands<T> o;
+  o.to = to;
+  o.from = from;
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, 1, all_blocks);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
@@ -42,14 +52,9 @@ template <class T> void plain_product(const Product<T> &q) {
     const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
       pack_plain_panel(to, rows, q.depth, unit0, least(ld, q.columns - unit0), from, depth);
     };
+    for (size_t j = 0, n = least(q.rows, group_rows_in_pieces); j < n; ++j) to[j] = sums + j * ld;
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
-      const auto prepare = [&](operands<T> &o, size_t r, size_t n, size_t k, bool) __attribute__((always_inline)) {
-        for (size_t j = 0; j < n; ++j) {
-          o.a[j] = q.a[r + j] + k;
-          o.to[j] = sums + (r + j - g0) * ld;
-          o.from[j] = k ? o.to[j] : zeros;
-        }
-      };
+      o.a = q.a + g0;
       const auto done = [&](size_t r0, size_t n, bool) __attribute__((always_inline)) {
         for (size_t r = r0; r < r0 + n; ++r)
           for (size_t b = 0; b < place.blocks; ++b) {
@@ -60,7 +65,7 @@ template <class T> void plain_product(const Product<T> &q) {
             store_first(out, sum, valid);
           }
       };
-      pass_over(panel, g0, groups.size(i_group), piece, pack, prepare, done);
+      pass_over(panel, o, g0, groups.size(i_group), piece, pack, [](size_t, size_t, size_t, bool) {}, done);
     }
   }
 }

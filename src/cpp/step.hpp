@@ -40,6 +40,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   };
   const auto fresh = [&](size_t r) { return s.reset && s.reset[r]; };
   const row_tiles groups = row_groups(s.rows, s.r_rows);
+  group_lists<T> lists, input_lists;
   for (size_t i_panel = 0; i_panel < count; ++i_panel) {
     const size_t at_once = in_order(i_panel) < pairs ? 2 : 1;
     const panel_place place = place_of(in_order(i_panel));
@@ -66,20 +67,25 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
       // where the sums of a row start: at its input part, computed before or here
       const size_t input_block = s.input ? gates * VL : E::slots * VL;
       const auto input_of = [&](size_t r) { return s.input ? input_sums + (r - g0) * ld : init_of(r); };
+      if (lists.outdated(g0, ld))
+        for (size_t j = 0; j < group; ++j) {
+          const size_t r = g0 + j;
+          T *const to = lists.to[j] = sums + j * ld, *const input_to = input_lists.to[j] = input_sums + j * ld;
+          const T *const init = s.init + r * s.ld_init;
+          lists.a[j] = reads_rh ? s.rh + r * s.ld_rh : fresh(r) ? s.zeros : s.h_prev[r];
+          lists.from[j] = !direct ? to : s.input ? input_to : init;
+          if (!s.input) continue;
+          input_lists.a[j] = s.x[r];
+          input_lists.from[j] = direct ? init : input_to;
+        }
       if (s.input) {
-        const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k, bool) __attribute__((always_inline)) {
-          for (size_t j = 0; j < n; ++j) {
-            const size_t r = r0 + j;
-            o.a[j] = s.x[r] + k;
-            o.from[j] = o.to[j] = input_sums + (r - g0) * ld;
-            if (k > 0) continue;
-            if constexpr (direct)
-              o.from[j] = init_of(r);
-            else
-              copy_gates(index<E::gates>{}, o.to[j], init_of(r), E::slots * VL);
-          }
+        const auto prepare = [&](size_t r0, size_t n, size_t k, bool) __attribute__((always_inline)) {
+          if constexpr (!direct)
+            for (size_t r = r0; r < r0 + n && k == 0; ++r)
+              copy_gates(index<E::gates>{}, input_sums + (r - g0) * ld, init_of(r), E::slots * VL);
         };
-        pass_over(input, g0, group, piece, pack, prepare, [](size_t, size_t, bool) {});
+        pass_over(input, input_lists.operands(direct ? unit0 * E::slots : 0), g0, group, piece, pack, prepare,
+                  [](size_t, size_t, bool) {});
       }
       // what the next tile starts from, and the cell of this one reads, arrives while the product runs
       const auto fetch_around = [&](size_t r0, size_t n) __attribute__((always_inline)) {
@@ -90,22 +96,13 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
         }
         for (size_t j = 0; s.c_prev && j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
       };
-      const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k, bool end) __attribute__((always_inline)) {
-        for (size_t j = 0; j < n; ++j) {
-          const size_t r = r0 + j;
-          if constexpr (reads_rh)
-            o.a[j] = s.rh + r * s.ld_rh + k;
-          else
-            o.a[j] = (fresh(r) ? s.zeros : s.h_prev[r]) + k;
-          o.from[j] = o.to[j] = sums + (r - g0) * ld;
-          if (k > 0) continue;
-          if constexpr (direct)
-            o.from[j] = input_of(r);
-          else
-            copy_gates(index<E::gates - (E::split_candidate ? 1 : 0)>{}, o.to[j], input_of(r), input_block);
+      const auto prepare = [&](size_t r0, size_t n, size_t k, bool end) __attribute__((always_inline)) {
+        for (size_t r = r0; r < r0 + n && k == 0 && !direct; ++r) {
+          T *const to = sums + (r - g0) * ld;
+          copy_gates(index<E::gates - (E::split_candidate ? 1 : 0)>{}, to, input_of(r), input_block);
           if constexpr (E::split_candidate) // starts its recurrent sum at b_hn, apart from its input part
             for (size_t b = 0; b < panel_blocks; ++b)
-              store(o.to[j] + (b * gates + gates - 1) * VL, load(s.bias_n + unit0 + b * VL));
+              store(to + (b * gates + gates - 1) * VL, load(s.bias_n + unit0 + b * VL));
         }
         if (end) fetch_around(r0, n);
       };
@@ -158,7 +155,8 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
         }
         waiting = r0 + n;
       };
-      pass_over(recurrent, g0, group, piece, pack, prepare, done);
+      const size_t from_at = direct && !s.input ? unit0 * E::slots : 0;
+      pass_over(recurrent, lists.operands(from_at), g0, group, piece, pack, prepare, done);
     }
   }
 }
@@ -173,6 +171,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
   };
   if (s.rows == 1) return backward_single<T, E>(s);
   alignas(64) T sums[group_numbers<T>], piece[piece_numbers<T>];
+  group_lists<T> lists;
   for (size_t i_panel = 0; i_panel < count; ++i_panel) {
     const panel_place place = place_of(i_panel);
     const size_t next_block = i_panel + 1 < count ? place_of(i_panel + 1).block : place.block;
@@ -186,15 +185,18 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
       const Panel<T> panel(s.r, s.r_rows, part ? 0 : s.depth, place.width, s.hidden, unit0, next_block * VL);
       const row_tiles groups = row_groups(end - begin, s.r_rows);
       for (size_t i_group = 0, g0 = begin; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
-        const auto prepare = [&](operands<T> &o, size_t r0, size_t n, size_t k,
-                                 bool last) __attribute__((always_inline)) {
-          for (size_t j = 0; j < n; ++j) {
-            const size_t r = r0 + j;
-            o.from[j] = o.to[j] = sums + (r - g0) * ld;
-            o.a[j] = s.d_later + r * s.ld_later + k;
+        const size_t group = groups.size(i_group);
+        if (lists.outdated(g0, ld))
+          for (size_t j = 0; j < group; ++j) {
+            lists.from[j] = lists.to[j] = sums + j * ld;
+            lists.a[j] = s.d_later + (g0 + j) * s.ld_later;
+          }
+        const auto prepare = [&](size_t r0, size_t n, size_t k, bool last) __attribute__((always_inline)) {
+          for (size_t r = r0; r < r0 + n; ++r) {
             if (k == 0)
               for (size_t b = 0; b < place.blocks; ++b)
-                store(o.to[j] + b * VL, carried ? load(s.carry_h + r * s.ld_carry + unit0 + b * VL) : vec<T>{});
+                store(sums + (r - g0) * ld + b * VL,
+                      carried ? load(s.carry_h + r * s.ld_carry + unit0 + b * VL) : vec<T>{});
             if (!last) continue; // the cell's operands arrive while the product runs
             if (s.dy.base) fetch(s.dy[r] + unit0, ld);
             E::fetch_row(s, r, unit0, ld);
@@ -211,7 +213,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
             }
           }
         };
-        pass_over(panel, g0, groups.size(i_group), piece, pack, prepare, done);
+        pass_over(panel, lists.operands(), g0, group, piece, pack, prepare, done);
       }
     }
   }
