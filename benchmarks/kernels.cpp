@@ -124,10 +124,14 @@ template <class T> void show_tiles(double peak) {
         auto c = numbers<T>(8 * 8 * VL);
         std::vector<const T *> left;
         for (size_t k = 0; k < depth + prefetch_distance; ++k) left.push_back(a.data() + k * 8);
-        T *to[8];
-        for (int r = 0; r < 8; ++r) to[r] = c.data() + size_t(r) * 8 * VL;
+        T *to[16]; // and the sums of the next tile
+        for (int r = 0; r < 16; ++r) to[r] = c.data() + size_t(r % 8) * 8 * VL;
+        tile_operands<T> o;
+        o.to = to, o.from = to, o.a = left.data();
+        o.depth = depth;
+        o.panel = b.data();
         const auto tile = packed ? tiles<T>.outer_packed[rows - 1] : tiles<T>.outer[width - 1][rows - 1];
-        const double seconds = best_seconds([&] { tile(to, to, left.data(), 0, depth, b.data()); });
+        const double seconds = best_seconds([&] { tile(o); });
         const double rate = 2.0 * rows * width * VL * double(depth) / seconds * 1e-9;
         std::printf("  %8.1f GF/s %4.0f %%", rate, 100 * rate / peak);
       }

@@ -154,16 +154,56 @@ def test_one_step_without_packing_equals_packed_weights(
         assert_same_bits(pieces(case.x, case.state)[0], want["y"], f"{n} threads")
 
 
-def test_weights_are_packed_where_they_serve_more_than_one_step() -> None:
-    def in_pieces(steps: int, **network: Any) -> bool:
-        cell = network.pop("cell", "lstm")
-        plan = fastrnn._core.schedule(cell, steps * 8, steps, 8, 64, 64, 64, 4, 4, 2, 1 << 20, **network)
-        return bool(plan[-1])
+# (T, B, I, H): up to 128 steps and rows, a last panel and a last piece of the depth that are not full
+FEW_ROWS = [(2, 1, 7, 20), (9, 1, 200, 70), (16, 8, 129, 33), (64, 2, 10, 128), (5, 3, 300, 9)]
 
-    assert in_pieces(1)
-    assert not in_pieces(2)
-    assert not in_pieces(1, packed=True)
-    assert not in_pieces(1, cell="gru_before")
+
+@pytest.mark.parametrize(("layers", "bidirectional"), NETWORKS)
+@pytest.mark.parametrize(("T", "B", "I", "H"), FEW_ROWS)
+@DTYPES
+@KIND
+def test_input_weights_that_are_not_packed_equal_packed_ones(
+    kind: str, dtype: Any, T: int, B: int, I: int, H: int, layers: int, bidirectional: bool, threads: Any
+) -> None:
+    v = Variant(kind, layers, bidirectional, True, 0, I=I, H=H, T=T, B=B, dtype=dtype)
+    case = make_case(v)
+    packed, pieces = make_layer(v, case.params), make_layer(v, case.params)
+    packed.freeze()
+    for n in (1, 2, 3):
+        threads(n)
+        want = run_layer(packed, case)
+        assert_same_bits(run_layer(pieces, case), want, f"{n} threads")
+        assert_same_bits(run_layer(pieces, case, checkpoint=3), want, f"{n} threads, checkpoint")
+        assert_same_bits(pieces(case.x, case.state)[0], want["y"], f"{n} threads")
+
+
+def test_weights_are_packed_where_they_serve_more_than_one_step() -> None:
+    def in_pieces(steps: int, threads: int = 1, **network: Any) -> Any:
+        cell, inputs = network.pop("cell", "lstm"), network.pop("inputs", 64)
+        sizes = (steps * 8, steps, 8, inputs, 64, 64, 4, 4, threads, 1 << 20)
+        return fastrnn._core.schedule(cell, *sizes, **network)[-2:]
+
+    every, input_only, none = (True, True), (False, True), (False, False)
+    for n in (1, 2):
+        assert in_pieces(1, n) == every
+        assert in_pieces(1, n, packed=True) == none
+        assert in_pieces(1, n, cell="gru_before")[0] is False
+        assert in_pieces(17, n) == none
+        assert in_pieces(2, n, inputs=4) == none  # the input product is inside the step
+    assert in_pieces(2) == in_pieces(16) == in_pieces(2, cell="gru_before") == input_only
+    assert in_pieces(16, packed=True) == none
+
+
+def test_rows_that_cannot_be_shared_evenly_share_units() -> None:
+    def split(rows: int, hidden: int, panels: int, total: int | None = None) -> str:
+        sizes = (rows * 50 if total is None else total, 50, rows, hidden, hidden, hidden, 4, 4, 2, 1 << 20)
+        way: str = fastrnn._core.schedule("lstm", *sizes, panels=panels)[1]
+        return way
+
+    assert split(7, 128, 16) == split(9, 128, 16) == "units"
+    assert split(8, 128, 16) == split(32, 128, 16) == "rows"  # even
+    assert split(7, 72, 9) == "rows"  # units are no more even, meetings counted in
+    assert split(7, 128, 16, total=300) == "rows"  # of various lengths
 
 
 @pytest.mark.parametrize("v", TABLE, ids=str)

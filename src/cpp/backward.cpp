@@ -19,7 +19,7 @@ public:
     parallel(pass_.plan.threads, [&](int rank, int of) {
       const Worker w{&team_, rank, rank, of};
       if (pack_) {
-        for (size_t i = size_t(rank); i < packed_.jobs(); i += size_t(w.of)) packed_.run_job(i);
+        packed_.pack(w);
         if (!w.meet()) return;
       }
       if (pass_.plan.split == Split::tasks)

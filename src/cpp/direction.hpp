@@ -6,14 +6,6 @@
 
 namespace fastrnn {
 
-struct Range {
-  size_t begin = 0, end = 0;
-  size_t size() const { return end - begin; }
-};
-inline Range share(size_t n, const Worker &w) {
-  return {n * size_t(w.rank) / size_t(w.of), n * size_t(w.rank + 1) / size_t(w.of)};
-}
-
 template <class T> struct Direction {
   size_t layer = 0, direction = 0, index = 0; // index = layer * D + direction
   size_t input = 0;                           // numbers of one x; 0: no input product

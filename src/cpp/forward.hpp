@@ -27,7 +27,8 @@ public:
     const bool large = widest * bytes > l2 / 2;
     chunk_rows_ =
         large ? std::min<size_t>(std::max<size_t>(l2 / 2 / bytes, 64), 256) : std::max<size_t>(budget / bytes, 1);
-    chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(p.batch.total(), 1));
+    const size_t total = std::max<size_t>(p.batch.total(), 1);
+    chunk_rows_ = p.plan.w_in_pieces ? total : std::min(chunk_rows_, total); // every chunk would pack W anew
     const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
     const bool shared = p.plan.split == Split::units;
     at_.resize(p.batch.rows);
@@ -117,6 +118,7 @@ public:
         q.a = x;
         q.out = to;
         q.b = weights.w.get();
+        q.b_rows = weights.w_rows;
         q.init = weights.bias.get();
         q.columns = p.H;
         p.k.gate_product(q, shape.cell);

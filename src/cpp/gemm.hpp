@@ -63,7 +63,7 @@ constexpr size_t depth_block = 512;
 constexpr size_t piece_depth = 128;
 // Rows that pass over a block of a panel together: their sums (96 * 256 bytes) lie in a near cache meanwhile. More of
 // them where every group packs the panel anew.
-constexpr size_t group_rows = 96, group_rows_in_pieces = 128;
+constexpr size_t group_rows = 96, group_rows_in_pieces = rows_in_pieces;
 // The left side of a sum over time is packed where it meets so many panels: rows of different steps lie on different
 // pages (8 panels and more 1.03 to 1.14, 6 panels 0.98 to 1, 2 panels 0.9).
 constexpr size_t packed_left_panels = 8;
@@ -185,15 +185,18 @@ template <class T, int MR, int W, int P> void tile(const tile_operands<T> &o) {
 }
 
 // The same for a sum over time, whose left side lies with its rows in time too: c[r][:] = init[r][:] +
-// sum_k left[k][r] b[k][:], where left[k] is a[k] + row, or, packed, a[0] + row + k MR.
-template <class T, int MR, int W, bool packed>
-void outer_tile(T *const *c, const T *const *init,           // [MR] rows
-                const T *const *a, size_t row, size_t depth, // [depth + prefetch_distance] rows, or one
-                const T *b) {                                // [depth][W * lanes]
+// sum_k left[k][r] b[k][:], where left[k] is a[k] from a_at on, or, packed, a[0] + a_at + k MR. The list of sums goes
+// on with those of the next tile, which are fetched.
+template <class T, int MR, int W, bool packed> void outer_tile(const tile_operands<T> &o) {
   constexpr int VL = lanes<T>;
+  const size_t depth = o.depth, row = o.a_at;
+  const T *const *const a = o.a; // [depth + prefetch_distance] rows, or one
+  const T *b = o.panel;          // [depth][W * lanes]
   vec<T> acc[MR][W];
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = load(init[r] + w * VL); });
+    const T *const from = o.from[r] + o.from_at;
+    unroll<W>([&](auto w) __attribute__((always_inline)) { acc[r][w] = load(from + w * VL); });
+    __builtin_prefetch(o.to[MR + r] + o.to_at);
   });
   const T *side = a[0] + row;
   size_t k = 0;
@@ -214,7 +217,8 @@ void outer_tile(T *const *c, const T *const *init,           // [MR] rows
   for (; k + turn <= depth; k += turn, side += turn * MR, b += turn * W * VL) unroll<turn>(add);
   for (; k < depth; ++k, side += MR, b += W * VL) add(index<0>{});
   unroll<MR>([&](auto r) __attribute__((always_inline)) {
-    unroll<W>([&](auto w) __attribute__((always_inline)) { store(c[r] + w * VL, acc[r][w]); });
+    T *const to = o.to[r] + o.to_at;
+    unroll<W>([&](auto w) __attribute__((always_inline)) { store(to + w * VL, acc[r][w]); });
   });
 }
 
@@ -228,15 +232,12 @@ template <class T, int MR> void pack_left(T *to, const T *const *rows, size_t fi
 }
 
 // Tables by run-time row count and width: tiles<T>.single[W - 1][MR - 1], ...
-template <class T>
-using outer_function = void (*)(T *const *c, const T *const *init, const T *const *a, size_t row, size_t depth,
-                                const T *b);
 template <class T> using pack_function = void (*)(T *to, const T *const *rows, size_t first, size_t depth);
 template <class T> struct tile_table {
   tile_function<T> single[max_width][max_rows] = {};
   tile_function<T> paired[max_width] = {}; // two rows, two panels
-  outer_function<T> outer[outer_width][max_rows] = {};
-  outer_function<T> outer_packed[max_rows] = {}; // of full width, and what packs their left side
+  tile_function<T> outer[outer_width][max_rows] = {};
+  tile_function<T> outer_packed[max_rows] = {}; // of full width, and what packs their left side
   pack_function<T> left[max_rows] = {};
   constexpr tile_table() {
     fill_width<1>();

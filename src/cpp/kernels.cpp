@@ -19,10 +19,10 @@ template <class T> size_t gate_panels(size_t gates, size_t hidden) {
 template <class T> size_t plain_panels(size_t columns) { return gate_panel_count(1, blocks<T>(columns)); }
 
 template <class T>
-void pack_gates(T *to, const T *w, size_t ld, size_t first, size_t count, size_t hidden, size_t depth) {
-  const size_t all_blocks = blocks<T>(hidden), panels = gate_panel_count(count, all_blocks);
-  for (size_t p = 0; p < panels; ++p) {
-    const panel_place place = gate_panel(p, count, all_blocks);
+void pack_gates(T *to, const T *w, size_t ld, size_t first, size_t count, size_t hidden, size_t depth, size_t begin,
+                size_t end) {
+  for (size_t p = begin; p < end; ++p) {
+    const panel_place place = gate_panel(p, count, blocks<T>(hidden));
     pack_gate_panel(to + place.block * count * lanes<T> * depth, w, ld, first, count, hidden, place, 0, depth);
   }
 }

@@ -19,8 +19,9 @@ template <class T> struct Rows {
   T *operator[](size_t r) const { return base + at[r]; }
 };
 
-// Weights as the caller has them: rows of `ld` numbers. In a call of one step products pack them piece by piece as they
-// go, instead of reading packed ones.
+// Weights as the caller has them: rows of `ld` numbers. Where few rows read them once, products pack them piece by
+// piece as they go, instead of reading packed ones: a piece for so many rows at once.
+constexpr size_t rows_in_pieces = 128;
 template <class T> struct RowMajor {
   const T *at = nullptr; // null: the packed weights are there
   size_t ld = 0;
@@ -118,8 +119,9 @@ template <class T> struct Kernels {
   size_t (*saved_slots)(Cell);
   size_t (*grad_slots)(Cell);
 
-  // W [G H, K] -> gate panels; gates [first, first + count) of a matrix of gates each `hidden` rows
-  void (*pack_gates)(T *to, const T *w, size_t ld, size_t first, size_t count, size_t hidden, size_t depth);
+  // W [G H, K] -> gate panels [begin, end); gates [first, first + count) of a matrix of gates each `hidden` rows
+  void (*pack_gates)(T *to, const T *w, size_t ld, size_t first, size_t count, size_t hidden, size_t depth,
+                     size_t begin, size_t end);
   void (*pack_bias)(T *to, const T *b_ih, const T *b_hh, Cell, size_t hidden); // packed row; either may be null
   void (*pack_unit_row)(T *to, const T *from, size_t hidden);                  // [H] -> [H padded]
   // B [K, N], rows contiguous -> plain panels; K may be packed in pieces: `at` of `depth` rows in all

@@ -125,7 +125,7 @@ private:
   template <class T> PackedPointer<T> pack_as(py::handle weights) const {
     auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), true, true);
     without_interpreter([&] {
-      for (size_t i = 0; i < packed->jobs(); ++i) packed->run_job(i);
+      packed->pack({nullptr, 0, 0, 1});
       return true;
     });
     return packed;
@@ -137,7 +137,7 @@ private:
     pack = !py::isinstance<PackedWeights>(weights);
     if (!pack) return std::get<PackedPointer<T>>(py::cast<const PackedWeights &>(weights).of);
     return std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), forward, backward,
-                                       plan.in_pieces);
+                                       plan.in_pieces, plan.w_in_pieces);
   }
 
   template <class T> Execution execution(const Batch &batch, bool dropout, py::handle weights) const {
@@ -158,6 +158,7 @@ private:
     p.dropout = dropout;
     p.packed = py::isinstance<PackedWeights>(weights);
     p.one_product = shape_.one_product();
+    p.panels = kernels().of<T>().gate_panels(p.cell == Cell::gru_before ? 2 : p.gates, p.hidden);
     return {schedule(p), p.l2, interruption_hook()};
   }
 
@@ -681,7 +682,7 @@ PYBIND11_MODULE(_core, m) {
       "schedule",
       [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
          size_t recurrent, size_t number, size_t gates, int threads, size_t l2, size_t layers, size_t directions,
-         bool packed) {
+         bool packed, size_t panels) {
         Problem p;
         p.cell = cell == "gru_before" ? Cell::gru_before : Cell::lstm;
         p.total = total;
@@ -698,13 +699,14 @@ PYBIND11_MODULE(_core, m) {
         p.directions = directions;
         p.packed = packed;
         p.one_product = p.cell != Cell::gru_before;
+        p.panels = panels;
         const Plan plan = schedule(p);
         const char *const split[] = {"rows", "units", "tasks"};
-        return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input, plan.in_pieces);
+        return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input, plan.in_pieces, plan.w_in_pieces);
       },
       py::arg("cell"), py::arg("total"), py::arg("steps"), py::arg("rows"), py::arg("input"), py::arg("hidden"),
       py::arg("recurrent"), py::arg("number"), py::arg("gates"), py::arg("threads"), py::arg("l2"),
-      py::arg("layers") = 1, py::arg("directions") = 1, py::arg("packed") = false);
+      py::arg("layers") = 1, py::arg("directions") = 1, py::arg("packed") = false, py::arg("panels") = 8);
   m.def("tanh", [](const py::array &a) {
     return a.itemsize() == 8 ? elementwise<double>(a, kernels().f64.tanh) : elementwise<float>(a, kernels().f32.tanh);
   });

@@ -4,17 +4,18 @@ namespace fastrnn {
 
 template <class T>
 Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters,
-                  bool forward, bool backward, bool in_pieces)
+                  bool forward, bool backward, bool in_pieces, bool w_in_pieces)
     : k_(kernels), shape_(shape), parameters_(std::move(parameters)), forward_(forward), backward_(backward),
-      in_pieces_(in_pieces), directions_(shape.count()) {
+      in_pieces_(in_pieces), w_in_pieces_(w_in_pieces), directions_(shape.count()) {
   const size_t H = shape.hidden, R = shape.output(), G = shape.gates();
   const size_t Hp = round_up(H, k_.lanes), Rp = round_up(R, k_.lanes);
   const bool before = shape.cell == Cell::gru_before;
   for (size_t i = 0; i < shape.count(); ++i) {
     const size_t I = shape.layer_input(i / shape.directions), Ip = round_up(I, k_.lanes);
     PackedDirection<T> &d = directions_[i];
+    if (w_in_pieces) d.w_rows = {parameters_[i].w_ih, I};
     if (in_pieces) {
-      d.w_rows = d.w_back_rows = {parameters_[i].w_ih, I};
+      d.w_back_rows = {parameters_[i].w_ih, I};
       if (shape.cell == Cell::gru) d.w_back_rows.first_row = 2 * H; // gradient rows of the GRU start with the candidate
       d.r_rows = d.r_back_rows = {parameters_[i].w_hh, R};
     }
@@ -22,9 +23,9 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
       d.bias = Buffer<T>(k_.gate_slots(shape.cell) * Hp);
       if (shape.cell == Cell::gru) d.bias_n = Buffer<T>::zeroed(Hp);
     }
+    if (forward && !w_in_pieces) d.w = Buffer<T>(product(G, Hp, I));
     if (in_pieces) continue;
     if (forward) {
-      d.w = Buffer<T>(product(G, Hp, I));
       d.r = Buffer<T>(product(before ? 2 : G, Hp, R));
       if (before) d.r_n = Buffer<T>(product(Hp, R));
       if (shape.proj) d.project = Buffer<T>(product(Rp, H));
@@ -38,49 +39,55 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
   }
 }
 
-template <class T> void Packed<T>::run_job(size_t job) {
-  if (forward_) pack_forward(job / 2, job % 2 == 1);
-  if (backward_ && !in_pieces_) pack_backward(job / 2, job % 2 == 1);
+template <class T> void Packed<T>::pack(const Worker &w) {
+  for (size_t i = 0; i < shape_.count(); ++i) {
+    if (forward_) pack_forward(i, w);
+    if (backward_ && !in_pieces_) pack_backward(i, w);
+  }
 }
 
-template <class T> void Packed<T>::pack_forward(size_t i, bool recurrent) {
+template <class T> void Packed<T>::pack_forward(size_t i, const Worker &w) {
   const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(),
                I = shape_.layer_input(i / shape_.directions);
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
-  if (!recurrent) {
-    if (I && !in_pieces_) k_.pack_gates(d.w.get(), p.w_ih, I, 0, G, H, I);
+  const bool before = shape_.cell == Cell::gru_before;
+  if (w.rank == 0) {
     k_.pack_bias(d.bias.get(), p.b_ih, p.b_hh, shape_.cell, H);
     if (shape_.cell == Cell::gru && p.b_hh) k_.pack_unit_row(d.bias_n.get(), p.b_hh + 2 * H, H);
-    return;
   }
+  const auto gates = [&](Buffer<T> &to, const T *from, size_t first, size_t count, size_t hidden, size_t depth) {
+    const Range part = share(k_.gate_panels(count, hidden), w);
+    if (depth) k_.pack_gates(to.get(), from, depth, first, count, hidden, depth, part.begin, part.end);
+  };
+  if (!w_in_pieces_) gates(d.w, p.w_ih, 0, G, H, I);
   if (in_pieces_) return;
-  const bool before = shape_.cell == Cell::gru_before;
-  k_.pack_gates(d.r.get(), p.w_hh, R, 0, before ? 2 : G, H, R);
-  if (before) k_.pack_gates(d.r_n.get(), p.w_hh, R, 2, 1, H, R);
-  if (shape_.proj) k_.pack_gates(d.project.get(), p.w_hr, H, 0, 1, R, H);
+  gates(d.r, p.w_hh, 0, before ? 2 : G, H, R);
+  if (before) gates(d.r_n, p.w_hh, 2, 1, H, R);
+  if (shape_.proj) gates(d.project, p.w_hr, 0, 1, R, H);
 }
 
-template <class T> void Packed<T>::pack_backward(size_t i, bool recurrent) {
+template <class T> void Packed<T>::pack_backward(size_t i, const Worker &w) {
   const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(),
                I = shape_.layer_input(i / shape_.directions);
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
-  const bool gru = shape_.cell == Cell::gru, before = shape_.cell == Cell::gru_before;
-  if (!recurrent) {
-    if (!I) return;
-    if (gru || before) { // gradient rows of the GRU start with the candidate
-      k_.pack_plain(d.w_back.get(), p.w_ih + 2 * H * I, I, 0, H, 3 * H, I);
-      k_.pack_plain(d.w_back.get(), p.w_ih, I, H, 2 * H, 3 * H, I);
-    } else {
-      k_.pack_plain(d.w_back.get(), p.w_ih, I, 0, G * H, G * H, I);
-    }
-    return;
-  }
+  const bool before = shape_.cell == Cell::gru_before;
+  // rows [first, first + rows) of a matrix become rows from `at` on of the `depth` there are
+  const auto plain = [&](Buffer<T> &to, const T *from, size_t first, size_t at, size_t rows, size_t depth,
+                         size_t columns) {
+    const Range part = share(rows, w);
+    if (columns)
+      k_.pack_plain(to.get(), from + (first + part.begin) * columns, columns, at + part.begin, part.size(), depth,
+                    columns);
+  };
+  const size_t candidate = G == 3 ? 2 * H : 0; // gradient rows of the GRU start with the candidate
+  plain(d.w_back, p.w_ih, candidate, 0, G * H - candidate, G * H, I);
+  if (candidate) plain(d.w_back, p.w_ih, 0, H, candidate, G * H, I);
   const size_t depth = before ? 2 * H : G * H;
-  k_.pack_plain(d.r_back.get(), p.w_hh, R, 0, depth, depth, R);
-  if (before) k_.pack_plain(d.r_n_back.get(), p.w_hh + 2 * H * R, R, 0, H, H, R);
-  if (shape_.proj) k_.pack_plain(d.project_back.get(), p.w_hr, H, 0, R, R, H);
+  plain(d.r_back, p.w_hh, 0, 0, depth, depth, R);
+  if (before) plain(d.r_n_back, p.w_hh, 2 * H, 0, H, H, R);
+  if (shape_.proj) plain(d.project_back, p.w_hr, 0, 0, R, R, H);
 }
 
 template <class T> size_t Packed<T>::bytes() const {

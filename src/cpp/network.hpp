@@ -5,6 +5,7 @@
 
 #include "kernels.hpp"
 #include "memory.hpp"
+#include "parallel.hpp"
 
 namespace fastrnn {
 
@@ -47,25 +48,24 @@ template <class T> struct PackedDirection {
 
 template <class T> class Packed {
 public:
-  // For a forward pass, a backward pass or both. in_pieces: the products pack the matrices as they read them
-  // (Plan), so only biases are packed.
+  // For a forward pass, a backward pass or both. in_pieces, w_in_pieces: as in Plan; what products pack as they read
+  // it is not packed here.
   Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, bool forward,
-         bool backward, bool in_pieces = false);
-  // Packing is a list of independent jobs, so that the threads of a call can share it.
-  size_t jobs() const { return shape_.count() * 2; }
-  void run_job(size_t i);
+         bool backward, bool in_pieces = false, bool w_in_pieces = false);
+  // One thread's share of the packing: of every matrix some panels, where units are shared those that it reads.
+  void pack(const Worker &);
   const PackedDirection<T> &operator()(size_t layer, size_t direction) const {
     return directions_[layer * shape_.directions + direction];
   }
   size_t bytes() const;
 
 private:
-  void pack_forward(size_t i, bool recurrent);
-  void pack_backward(size_t i, bool recurrent);
+  void pack_forward(size_t i, const Worker &);
+  void pack_backward(size_t i, const Worker &);
   const Kernels<T> &k_;
   Shape shape_;
   std::vector<Parameters<const T>> parameters_;
-  bool forward_, backward_, in_pieces_;
+  bool forward_, backward_, in_pieces_, w_in_pieces_;
   std::vector<PackedDirection<T>> directions_;
 };
 

@@ -130,6 +130,15 @@ struct Worker {
   Worker alone() const { return {team, thread, 0, 1}; }
 };
 
+struct Range {
+  size_t begin = 0, end = 0;
+  size_t size() const { return end - begin; }
+};
+// of n things
+inline Range share(size_t n, const Worker &w) {
+  return {n * size_t(w.rank) / size_t(w.of), n * size_t(w.rank + 1) / size_t(w.of)};
+}
+
 // body(rank, of) on up to `threads` threads in one region (none for one thread), subnormals flushed on each. OpenMP may
 // give fewer than asked (OMP_THREAD_LIMIT, OMP_DYNAMIC, a region around this one): `of` says how many there are.
 void run_region(int threads, void (*body)(void *context, int rank, int of), void *context);

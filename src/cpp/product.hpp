@@ -13,21 +13,24 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
   const row_tiles groups = row_groups(q.rows, q.b_rows);
-  const auto unpacked = [](T *, const RowMajor<T> &, size_t, size_t) {}; // W is packed always
   const auto nothing = [](size_t, size_t, auto...) {};
-  const T *from[group_rows];
-  std::fill_n(from, least(q.rows, group_rows), q.init);
+  alignas(64) T piece[piece_numbers<T>];
+  const T *from[group_rows_in_pieces];
+  std::fill_n(from, least(q.rows, group_rows_in_pieces), q.init);
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
     const size_t at = place.block * VL * slots, column = place.block * VL * gates;
     const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, q.columns * gates, column, column + place.width * VL);
+    const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
+      pack_gate_panel(to, rows.at, rows.ld, 0, gates, q.columns, place, from, depth);
+    };
     tile_operands<T> o;
     o.from = from;
     o.to_at = o.from_at = at;
     for (size_t i = 0, r = 0; i < groups.count; r += groups.size(i), ++i) {
       o.to = q.out + r;
       o.a = q.a + r;
-      pass_over(panel, o, r, groups.size(i), static_cast<T *>(nullptr), unpacked, nothing, nothing);
+      pass_over(panel, o, r, groups.size(i), piece, pack, nothing, nothing);
     }
   }
 }
@@ -160,7 +163,8 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   alignas(64) T edge[accumulators * VL]; // sums of a tile that reaches beyond the last column
   const bool packs = packs_left<T>(q.columns);
   T *const packed = q.scratch + outer_right<T>(q.columns, q.depth);
-  const T *left[outer_depth + prefetch_distance];
+  const T *left[outer_depth + prefetch_distance], *from_zeros[max_rows];
+  std::fill_n(from_zeros, max_rows, zeros);
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
     const bool fresh = q.fresh && k0 == 0;
@@ -181,30 +185,33 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
       }
       for (size_t at = 0; at < q.columns; at += full) {
         const size_t width = least(outer_width, blocks<T>(q.columns - at)), valid = least(full, q.columns - at);
-        const bool whole = valid == width * VL;
+        const bool whole = valid == width * VL, packed_left = packs && width == outer_width;
+        const auto in_edge = [&](size_t j) { return edge + j * width * VL; };
+        T *to_edge[2 * max_rows];
+        for (size_t j = 0; !whole && j < 2 * max_rows; ++j) to_edge[j] = in_edge(j < tile_rows(width) ? j : 0);
         const row_tiles tiling(group, tile_rows(width));
+        const auto &tile = packed_left ? tiles<T>.outer_packed : tiles<T>.outer[width - 1];
+        tile_operands<T> o;
+        o.depth = depth;
+        o.panel = q.scratch + at * depth;
+        o.to_at = whole ? at : 0;
+        o.from_at = fresh ? 0 : o.to_at;
         for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i) {
-          T *to[max_rows];
-          const T *from[max_rows];
           const size_t n = tiling.size(i);
-          for (size_t j = 0; j < n; ++j) {
-            to[j] = whole ? c[r + j] + at : edge + j * width * VL;
-            from[j] = fresh ? zeros : to[j];
-            if (!whole && !fresh)
-              for (size_t v = 0; v * VL < valid; ++v)
-                store(to[j] + v * VL, load_first(c[r + j] + at + v * VL, least(VL, valid - v * VL)));
-            fetch(c[r + n + j] + at, valid); // the sums of the next tile arrive while this one is computed
+          o.to = whole ? c + r : to_edge;
+          o.from = fresh ? from_zeros : o.to;
+          const T *const side = packed + left_place<T>(r, i, depth);
+          o.a = packed_left ? &side : left;
+          o.a_at = packed_left ? 0 : g0 + r;
+          for (size_t j = 0; !whole && j < n; ++j) {
+            for (size_t v = 0; !fresh && v * VL < valid; ++v)
+              store(in_edge(j) + v * VL, load_first(c[r + j] + at + v * VL, least(VL, valid - v * VL)));
+            fetch(c[r + n + j] + at, valid);
           }
-          const T *const right = q.scratch + at * depth;
-          if (packs && width == outer_width) {
-            const T *const side = packed + left_place<T>(r, i, depth);
-            tiles<T>.outer_packed[n - 1](to, from, &side, 0, depth, right);
-          } else {
-            tiles<T>.outer[width - 1][n - 1](to, from, left, g0 + r, depth, right);
-          }
+          tile[n - 1](o);
           for (size_t j = 0; !whole && j < n; ++j)
             for (size_t v = 0; v * VL < valid; ++v)
-              store_first(c[r + j] + at + v * VL, load(to[j] + v * VL), least(VL, valid - v * VL));
+              store_first(c[r + j] + at + v * VL, load(in_edge(j) + v * VL), least(VL, valid - v * VL));
         }
       }
     }

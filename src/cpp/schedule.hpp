@@ -19,6 +19,7 @@ struct Problem {
   bool dropout = false;    // between layers: masks are applied to whole layers
   bool packed = false;     // the weights are packed already (frozen)
   bool one_product = true; // a step is one product with R (Shape::one_product)
+  size_t panels = 0;       // of R, which threads that share units share
 };
 
 enum class Split {
@@ -32,8 +33,9 @@ struct Plan {
   int threads = 1;
   Split split = Split::rows;
   bool fuse_input = false; // input product inside the step, for the narrowest inputs
-  bool in_pieces = false;  // weights are not packed for the call, but piece by piece as its only step reads them;
-                           // then the input product is inside the step too
+  // weights are not packed for the call, but piece by piece as its products read them:
+  bool in_pieces = false;   // all of them, which its only step reads once; the input product is inside the step too
+  bool w_in_pieces = false; // those of the input product at least, of few rows in all
 };
 
 Plan schedule(const Problem &);

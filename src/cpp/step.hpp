@@ -27,7 +27,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   // Panels in pairs where rows are few; the pairs must be of one width, which the last panel may not be.
   const size_t panels = s.last_panel - s.first_panel;
   size_t pairs = 0;
-  if (panels > 1 && s.rows == 2 && pairs_two_rows(gates > 1 ? gates : max_width) && !s.r_rows.at) {
+  if (panels > 1 && s.rows == 2 && pairs_two_rows(gates > 1 ? gates : max_width) && !s.r_rows.at && !s.w_rows.at) {
     const bool narrow_last =
         gate_panel(s.last_panel - 1, gates, all_blocks).width != gate_panel(s.first_panel, gates, all_blocks).width;
     pairs = (panels - (narrow_last ? 1 : 0)) / 2;

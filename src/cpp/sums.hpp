@@ -25,8 +25,10 @@ public:
     const size_t H = p.H, GH = product(p.shape.gates(), H), lanes = p.k.lanes;
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     const int *order = gru || before ? candidate_first : natural;
-    // a register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle
-    turned_ = input_ && input_ * round_up(GH, lanes) + GH < GH * round_up(input_, lanes);
+    // A register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle. For the
+    // former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
+    const size_t turned = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
+    turned_ = turned < straight && p.batch.total() * (straight - turned) > 30 * GH * input_;
     if (turned_)
       add_sum({&Rows::x, 0, input_, input_, natural}, {&Rows::d, 0, GH}, nullptr);
     else if (input_)
@@ -59,18 +61,19 @@ public:
 
   // What is left when all terms have been added and the threads have met.
   void finish(const Worker &w) {
-    if (w.rank != 0) return;
     const size_t H = p.H, GH = p.shape.gates() * H;
-    if (!p.batch.total()) {
-      for (Sum &sum : sums_) std::memset(sum.result, 0, sum.left.rows * sum.right.columns * sizeof(T));
-    }
     if (turned_) {
       const int *order = p.shape.gates() == 3 ? candidate_first : natural;
       const T *from = sums_.front().result;
-      for (size_t r = 0; r < GH; ++r) {
+      const Range rows = share(GH, w);
+      for (size_t r = rows.begin; r < rows.end; ++r) {
         T *to = g_.w_ih + (size_t(order[r / H]) * H + r % H) * input_;
         for (size_t i = 0; i < input_; ++i) to[i] = from[i * GH + r];
       }
+    }
+    if (w.rank != 0) return;
+    if (!p.batch.total()) {
+      for (Sum &sum : sums_) std::memset(sum.result, 0, sum.left.rows * sum.right.columns * sizeof(T));
     }
     if (g_.b_hh && p.shape.cell != Cell::gru) std::memcpy(g_.b_hh, g_.b_ih, GH * sizeof(T));
   }

@@ -166,10 +166,10 @@ struct Way {
 
 template <class T> using Results = std::map<std::string, std::vector<T>>;
 
-template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now, bool in_pieces = false) {
-  auto packed =
-      std::make_shared<Packed<T>>(kernels().of<T>(), c.shape, c.parameters(c.flat.data()), true, true, in_pieces);
-  for (size_t i = 0; now && i < packed->jobs(); ++i) packed->run_job(i);
+template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now, const Plan &plan = {}) {
+  auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), c.shape, c.parameters(c.flat.data()), true, true,
+                                            plan.in_pieces, plan.w_in_pieces);
+  if (now) packed->pack({nullptr, 0, 0, 1});
   return packed;
 }
 
@@ -177,7 +177,7 @@ template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now, b
 template <class T> Results<T> run(const Case<T> &c, const Way &way, bool train, Packed<T> *weights = nullptr) {
   const Kernels<T> &k = kernels().of<T>();
   const Shape &shape = c.shape;
-  const std::shared_ptr<Packed<T>> own = weights ? nullptr : pack(c, way.frozen, way.plan.in_pieces);
+  const std::shared_ptr<Packed<T>> own = weights ? nullptr : pack(c, way.frozen, way.plan);
   Packed<T> &packed = weights ? *weights : *own;
   const bool packs = !weights && !way.frozen;
   const Batch batch = c.batch();
@@ -304,6 +304,7 @@ template <class T> int digest() {
     each_kind<T>(s, [](const std::string &name, const Case<T> &c) {
       Way way;
       way.plan.fuse_input = way.plan.in_pieces = c.steps == 1 && c.shape.one_product(); // as the schedule has it
+      way.plan.w_in_pieces = way.plan.fuse_input;
       print(name, run(c, way, true));
     });
   return 0;
@@ -342,6 +343,8 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
           way.checkpoint = checkpoint;
           way.frozen = threads == 2;
           all.push_back(way);
+          way.plan.w_in_pieces = !way.frozen;
+          if (way.plan.w_in_pieces) all.push_back(way);
           way.plan.in_pieces = fuse && steps == 1 && shape.one_product() && !way.frozen;
           if (way.plan.in_pieces) all.push_back(way);
         }
@@ -352,7 +355,10 @@ const char *name_of(Split split) { return split == Split::rows ? "rows" : split 
 std::string name_of(const Way &way) {
   return std::string(" ") + name_of(way.plan.split) + " x " + std::to_string(way.plan.threads) + " checkpoint " +
          std::to_string(way.checkpoint) + (way.plan.fuse_input ? " fused" : "") +
-         (way.plan.in_pieces ? " in pieces" : "") + (way.frozen ? " frozen" : "");
+         (way.plan.in_pieces     ? " in pieces"
+          : way.plan.w_in_pieces ? " W in pieces"
+                                 : "") +
+         (way.frozen ? " frozen" : "");
 }
 
 const Sizes check_sizes[] = {
