@@ -25,8 +25,8 @@ public:
     const size_t H = p.H, GH = product(p.shape.gates(), H), lanes = p.k.lanes;
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     const int *order = gru || before ? candidate_first : natural;
-    // A register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle. For the
-    // former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
+    // A register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle. For
+    // the former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
     const size_t turned = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
     turned_ = turned < straight && p.batch.total() * (straight - turned) > 30 * GH * input_;
     if (turned_)
