@@ -132,6 +132,19 @@ def test_sizes_cover_every_schedule(kind: str) -> None:
     assert several | {(1, "rows"), (2, "tasks"), (3, "tasks")} <= plans
 
 
+def assert_packing_changes_nothing(v: Variant, threads: Any, *options: dict[str, Any]) -> None:
+    """Frozen weights and weights that a call packs itself, or reads unpacked, give the same bits."""
+    case = make_case(v)
+    packed, own = make_layer(v, case.params), make_layer(v, case.params)
+    packed.freeze()
+    for n in (1, 2, 3):
+        threads(n)
+        want = run_layer(packed, case)
+        for kwargs in options:
+            assert_same_bits(run_layer(own, case, **kwargs), want, f"{n} threads {kwargs}")
+        assert_same_bits(own(case.x, case.state)[0], want["y"], f"{n} threads")
+
+
 # (B, I, H): rows alone, in one tile, in several tiles and groups; widths that fit no register; depths of several pieces
 ONE_STEP = [(1, 7, 5), (2, 64, 64), (3, 129, 33), (5, 1, 140), (40, 300, 24), (100, 16, 48), (130, 16, 48)]
 
@@ -144,14 +157,7 @@ def test_one_step_without_packing_equals_packed_weights(
     kind: str, dtype: Any, B: int, I: int, H: int, layers: int, bidirectional: bool, threads: Any
 ) -> None:
     v = Variant(kind, layers, bidirectional, True, 0, I=I, H=H, T=1, B=B, dtype=dtype)
-    case = make_case(v)
-    packed, pieces = make_layer(v, case.params), make_layer(v, case.params)
-    packed.freeze()
-    for n in (1, 2, 3):
-        threads(n)
-        want = run_layer(packed, case)
-        assert_same_bits(run_layer(pieces, case), want, f"{n} threads")
-        assert_same_bits(pieces(case.x, case.state)[0], want["y"], f"{n} threads")
+    assert_packing_changes_nothing(v, threads, {})
 
 
 # (T, B, I, H): up to 128 steps and rows, a last panel and a last piece of the depth that are not full
@@ -166,15 +172,7 @@ def test_input_weights_that_are_not_packed_equal_packed_ones(
     kind: str, dtype: Any, T: int, B: int, I: int, H: int, layers: int, bidirectional: bool, threads: Any
 ) -> None:
     v = Variant(kind, layers, bidirectional, True, 0, I=I, H=H, T=T, B=B, dtype=dtype)
-    case = make_case(v)
-    packed, pieces = make_layer(v, case.params), make_layer(v, case.params)
-    packed.freeze()
-    for n in (1, 2, 3):
-        threads(n)
-        want = run_layer(packed, case)
-        assert_same_bits(run_layer(pieces, case), want, f"{n} threads")
-        assert_same_bits(run_layer(pieces, case, checkpoint=3), want, f"{n} threads, checkpoint")
-        assert_same_bits(pieces(case.x, case.state)[0], want["y"], f"{n} threads")
+    assert_packing_changes_nothing(v, threads, {}, {"checkpoint": 3})
 
 
 def test_weights_are_packed_where_they_serve_more_than_one_step() -> None:

@@ -256,7 +256,7 @@ private:
     q.zeros = dir.zeros;
     q.r = weights.r_back.get();
     q.r_rows = weights.r_back_rows;
-    q.depth = (before ? 2 : shape.gates()) * p.H;
+    q.depth = shape.step_gates() * p.H;
     q.ld_later = ld_d_;
     // the later step lies in this chunk or, for its last step, at the start of the chunk before
     const bool crosses = s + 1 == chunk.end;
@@ -376,7 +376,7 @@ private:
     q.ld_carry = ld_carry_;
     q.r = p.weights(dir.layer, dir.direction).r_back.get();
     q.r_rows = p.weights(dir.layer, dir.direction).r_back_rows;
-    q.depth = (before ? 2 : p.shape.gates()) * p.H;
+    q.depth = p.shape.step_gates() * p.H;
     q.d_later = d_first + rows.begin * ld_d_ + (carries_h ? p.H : 0);
     q.ld_later = ld_d_;
     q.d = own.dh0.get() + rows.begin * p.R;

@@ -52,8 +52,7 @@ public:
     const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
     const bool before = shape.cell == Cell::gru_before, saves = p.k.saved_slots(shape.cell) > 0;
     const Range rows = p.rows_of(w);
-    const size_t product_gates = before ? 2 : shape.gates();
-    const Range panels = p.panels_of(p.k.gate_panels(product_gates, p.H), w);
+    const Range panels = p.panels_of(p.k.gate_panels(shape.step_gates(), p.H), w);
     const Range input_panels = p.panels_of(p.k.gate_panels(shape.gates(), p.H), w);
     const Range candidate_panels = p.panels_of(p.k.gate_panels(1, p.H), w);
     const Range output_panels = p.panels_of(p.k.plain_panels(p.R), w);

@@ -19,9 +19,11 @@ template <class T> struct Rows {
   T *operator[](size_t r) const { return base + at[r]; }
 };
 
-// Weights as the caller has them: rows of `ld` numbers. Where few rows read them once, products pack them piece by
-// piece as they go, instead of reading packed ones: a piece for so many rows at once.
+// So many rows share each piece of weights that are packed as they are read (RowMajor).
 constexpr size_t rows_in_pieces = 128;
+
+// Weights as the caller has them: rows of `ld` numbers. Where few rows read them once, products pack them piece by
+// piece as they go, instead of reading packed ones.
 template <class T> struct RowMajor {
   const T *at = nullptr; // null: the packed weights are there
   size_t ld = 0;

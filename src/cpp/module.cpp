@@ -158,7 +158,7 @@ private:
     p.dropout = dropout;
     p.packed = py::isinstance<PackedWeights>(weights);
     p.one_product = shape_.one_product();
-    p.panels = kernels().of<T>().gate_panels(p.cell == Cell::gru_before ? 2 : p.gates, p.hidden);
+    p.panels = kernels().of<T>().gate_panels(shape_.step_gates(), p.hidden);
     return {schedule(p), p.l2, interruption_hook()};
   }
 

@@ -26,13 +26,13 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
     if (forward && !w_in_pieces) d.w = Buffer<T>(product(G, Hp, I));
     if (in_pieces) continue;
     if (forward) {
-      d.r = Buffer<T>(product(before ? 2 : G, Hp, R));
+      d.r = Buffer<T>(product(shape.step_gates(), Hp, R));
       if (before) d.r_n = Buffer<T>(product(Hp, R));
       if (shape.proj) d.project = Buffer<T>(product(Rp, H));
     }
     if (backward) {
       d.w_back = Buffer<T>(product(G, H, Ip));
-      d.r_back = Buffer<T>(product(before ? 2 : G, H, Rp));
+      d.r_back = Buffer<T>(product(shape.step_gates(), H, Rp));
       if (before) d.r_n_back = Buffer<T>(product(H, Rp));
       if (shape.proj) d.project_back = Buffer<T>(product(R, Hp));
     }
@@ -62,7 +62,7 @@ template <class T> void Packed<T>::pack_forward(size_t i, const Worker &w) {
   };
   if (!w_in_pieces_) gates(d.w, p.w_ih, 0, G, H, I);
   if (in_pieces_) return;
-  gates(d.r, p.w_hh, 0, before ? 2 : G, H, R);
+  gates(d.r, p.w_hh, 0, shape_.step_gates(), H, R);
   if (before) gates(d.r_n, p.w_hh, 2, 1, H, R);
   if (shape_.proj) gates(d.project, p.w_hr, 0, 1, R, H);
 }
@@ -84,7 +84,7 @@ template <class T> void Packed<T>::pack_backward(size_t i, const Worker &w) {
   const size_t candidate = G == 3 ? 2 * H : 0; // gradient rows of the GRU start with the candidate
   plain(d.w_back, p.w_ih, candidate, 0, G * H - candidate, G * H, I);
   if (candidate) plain(d.w_back, p.w_ih, 0, H, candidate, G * H, I);
-  const size_t depth = before ? 2 * H : G * H;
+  const size_t depth = shape_.step_gates() * H;
   plain(d.r_back, p.w_hh, 0, 0, depth, depth, R);
   if (before) plain(d.r_n_back, p.w_hh, 2 * H, 0, H, H, R);
   if (shape_.proj) plain(d.project_back, p.w_hr, 0, 0, R, R, H);

@@ -24,6 +24,8 @@ struct Shape {
   size_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_before ? 3 : 1; }
   size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
   size_t count() const { return layers * directions; }
+  // of the product with R that begins a step: all, but for the GRU that resets before its candidate's product
+  size_t step_gates() const { return cell == Cell::gru_before ? 2 : gates(); }
   // one product with R a step, whose result the cell turns into h_t
   bool one_product() const { return !proj && cell != Cell::gru_before; }
   bool has_c() const { return cell == Cell::lstm; }

@@ -29,7 +29,7 @@ void share(Plan &plan, const Problem &p) {
   const double thread_work = step_work * double(mean_rows ? mean_rows : 1) / double(threads);
   const bool units_pay = thread_work >= 3e4 && units_fit;
   // Where rows cannot be shared evenly, units may be, meetings counted in (in each some 18 kFLOP are lost to a thread
-  // with one other): 7 to 13 rows of LSTM and GRU of 100 to 180 units 1.02 to 1.2, training 1.01 to 1.15.
+  // with one other): 7 to 13 rows of LSTM of 64 to 180 units 1.02 to 1.2, GRU of 128 and 200 1.04 to 1.1.
   const double cells = 25.0 * double(p.gates) * double(p.hidden) * double(mean_rows) / double(threads);
   const double meetings = 9e3 * double(threads) * (p.one_product ? 1 : 2) / (thread_work + cells);
   const bool units_more_even = units_pay && p.panels && p.total == p.steps * p.rows &&

@@ -36,7 +36,7 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
     ForwardStep<T> s;
     s.rows = rows_;
     s.hidden = shape_.hidden;
-    s.last_panel = k_.gate_panels(before ? 2 : shape_.gates(), shape_.hidden);
+    s.last_panel = k_.gate_panels(shape_.step_gates(), shape_.hidden);
     s.init = w.bias.get();
     if (before) { // its two halves share the input part: kept in the packed rows between them
       for (size_t r = 0; r < rows_; ++r) {
