@@ -31,6 +31,14 @@ struct Batch {
     return !any.empty() && s < steps && any[s] ? reset[direction].data() + s * rows : nullptr;
   }
 
+  // How many steps from s on, at most so many (`by` = -1: back in time), have as many rows as s and begin no segment.
+  size_t alike(int direction, size_t s, size_t most, ptrdiff_t by) const {
+    if (uniform && any_reset[direction].empty()) return most;
+    size_t n = 0;
+    for (size_t i = s; n < most && active(i) == active(s) && !reset_at(direction, i); i += size_t(by)) ++n;
+    return n;
+  }
+
   // lengths: [rows] or null
   Batch(size_t steps_, size_t rows_, const int64_t *lengths) : steps(steps_), rows(rows_) {
     order.resize(rows);

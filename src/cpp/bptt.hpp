@@ -92,8 +92,10 @@ public:
   bool chunk(const Worker &w, const Direction<T> &dir, Position &at) {
     const Chunk chunk{chunk_begin(at), at.end, segment_of(at), at.turn};
     if (tape_.segment && chunk.kept_from != at.kept_from && !recompute(w, dir, chunk.kept_from, at.end)) return false;
-    for (size_t s = chunk.end; s-- > chunk.begin;)
-      if (!step(w, dir, s, chunk)) return false;
+    for (size_t end = chunk.end, steps = 0; end > chunk.begin; end -= steps) {
+      steps = steps_at_once(w, dir, end - 1, chunk);
+      if (!step(w, dir, end - 1, chunk, steps)) return false;
+    }
     // The products need every row and unit of the chunk. Gradient rows alternate between two buffers, so that
     // no second meeting is needed before the next chunk overwrites them.
     if (!w.meet()) return false;
@@ -208,8 +210,20 @@ private:
     return w.meet(); // backward cuts the units another way than forward
   }
 
-  // One step of one thread, with the meetings that a split by units needs.
-  bool step(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk) {
+  // How many steps from s back one call of the kernel may take: those between which nothing else is to be done, and
+  // whose neighbours in time are like them.
+  size_t steps_at_once(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk) const {
+    if (p.in_step(w) || p.shape.proj || p.shape.cell == Cell::gru_before || s + 1 == chunk.end) return 1;
+    const size_t first = std::max(std::max(chunk.begin, chunk.kept_from + 1), size_t(1)); // c_0 and h_0 lie elsewhere
+    const size_t work = p.shape.gates() * p.H * p.R * p.batch.active(s);
+    if (s <= first || !work) return 1;
+    const size_t steps = std::min(s + 1 - first, w.steps_between_polls(work));
+    const size_t alike = p.batch.alike(int(dir.direction), s + 1, steps + 2, -1);
+    return alike > 3 ? alike - 2 : 1;
+  }
+
+  // One step of one thread, with the meetings that a split by units needs; or several without.
+  bool step(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk, size_t steps) {
     const Batch &batch = p.batch;
     Workspace<T> &own = workspace(dir);
     const Shape &shape = p.shape;
@@ -231,6 +245,7 @@ private:
     const size_t row_d = batch.first(s) + rows.begin - batch.first(chunk.begin); // in the chunk
 
     BackwardStep<T> q;
+    q.steps = steps;
     q.rows = n;
     q.continuing = continuing;
     q.first_panel = panels.begin;
@@ -264,6 +279,14 @@ private:
     q.d_later = own.d[crosses ? chunk.turn ^ 1 : chunk.turn].get() + later_row * ld_d_ + (carries_h ? p.H : 0);
     q.d = own.d[chunk.turn].get() + row_d * ld_d_;
     q.ld_d = ld_d_;
+    if (steps > 1) {
+      const ptrdiff_t active = ptrdiff_t(batch.active(s));
+      q.dy_step = q.dy.base ? -tracks(dir).dy.step : 0;
+      q.h_step = -dir.y.step;
+      q.gates_step = q.gates ? -active * ptrdiff_t(p.row) : 0;
+      q.c_step = q.c ? -active * ptrdiff_t(p.Hp) : 0;
+      q.d_step = -active * ptrdiff_t(ld_d_);
+    }
     if (shape.proj) {
       // dh_t = dy + dG R, then dm = dh_t W_hr and through the cell
       BackwardStep<T> dh = q;
@@ -300,7 +323,7 @@ private:
       q.r = weights.r_n_back.get();
       if (n) p.k.backward_gates(q);
     }
-    w.poll(shape.gates() * p.H * p.R * std::max<size_t>(n, 1));
+    w.poll(shape.gates() * p.H * p.R * std::max<size_t>(n, 1) * steps);
     return p.in_step(w) ? w.meet() : !w.stopped();
   }
 

@@ -73,7 +73,10 @@ public:
     step.last_panel = panels.end;
     step.init = weights.bias.get();
     step.ld_init = product_first ? p.row : 0;
+    step.h_prev_step = dir.y.step;
+    step.h_step = store.write_h ? dir.y.step : 0;
     if (dir.input && !product_first) {
+      step.x_step = dir.x.step;
       step.input = dir.input;
       step.w = weights.w.get();
       step.w_rows = weights.w_rows;
@@ -122,16 +125,22 @@ public:
         q.columns = p.H;
         p.k.gate_product(q, shape.cell);
       }
-      for (size_t s = s0; s < s1; ++s) {
+      for (size_t s = s0; s < s1; s += step.steps) {
         const size_t n = active(s);
         step.rows = n;
+        step.steps = steps_at_once(w, dir, store, s, s1, step_work * n);
         step.descending = s % 2 == 1;
-        if (product_first) step.init = pre(s);
+        const size_t all = p.batch.active(s); // of all threads
+        if (product_first) {
+          step.init = pre(s);
+          step.init_step = ptrdiff_t((keep ? all : widest) * p.row);
+        }
         if (dir.input && !product_first) step.x = dir.x.read(s, rows.begin);
         step.h_prev = dir.h_prev(s, rows.begin);
         const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
         step.reset = reset ? reset + rows.begin : nullptr;
         if (keep || before) step.gates = pre(s);
+        if (keep) step.gates_step = ptrdiff_t(all * p.row);
         if (shape.has_c()) {
           if (store.keep_c) {
             const size_t at = p.batch.rows + p.batch.first(s) - p.batch.first(store.begin);
@@ -139,6 +148,7 @@ public:
                 s == store.begin ? 0 : p.batch.rows + p.batch.first(s - 1) - p.batch.first(store.begin);
             step.c = store.c + (at + rows.begin) * p.Hp;
             step.c_prev = store.c + (at_prev + rows.begin) * p.Hp;
+            step.c_step = ptrdiff_t(all * p.Hp);
           } else if (store.segment && s % store.segment == 0) {
             copy_c(store, s, rows.begin, n, panels);
           }
@@ -173,7 +183,7 @@ public:
           q.columns = p.R;
           p.k.plain_product(q);
         }
-        w.poll(step_work * std::max<size_t>(n, 1));
+        w.poll(step_work * std::max<size_t>(n, 1) * step.steps);
         if (p.in_step(w) ? !w.meet() : w.stopped()) return false;
       }
       s0 = s1;
@@ -182,6 +192,15 @@ public:
   }
 
 private:
+  // How many steps from s on one call of the kernel may take: those between which nothing else is to be done.
+  size_t steps_at_once(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t s, size_t end,
+                       size_t work) const {
+    if (s == 0 || !work || p.in_step(w) || p.shape.proj || p.shape.cell == Cell::gru_before) return 1; // step 0: h_0
+    size_t most = std::min(end - s, w.steps_between_polls(work));
+    if (store.segment) most = std::min(most, store.segment - s % store.segment);
+    return std::max<size_t>(p.batch.alike(int(dir.direction), s, most, 1), 1);
+  }
+
   void copy_c(const Storage<T> &store, size_t s, size_t r0, size_t n, Range panels) {
     const size_t first = panels.begin * p.k.lanes, last = panels.end * p.k.lanes;
     T *to = store.c_checkpoint + s / store.segment * p.batch.rows * p.Hp;

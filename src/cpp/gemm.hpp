@@ -30,7 +30,7 @@ constexpr size_t tile_rows(size_t width) { // of every width, since a division i
   return rows[width];
 }
 // Two rows leave too few independent fma chains to fill the pipeline: they take two panels at once where the
-// registers allow it. (A row alone does too, see single_row.)
+// registers allow it. (A row alone does too, see few_rows.)
 constexpr bool pairs_two_rows(size_t width) { return 2 * 2 * width <= accumulators; }
 // Tiles of so many rows compute longer than they load, which leaves time to fetch what comes after them from the
 // third-level cache or memory: without it a panel comes no faster than the hardware's prefetcher dares.

@@ -1,6 +1,7 @@
 // The threads of one call: one parallel region, a light barrier, the floating-point mode, the stop flag.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -91,10 +92,12 @@ public:
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
+  static constexpr size_t poll_work = size_t(1) << 22;
+
   // The calling thread asks now and then whether the user wants to stop (Ctrl-C): `work` counts operations,
   // the clock is read every few million of them and the question asked every 50 ms.
   void poll(size_t work) {
-    if (!interrupted_ || (work_ += work) < (size_t(1) << 22)) return;
+    if (!interrupted_ || (work_ += work) < poll_work) return;
     work_ = 0;
     const auto now = std::chrono::steady_clock::now();
     if (now - asked_ < std::chrono::milliseconds(50)) return;
@@ -127,6 +130,8 @@ struct Worker {
   void poll(size_t work) const {
     if (thread == 0) team->poll(work);
   }
+  // how many steps of so many operations may go by without asking
+  static size_t steps_between_polls(size_t work) { return std::max<size_t>(Team::poll_work / work, 1); }
   Worker alone() const { return {team, thread, 0, 1}; }
 };
 

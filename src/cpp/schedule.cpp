@@ -57,13 +57,25 @@ void share(Plan &plan, const Problem &p) {
   }
 }
 
+// An fma per input number costs less inside the step than a pass over a buffer of pre-activations: the widest input
+// for which that is so.
+size_t widest_fused(const Plan &plan, const Problem &p) {
+  const size_t threads = plan.split == Split::rows ? size_t(plan.threads) : 1;
+  const size_t rows = (p.rows + threads - 1) / threads;
+  if (!in_registers(rows, p.recurrent, forward_depth_in_registers)) return 4;
+  if (rows > 1) return 8; // 6 and 8 numbers 1.01 to 1.12, 12 0.94 to 1.07
+  // A row alone waits for its cell, and its next input product runs meanwhile: 16 numbers 1.04 to 1.08 with two panels,
+  // 24 1.04; with one, or three and four, 8 1.0 to 1.07. An Elman cell is waited for less (8 numbers 0.95).
+  if (p.gates == 1 || p.hidden > 32) return 4;
+  return p.panels == 2 ? 24 : 8;
+}
+
 } // namespace
 
 Plan schedule(const Problem &p) {
   Plan plan;
-  // one fma per input number costs less inside the step than a pass over a buffer of pre-activations
-  plan.fuse_input = p.cell != Cell::gru_before && (p.input <= 4 || p.steps == 1);
   share(plan, p);
+  plan.fuse_input = p.cell != Cell::gru_before && (p.input <= widest_fused(plan, p) || p.steps == 1);
   plan.in_pieces = once(p);
   // Up to 1.1 times as fast, training included. Threads that share rows would each pack all of W, and chunks of steps
   // would pack it anew. (The product of backward reads a few columns of all its rows: in pieces 0.92 to 1.05.)

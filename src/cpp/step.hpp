@@ -5,8 +5,8 @@
 #pragma once
 
 #include "epilogue.hpp"
+#include "few_rows.hpp"
 #include "panels.hpp"
-#include "single_row.hpp"
 
 namespace fastrnn {
 namespace FASTRNN_ISA {
@@ -20,7 +20,6 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   constexpr size_t gates = E::gates;
   constexpr bool reads_rh = E::first_slot > 0; // second half of the reset-before GRU
   constexpr bool direct = E::gates == E::slots;
-  if (s.rows == 1) return forward_single<T, E>(s);
   const size_t all_blocks = blocks<T>(s.hidden);
   alignas(64) T sums[group_numbers<T>], input_sums[group_numbers<T>], piece[piece_numbers<T>];
 
@@ -161,6 +160,26 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   }
 }
 
+// One step or several, one after the other. What surrounds a step in the time loop takes as many instructions as a row
+// of eight units.
+template <class T, class E> void forward_steps(const ForwardStep<T> &first) {
+  const bool few = first.rows == 1 || (in_registers(first.rows, first.recurrent, forward_depth_in_registers) &&
+                                       !first.r_rows.at && !first.w_rows.at);
+  const auto take = few ? &forward_few<T, E> : &forward_step<T, E>;
+  if (first.steps == 1) return take(first);
+  ForwardStep<T> s = first;
+  for (size_t left = s.steps; take(s), --left > 0;) {
+    s.descending = !s.descending;
+    s.init += s.init_step;
+    s.x.base += s.x_step;
+    s.h.base += s.h_step;
+    s.h_prev.base += s.h_prev_step;
+    s.gates += s.gates_step;
+    s.c_prev = s.c;
+    s.c += s.c_step;
+  }
+}
+
 // dh of a row: what flows back from its later step, or, where it has none, dL/dh_n (in carry_h); plus dy.
 // dy comes last, so that BPTT in pieces, with dstate handed on, gives the same bits as in one.
 template <class T, class E> void backward_step(const BackwardStep<T> &s) {
@@ -169,7 +188,6 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
   const auto place_of = [&](size_t i) { // in the order of forward_step
     return gate_panel(s.descending ? s.last_panel - 1 - i : s.first_panel + i, 1, all_blocks);
   };
-  if (s.rows == 1) return backward_single<T, E>(s);
   alignas(64) T sums[group_numbers<T>], piece[piece_numbers<T>];
   group_lists<T> lists;
   for (size_t i_panel = 0; i_panel < count; ++i_panel) {
@@ -216,6 +234,25 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
         pass_over(panel, lists.operands(), g0, group, piece, pack, prepare, done);
       }
     }
+  }
+}
+
+template <class T, class E> void backward_steps(const BackwardStep<T> &first) {
+  const bool few =
+      first.rows == 1 || (in_registers(first.rows, first.depth, backward_depth_in_registers) && !first.r_rows.at);
+  const auto take = few ? &backward_few<T, E> : &backward_step<T, E>;
+  if (first.steps == 1) return take(first);
+  BackwardStep<T> s = first;
+  for (size_t left = s.steps; take(s), --left > 0;) {
+    s.descending = !s.descending;
+    s.dy.base += s.dy_step;
+    s.h.base += s.h_step;
+    s.h_prev.base += s.h_step;
+    s.gates += s.gates_step;
+    s.c += s.c_step;
+    s.c_prev += s.c_step;
+    s.d_later += s.d_step;
+    s.d += s.d_step;
   }
 }
 
