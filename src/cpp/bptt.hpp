@@ -341,9 +341,10 @@ private:
     for (size_t s = chunk.begin; s < chunk.end; ++s) {
       const size_t last = std::min(rows.end, batch.active(s));
       const T *d = own.d[chunk.turn].get() + (batch.first(s) - batch.first(chunk.begin)) * ld_d_;
+      const Rows<T> dx = tracks_of.dx.rows(s, 0);
       for (size_t r = rows.begin; r < last; ++r, ++n) {
         a[n] = d + r * ld_d_;
-        out[n] = tracks_of.dx(s, r);
+        out[n] = dx[r];
       }
     }
     Product<T> q;
@@ -360,23 +361,35 @@ private:
     p.k.plain_product(q);
   }
 
+  // rows_of(s)(r): row r of step s
+  template <class F> void list(std::vector<const T *> &to, const Chunk &chunk, F &&rows_of) {
+    to.resize(p.batch.first(chunk.end) - p.batch.first(chunk.begin));
+    const T **next = to.data();
+    for (size_t s = chunk.end; s-- > chunk.begin;) {
+      const auto row = rows_of(s);
+      for (size_t r = 0, n = p.batch.active(s); r < n; ++r) *next++ = row(r);
+    }
+  }
+  // the same of an array [rows of the chunk][ld]
+  void list(std::vector<const T *> &to, const Chunk &chunk, const T *from, size_t ld) {
+    list(to, chunk, [&](size_t s) {
+      const T *first = from + (p.batch.first(s) - p.batch.first(chunk.begin)) * ld;
+      return [=](size_t r) { return first + r * ld; };
+    });
+  }
+
   void list_rows(const Worker &w, const Direction<T> &dir, const Chunk &chunk) {
-    const Batch &batch = p.batch;
     const Workspace<T> &own = workspace(dir);
     ChunkRows<T> &rows = rows_[size_t(w.thread)];
-    for (auto *v : {&rows.d, &rows.x, &rows.h, &rows.m, &rows.dh}) v->clear();
-    for (size_t s = chunk.end; s-- > chunk.begin;) {
-      const uint8_t *reset = batch.reset_at(int(dir.direction), s);
+    list(rows.d, chunk, own.d[chunk.turn].get(), ld_d_);
+    list(rows.h, chunk, [&](size_t s) {
+      const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
       const Rows<const T> h = dir.h_prev(s, 0);
-      const size_t at = batch.first(s) - batch.first(chunk.begin);
-      for (size_t r = 0, n = batch.active(s); r < n; ++r) {
-        rows.d.push_back(own.d[chunk.turn].get() + (at + r) * ld_d_);
-        if (dir.input) rows.x.push_back(dir.x(s, r));
-        rows.h.push_back(reset && reset[r] ? dir.zeros : h[r]);
-        if (own.m.size()) rows.m.push_back(own.m.get() + (at + r) * p.H);
-        if (p.shape.proj) rows.dh.push_back(own.dh.get() + (at + r) * p.R);
-      }
-    }
+      return [=, zeros = dir.zeros](size_t r) { return reset && reset[r] ? zeros : h[r]; };
+    });
+    if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
+    if (own.m.size()) list(rows.m, chunk, own.m.get(), p.H);
+    if (p.shape.proj) list(rows.dh, chunk, own.dh.get(), p.R);
   }
 
   // dL/dh_0, dL/dc_0: one more product, back across the first step

@@ -7,45 +7,53 @@
 
 namespace fastrnn {
 
-#if defined(FASTRNN_X86)
-namespace avx512 {
-const KernelSet &kernel_set();
-}
-namespace avx2 {
-const KernelSet &kernel_set();
-}
-namespace sse2 {
-const KernelSet &kernel_set();
-}
-#elif defined(FASTRNN_ARM)
-namespace neon {
-const KernelSet &kernel_set();
-}
-#endif
+// one definition for each set and number type: kernels.cpp
+#define FASTRNN_DECLARE(set)                                                                                           \
+  namespace set {                                                                                                      \
+  template <class T> Kernels<T> kernels_of();                                                                          \
+  }
+FASTRNN_DECLARE(avx512)
+FASTRNN_DECLARE(avx2)
+FASTRNN_DECLARE(sse2)
+FASTRNN_DECLARE(neon)
 
 namespace {
 
 struct Entry {
   const char *name;
   bool (*runs_here)();
-  const KernelSet &(*get)();
+  KernelSet (*get)();
 };
 
-// best first
+// those that were compiled in, best first
 const Entry entries[] = {
-#if defined(FASTRNN_X86)
+#if defined(FASTRNN_HAS_AVX512)
     {"avx512",
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
      },
-     avx512::kernel_set},
-    {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); }, avx2::kernel_set},
-    {"sse2", [] { return bool(__builtin_cpu_supports("sse2")); }, sse2::kernel_set},
-#elif defined(FASTRNN_ARM)
-    {"neon", [] { return true; }, neon::kernel_set},
+     [] { return KernelSet{"avx512", avx512::kernels_of<float>(), avx512::kernels_of<double>()}; }},
+#endif
+#if defined(FASTRNN_HAS_AVX2)
+    {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); },
+     [] { return KernelSet{"avx2", avx2::kernels_of<float>(), avx2::kernels_of<double>()}; }},
+#endif
+#if defined(FASTRNN_HAS_SSE2)
+    {"sse2", [] { return bool(__builtin_cpu_supports("sse2")); },
+     [] { return KernelSet{"sse2", sse2::kernels_of<float>(), sse2::kernels_of<double>()}; }},
+#endif
+#if defined(FASTRNN_HAS_NEON)
+    {"neon", [] { return true; },
+     [] { return KernelSet{"neon", neon::kernels_of<float>(), neon::kernels_of<double>()}; }},
 #endif
 };
+
+void ask_cpu() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#endif
+}
 
 std::string join(const std::vector<std::string> &names) {
   std::string text;
@@ -53,10 +61,8 @@ std::string join(const std::vector<std::string> &names) {
   return text;
 }
 
-const KernelSet &pick() {
-#if defined(FASTRNN_X86)
-  __builtin_cpu_init();
-#endif
+KernelSet pick() {
+  ask_cpu();
   const char *forced = std::getenv("FASTRNN_ISA");
   if (forced && !*forced) forced = nullptr;
   for (const Entry &entry : entries) {
@@ -95,9 +101,7 @@ size_t first_known(size_t a, size_t b) { return a ? a : b; }
 } // namespace
 
 std::vector<std::string> available_kernel_sets() {
-#if defined(FASTRNN_X86)
-  __builtin_cpu_init();
-#endif
+  ask_cpu();
   std::vector<std::string> names;
   for (const Entry &entry : entries)
     if (entry.runs_here()) names.push_back(entry.name);
@@ -105,7 +109,7 @@ std::vector<std::string> available_kernel_sets() {
 }
 
 const KernelSet &kernels() {
-  static const KernelSet &set = pick();
+  static const KernelSet set = pick();
   return set;
 }
 

@@ -107,9 +107,10 @@ public:
         size_t n = 0;
         for (size_t s = s0; s < s1; ++s) {
           T *row = pre(s);
-          for (size_t r = 0, m = active(s); r < m; ++r, ++n) {
-            x[n] = dir.x(s, rows.begin + r);
-            to[n] = row + r * p.row;
+          const Rows<const T> from = dir.x.read(s, rows.begin);
+          for (size_t r = 0, m = active(s); r < m; ++r, ++n, row += p.row) {
+            x[n] = from[r];
+            to[n] = row;
           }
         }
         Product<T> q;

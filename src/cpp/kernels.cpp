@@ -1,4 +1,5 @@
-// The kernel table of one kernel set. Compiled once per set, with FASTRNN_ISA as its name.
+// The kernel table of one kernel set for one number type. Compiled once for each, with FASTRNN_ISA as the set's name
+// and FASTRNN_NUMBER as the type.
 #include "kernels.hpp"
 #include "product.hpp"
 #include "step.hpp"
@@ -106,6 +107,8 @@ template <class T> T read(const T *from, size_t n, size_t rounds) {
   return sums[0][0];
 }
 
+} // namespace
+
 template <class T> Kernels<T> kernels_of() {
   Kernels<T> k;
   k.lanes = lanes<T>;
@@ -145,13 +148,7 @@ template <class T> Kernels<T> kernels_of() {
   k.read = read<T>;
   return k;
 }
-
-} // namespace
-
-const KernelSet &kernel_set() {
-  static const KernelSet set = {FASTRNN_ISA_NAME, kernels_of<float>(), kernels_of<double>()};
-  return set;
-}
+template Kernels<FASTRNN_NUMBER> kernels_of();
 
 } // namespace FASTRNN_ISA
 } // namespace fastrnn
