@@ -63,7 +63,8 @@ template <class T> struct Panel {
   const T *packed = nullptr, *next = nullptr; // and the panel that is passed over after this one
   size_t depth, width;
   bool two;
-  enum { near, middling, far } distance = near; // of the matrix
+  size_t bytes = 0; // of the matrix
+  enum { near, middling, far } distance = near;
 
   // columns of the matrix, and those at which this panel and the next one start
   Panel(const T *matrix, const RowMajor<T> &rows, size_t depth, size_t width, size_t columns, size_t at, size_t next_at,
@@ -72,7 +73,7 @@ template <class T> struct Panel {
     if (rows.at) return;
     packed = matrix + at * depth;
     next = matrix + next_at * depth;
-    const size_t bytes = depth * columns * sizeof(T);
+    bytes = depth * columns * sizeof(T);
     distance = bytes < near_bytes ? near : bytes > far_bytes ? far : middling;
   }
   // how many of these tiles, the first ones, fetch the next panel
@@ -119,9 +120,10 @@ template <class T, class Pack, class Prepare, class Done>
 FASTRNN_INLINE void pass_over(const Panel<T> &panel, tile_operands<T> o, size_t first, size_t rows, T *piece,
                               Pack &&pack, Prepare &&prepare, Done &&done) {
   const bool in_pieces = panel.rows.at;
-  const row_tiles tiling(rows, tile_rows(panel.width));
+  const bool halves = in_halves(rows, panel.width, panel.bytes);
+  const row_tiles tiling(rows, halves ? rows_in_halves : tile_rows(panel.width));
   const size_t fetching = panel.fetching(tiling);
-  const depth_blocks depth(panel.depth, tiling, in_pieces);
+  const depth_blocks depth(panel.depth, halves || tiling.count > 1, in_pieces);
   const tile_operands<T> start = o;
   o.step = panel.width * lanes<T>;
   o.panel_step = o.step * panel.depth;
@@ -145,7 +147,9 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, tile_operands<T> o, size_t 
     for (size_t i = 0, r = first; i < tiling.count; ++i) {
       const size_t n = tiling.size(i);
       prepare(r, n, begin, last);
-      (panel.two ? tiles<T>.paired[panel.width - 1] : tiles<T>.single[panel.width - 1][n - 1])(o);
+      (panel.two                       ? tiles<T>.paired[panel.width - 1]
+       : halves && n == rows_in_halves ? tiles<T>.halves
+                                       : tiles<T>.single[panel.width - 1][n - 1])(o);
       o.to += n, o.from += n, o.a += n;
       o.next.advance();
       if (last) done(r, n, i + 1 < tiling.count);
