@@ -25,6 +25,23 @@ FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N],
   }
 }
 
+// The same for gate panels from `place` on, which are packed or, for a row alone, are packed here piece by piece.
+template <class T, class E, int N, int P, int W>
+FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N], size_t depth, const T *packed,
+                                  const RowMajor<T> &matrix, size_t hidden, const panel_place &place) {
+  constexpr int VL = lanes<T>;
+  if (N > 1 || !matrix.at) return add_rows<T, N, P, W>(sum, rows, depth, packed + place.block * VL * E::gates * depth);
+  alignas(64) T pieces[P * W * VL * piece_depth];
+  for (size_t from = 0, length = 0; from < depth; from += length) {
+    length = least(piece_depth, depth - from);
+    for (size_t p = 0; p < P; ++p)
+      pack_gate_panel(pieces + p * length * W * VL, matrix.at, matrix.ld, 0, E::gates, hidden,
+                      {place.block + p * place.blocks, W, place.blocks}, from, length);
+    const T *const piece[N] = {rows[0] + from};
+    add_rows<T, N, P, W>(sum, piece, length, pieces);
+  }
+}
+
 // ---- forward ------------------------------------------------------------------------------------------
 
 // N rows, P panels at once, W vecs each.
@@ -46,23 +63,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
     });
     unroll<P>([&](auto p) __attribute__((always_inline)) { x_n[r][p] = V{}; });
   });
-  alignas(64) T pieces[N == 1 ? P * W * VL * piece_depth : 1];
-  const auto add = [&](const T *const(&a)[N], size_t n, const T *packed, const RowMajor<T> &rows)
-                       __attribute__((always_inline)) {
-                         if constexpr (N == 1) {
-                           for (size_t from = 0, length = 0; rows.at && from < n; from += length) {
-                             length = least(piece_depth, n - from);
-                             for (size_t p = 0; p < P; ++p)
-                               pack_gate_panel(pieces + p * length * W * VL, rows.at, rows.ld, 0, E::gates, s.hidden,
-                                               {place.block + p * blocks_of_panel, W, blocks_of_panel}, from, length);
-                             const T *const piece[] = {a[0] + from};
-                             add_rows<T, N, P, W>(sum, piece, length, pieces);
-                           }
-                           if (rows.at) return;
-                         }
-                         add_rows<T, N, P, W>(sum, a, n, packed + unit0 * E::gates * n);
-                       };
-  if (s.input) add(x, s.input, s.w, s.w_rows);
+  if (s.input) add_gate_rows<T, E, N, P, W>(sum, x, s.input, s.w, s.w_rows, s.hidden, place);
   if constexpr (E::split_candidate) { // the recurrent part of the candidate stays apart and starts at b_hn
     unroll<N>([&](auto r) __attribute__((always_inline)) {
       unroll<P>([&](auto p) __attribute__((always_inline)) {
@@ -71,7 +72,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
       });
     });
   }
-  add(h, s.recurrent, s.r, s.r_rows);
+  add_gate_rows<T, E, N, P, W>(sum, h, s.recurrent, s.r, s.r_rows, s.hidden, place);
   // cells in twos: of the rows, or of neighbouring blocks
   constexpr int all = P * blocks_of_panel * N, together = all % 2 ? 1 : 2;
   unroll<all / together>([&](auto i) __attribute__((always_inline)) {
@@ -141,7 +142,7 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
   if (later && (N > 1 || !s.r_rows.at)) {
     add_rows<T, N, W / panel_width, panel_width>(dh, d_later, s.depth, s.r + unit0 * s.depth);
   } else if (later) {
-    alignas(64) T pieces[N == 1 ? W * VL * piece_depth : 1];
+    alignas(64) T pieces[W * VL * piece_depth];
     for (size_t from = 0, length = 0; from < s.depth; from += length) {
       length = least(piece_depth, s.depth - from);
       for (size_t p = 0; p < W; p += panel_width) {
@@ -149,8 +150,7 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
         pack_plain_panel(pieces + p * VL * length, s.r_rows, s.depth, column,
                          least(panel_width * VL, s.hidden - column), from, length);
       }
-      const T *piece[N];
-      piece[0] = d_later[0] + from, piece[N - 1] = d_later[N - 1] + from;
+      const T *const piece[N] = {d_later[0] + from};
       add_rows<T, N, W / panel_width, panel_width>(dh, piece, length, pieces);
     }
   }
