@@ -112,8 +112,7 @@ template <class T> struct upcoming {
 };
 
 // What a tile works on. Of rows there are lists of where they start, made once for all tiles and panels of a group;
-// from
-// `.._at` on are the numbers of this panel, or of this depth.
+// from `.._at` on are the numbers of this panel, or of this depth.
 template <class T> struct tile_operands {
   T *const *to = nullptr;                  // sums
   const T *const *from = nullptr;          // what they start from
