@@ -40,6 +40,7 @@ SIZES = [
     (15, 6, 20, 112),
     (3, 150, 16, 20),
     (12, 16, 48, 96),
+    (500, 1, 64, 64),
 ]
 
 NETWORKS = [(1, False), (2, True)]
@@ -127,9 +128,12 @@ def test_sizes_cover_every_schedule(kind: str) -> None:
         for T, B, I, H in SIZES:
             for n in (2, 3, 5):
                 sizes = (T * B, T, B, I, H, H, 4, GATES[kind], n, 1 << 20)
-                plans.add(fastrnn._core.schedule(kind, *sizes, **network)[:2])
-    several = {(n, way) for n in (2, 3, 5) for way in ("rows", "units")}
-    assert several | {(1, "rows"), (2, "tasks"), (3, "tasks")} <= plans
+                for backward in (False, True):
+                    plan = fastrnn._core.schedule(kind, *sizes, **network, backward=backward)
+                    plans.add((*plan[:2], backward))
+    several = {(n, way) for n in (2, 3, 5) for way in ("rows", "units", "apart")}
+    wanted = several | {(1, "rows"), (2, "tasks"), (3, "tasks")}
+    assert {(*way, backward) for way in wanted for backward in (False, True)} <= plans
 
 
 def assert_packing_changes_nothing(v: Variant, threads: Any, *options: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ private:
       const size_t above = (piece / D - 1) * D;
       if (D == 2) return board_.complete(above) && board_.complete(above + 1);
       Position at = positions_[index_of(piece)];
-      if (!at.started) at = {true, steps, tape_.segment ? steps : 0, 0};
+      if (!at.started) at = {true, steps, tape_.segment ? steps : 0, 0, {}};
       return board_.complete(above) || board_.done(above) >= steps - (at.end ? loop_.chunk_begin(at) : 0);
     };
     for (size_t piece = board_.first(w); (piece = board_.claim(w, piece, ready)) != TaskBoard::none;) {

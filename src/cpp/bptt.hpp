@@ -3,25 +3,18 @@
 
 #include <memory>
 
+#include "chunk_gradients.hpp"
 #include "forward.hpp"
-#include "sums.hpp"
 
 namespace fastrnn {
-
-// Memory of the direction at hand; one for all where directions come one after the other.
-template <class T> struct Workspace {
-  Buffer<T> d[2];                     // [rows of a chunk][slot][H], alternating between chunks
-  Buffer<T> m, dh;                    // [rows of a chunk][H], [output]: see BackwardStep
-  Buffer<T> carry_h, carry_c, dh0;    // [B][H]
-  Buffer<T> segment_gates, segment_c; // checkpointed: the segment at hand
-};
 
 // How far back a direction is.
 struct Position {
   bool started = false;
   size_t end = 0;       // steps still to go
   size_t kept_from = 0; // first step whose gates are at hand
-  unsigned turn = 0;    // which of the two d the next chunk uses
+  unsigned turn = 0;    // which of the two buffers the next chunk uses
+  Chunk behind;         // where threads are apart: whose products are still to be taken
 };
 
 template <class T> class BackwardLoop {
@@ -35,9 +28,10 @@ public:
     // a chunk of gradient rows: long enough for the products over it to run at full speed, short enough to
     // stay in the cache between the time loop and them
     chunk_rows_ = std::min<size_t>(std::max<size_t>((size_t(1) << 20) / (ld_d_ * sizeof(T)), 256), 768);
-    // and several of them where layers follow each other as a wavefront
+    // and several of them where layers follow each other as a wavefront, or products the steps
     if (tasks && shape.layers > 1)
       chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(batch.total() / (4 * shape.layers), 32));
+    if (p.plan.split == Split::apart) chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(batch.total() / 8, 32));
     chunk_rows_ = std::min(chunk_rows_, batch.total());
     const size_t held = std::max(chunk_rows_, batch.rows);
     // segments hold different numbers of rows; the first is the largest
@@ -45,26 +39,15 @@ public:
     for (size_t i = 0; i < (tasks ? shape.count() : 1); ++i) {
       Workspace<T> &own = workspaces_.emplace_back();
       for (auto &d : own.d) d = Buffer<T>(product(held, ld_d_));
-      if (two_products) own.m = Buffer<T>(product(held, p.H));
-      if (shape.proj) own.dh = Buffer<T>(product(held, p.R));
+      for (auto &m : own.m) m = Buffer<T>(two_products ? product(held, p.H) : 0);
+      for (auto &dh : own.dh) dh = Buffer<T>(shape.proj ? product(held, p.R) : 0);
       own.carry_h = Buffer<T>(product(batch.rows, ld_carry_));
       if (shape.has_c()) own.carry_c = Buffer<T>(product(batch.rows, ld_carry_));
       own.dh0 = Buffer<T>(product(batch.rows, p.R));
       if (p.k.saved_slots(shape.cell)) own.segment_gates = Buffer<T>(product(segment_rows, p.row));
       if (shape.has_c() && tape.segment) own.segment_c = Buffer<T>(product(batch.rows + segment_rows, p.Hp));
     }
-    size_t scratch = 0;
-    for (const auto &dir : p.directions) {
-      sums_.emplace_back(p, dir, g_.parameters[dir.index]);
-      scratch = std::max(scratch, sums_.back().scratch(held));
-    }
-    for (int i = 0; i < p.plan.threads; ++i) {
-      scratch_.emplace_back(scratch);
-      ChunkRows<T> &rows = rows_.emplace_back();
-      for (auto *v : {&rows.d, &rows.x, &rows.h, &rows.m, &rows.dh}) v->reserve(held);
-      a_.emplace_back(held);
-      out_.emplace_back(held);
-    }
+    gradients_ = std::make_unique<ChunkGradients<T>>(p, g_, ld_d_, held);
     const size_t positions = p.arrays.starts ? batch.total() : product(batch.steps, batch.rows);
     for (size_t l = 0; l + 1 < shape.layers; ++l) d_inner_.emplace_back(product(positions, shape.directions, p.R));
     // side by side, the reverse direction's share of dL/dx waits in a buffer of its own
@@ -77,7 +60,7 @@ public:
 
   bool start(const Worker &w, const Direction<T> &dir, Position &at) {
     load_state(w, dir);
-    at = {true, p.batch.steps, tape_.segment ? p.batch.steps : 0, 0};
+    at = {true, p.batch.steps, tape_.segment ? p.batch.steps : 0, 0, {}};
     return w.meet();
   }
 
@@ -91,20 +74,15 @@ public:
 
   bool chunk(const Worker &w, const Direction<T> &dir, Position &at) {
     const Chunk chunk{chunk_begin(at), at.end, segment_of(at), at.turn};
-    if (tape_.segment && chunk.kept_from != at.kept_from && !recompute(w, dir, chunk.kept_from, at.end)) return false;
-    for (size_t end = chunk.end, steps = 0; end > chunk.begin; end -= steps) {
-      steps = steps_at_once(w, dir, end - 1, chunk);
-      if (!step(w, dir, end - 1, chunk, steps)) return false;
-    }
+    const bool apart = p.apart(w);
+    if ((!apart || w.rank == 0) && !steps(apart ? w.alone() : w, dir, at, chunk)) return false;
+    if (apart) products_behind(w, dir, at);
     // The products need every row and unit of the chunk. Gradient rows alternate between two buffers, so that
     // no second meeting is needed before the next chunk overwrites them.
     if (!w.meet()) return false;
-    input_gradient(w, dir, chunk);
-    list_rows(w, dir, chunk);
-    const size_t before = at.end == p.batch.steps ? 0 : p.batch.total() - p.batch.first(at.end);
-    sums_[dir.index].add(rows_[size_t(w.thread)], before, w, scratch_[size_t(w.thread)].get());
-    if (workspace(dir).m.size() && !w.meet()) return false; // m and dh have one buffer only
-    w.poll(rows_[size_t(w.thread)].d.size() * p.shape.gates() * p.H * (p.R + dir.input) * 2);
+    if (!apart) gradients_->add(w, dir, workspace(dir), chunk, tracks(dir).dx, adds_to_dx(dir));
+    w.poll((p.batch.first(chunk.end) - p.batch.first(chunk.begin)) * p.shape.gates() * p.H * (p.R + dir.input) * 2);
+    at.behind = chunk;
     at.kept_from = chunk.kept_from;
     at.end = chunk.begin;
     at.turn ^= 1;
@@ -112,8 +90,12 @@ public:
   }
 
   bool finish(const Worker &w, const Direction<T> &dir, const Position &at) {
-    if (!initial_state(w, dir, workspace(dir).d[at.turn ^ 1].get())) return false;
-    sums_[dir.index].finish(w);
+    const bool apart = p.apart(w);
+    if (!apart || w.rank == 0) initial_state(apart ? w.alone() : w, dir, workspace(dir).d[at.turn ^ 1].get());
+    if (apart) products_behind(w, dir, at);
+    if (!w.meet()) return false;
+    store_initial_state(w, dir);
+    gradients_->finish(w, dir);
     return w.meet();
   }
 
@@ -143,11 +125,11 @@ public:
   }
 
 private:
-  // Steps [begin, end), whose gates are at hand from kept_from on; `turn` of the two gradient buffers.
-  struct Chunk {
-    size_t begin, end, kept_from;
-    unsigned turn;
-  };
+  void products_behind(const Worker &w, const Direction<T> &dir, const Position &at) {
+    gradients_->add_in_pieces(w, dir, workspace(dir), at.behind, tracks(dir).dx, adds_to_dx(dir));
+  }
+  // The reverse direction adds its share to that of the other, unless it has a buffer of its own.
+  bool adds_to_dx(const Direction<T> &dir) const { return dir.direction == 1 && second_.empty(); }
   size_t segment_of(const Position &at) const {
     if (!tape_.segment || at.end > at.kept_from) return at.kept_from;
     return (at.end ? at.end - 1 : 0) / tape_.segment * tape_.segment;
@@ -208,6 +190,16 @@ private:
     }
     if (!loop_->run(w, dir, store, begin, end)) return false;
     return w.meet(); // backward cuts the units another way than forward
+  }
+
+  // All steps of the chunk, one after the other.
+  bool steps(const Worker &w, const Direction<T> &dir, const Position &at, const Chunk &chunk) {
+    if (tape_.segment && chunk.kept_from != at.kept_from && !recompute(w, dir, chunk.kept_from, at.end)) return false;
+    for (size_t end = chunk.end, taken = 0; end > chunk.begin; end -= taken) {
+      taken = steps_at_once(w, dir, end - 1, chunk);
+      if (!step(w, dir, end - 1, chunk, taken)) return false;
+    }
+    return true;
   }
 
   // How many steps from s back one call of the kernel may take: those between which nothing else is to be done, and
@@ -293,7 +285,7 @@ private:
       dh.hidden = p.R;
       dh.first_panel = output_panels.begin;
       dh.last_panel = output_panels.end;
-      dh.d = own.dh.get() + row_d * p.R;
+      dh.d = own.dh[chunk.turn].get() + row_d * p.R;
       dh.ld_d = p.R;
       if (n) p.k.backward_store(dh);
       if (p.in_step(w) && !w.meet()) return false;
@@ -305,11 +297,11 @@ private:
       q.ld_later = p.R;
       q.depth = p.R;
       q.r = weights.project_back.get();
-      q.m = own.m.get() + row_d * p.H;
+      q.m = own.m[chunk.turn].get() + row_d * p.H;
       q.ld_m = p.H;
     }
     if (before) {
-      q.m = own.m.get() + row_d * p.H;
+      q.m = own.m[chunk.turn].get() + row_d * p.H;
       q.ld_m = p.H;
     }
     if (n) p.k.backward[int(shape.cell)](q);
@@ -327,73 +319,8 @@ private:
     return p.in_step(w) ? w.meet() : !w.stopped();
   }
 
-  // dL/dx of the chunk: whole rows, shared among the threads whatever the split
-  void input_gradient(const Worker &w, const Direction<T> &dir, const Chunk &chunk) {
-    if (!dir.input || (dir.layer == 0 && !g_.dx)) return;
-    const Batch &batch = p.batch;
-    const Workspace<T> &own = workspace(dir);
-    const Cache &tracks_of = tracks(dir);
-    const T **a = a_[size_t(w.thread)].get();
-    T **out = out_[size_t(w.thread)].get();
-    const Range rows = p.rows_of(w);
-    const Range panels = p.panels_of(p.k.plain_panels(dir.input), w);
-    size_t n = 0;
-    for (size_t s = chunk.begin; s < chunk.end; ++s) {
-      const size_t last = std::min(rows.end, batch.active(s));
-      const T *d = own.d[chunk.turn].get() + (batch.first(s) - batch.first(chunk.begin)) * ld_d_;
-      const Rows<T> dx = tracks_of.dx.rows(s, 0);
-      for (size_t r = rows.begin; r < last; ++r, ++n) {
-        a[n] = d + r * ld_d_;
-        out[n] = dx[r];
-      }
-    }
-    Product<T> q;
-    q.rows = n;
-    q.depth = p.shape.gates() * p.H;
-    q.first_panel = panels.begin;
-    q.last_panel = panels.end;
-    q.a = a;
-    q.out = out;
-    q.b = p.weights(dir.layer, dir.direction).w_back.get();
-    q.b_rows = p.weights(dir.layer, dir.direction).w_back_rows;
-    q.columns = dir.input;
-    q.add = dir.direction == 1 && second_.empty();
-    p.k.plain_product(q);
-  }
-
-  // rows_of(s)(r): row r of step s
-  template <class F> void list(std::vector<const T *> &to, const Chunk &chunk, F &&rows_of) {
-    to.resize(p.batch.first(chunk.end) - p.batch.first(chunk.begin));
-    const T **next = to.data();
-    for (size_t s = chunk.end; s-- > chunk.begin;) {
-      const auto row = rows_of(s);
-      for (size_t r = 0, n = p.batch.active(s); r < n; ++r) *next++ = row(r);
-    }
-  }
-  // the same of an array [rows of the chunk][ld]
-  void list(std::vector<const T *> &to, const Chunk &chunk, const T *from, size_t ld) {
-    list(to, chunk, [&](size_t s) {
-      const T *first = from + (p.batch.first(s) - p.batch.first(chunk.begin)) * ld;
-      return [=](size_t r) { return first + r * ld; };
-    });
-  }
-
-  void list_rows(const Worker &w, const Direction<T> &dir, const Chunk &chunk) {
-    const Workspace<T> &own = workspace(dir);
-    ChunkRows<T> &rows = rows_[size_t(w.thread)];
-    list(rows.d, chunk, own.d[chunk.turn].get(), ld_d_);
-    list(rows.h, chunk, [&](size_t s) {
-      const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
-      const Rows<const T> h = dir.h_prev(s, 0);
-      return [=, zeros = dir.zeros](size_t r) { return reset && reset[r] ? zeros : h[r]; };
-    });
-    if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
-    if (own.m.size()) list(rows.m, chunk, own.m.get(), p.H);
-    if (p.shape.proj) list(rows.dh, chunk, own.dh.get(), p.R);
-  }
-
-  // dL/dh_0, dL/dc_0: one more product, back across the first step
-  bool initial_state(const Worker &w, const Direction<T> &dir, const T *d_first) {
+  // dL/dh_0: one more product, back across the first step
+  void initial_state(const Worker &w, const Direction<T> &dir, const T *d_first) {
     const Batch &batch = p.batch;
     Workspace<T> &own = workspace(dir);
     const bool before = p.shape.cell == Cell::gru_before, carries_h = before || p.shape.cell == Cell::gru;
@@ -418,7 +345,11 @@ private:
     q.d = own.dh0.get() + rows.begin * p.R;
     q.ld_d = p.R;
     (carries_h ? p.k.backward_store_carried : p.k.backward_store)(q);
-    if (!w.meet()) return false;
+  }
+  void store_initial_state(const Worker &w, const Direction<T> &dir) {
+    const Batch &batch = p.batch;
+    const Workspace<T> &own = workspace(dir);
+    const uint8_t *cut = batch.reset_at(int(dir.direction), 0);
     const Range out = share(batch.rows, w);
     for (size_t r = out.begin; r < out.end; ++r) {
       const size_t b = dir.index * batch.rows + batch.order[r];
@@ -430,7 +361,6 @@ private:
       else
         std::memcpy(dc0, own.carry_c.get() + r * ld_carry_, p.H * sizeof(T));
     }
-    return true;
   }
 
   // Addresses of dy and dx as a direction sees them.
@@ -470,13 +400,10 @@ private:
   const Gradients<T> &g_;
   size_t ld_d_, ld_carry_, chunk_rows_;
   std::vector<Workspace<T>> workspaces_;
-  std::vector<WeightSums<T>> sums_;
-  std::vector<Buffer<T>> scratch_, d_inner_, second_;
-  std::vector<ChunkRows<T>> rows_;
-  std::vector<Buffer<const T *>> a_;
-  std::vector<Buffer<T *>> out_;
+  std::vector<Buffer<T>> d_inner_, second_;
   std::vector<Cache> tracks_;
   std::unique_ptr<ForwardLoop<T>> loop_;
+  std::unique_ptr<ChunkGradients<T>> gradients_;
 };
 
 } // namespace fastrnn

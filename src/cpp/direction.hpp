@@ -67,6 +67,14 @@ public:
 
   // Whether the threads must meet within a step: they share its units.
   bool in_step(const Worker &w) const { return plan.split == Split::units && w.of > 1; }
+  // Whether one thread takes the steps and the others the products of other chunks: they meet after each.
+  bool apart(const Worker &w) const { return plan.split == Split::apart && w.of > 1; }
+  // Whether threads meet at all: if not, each has its own rows (or chunks) throughout.
+  bool meet(const Worker &w) const { return in_step(w) || apart(w); }
+  // In how many pieces threads that are apart take a product: of some 5 us, and few, since some pack what they read.
+  static size_t pieces(const Worker &w, size_t rows, size_t columns, size_t depth) {
+    return std::min(size_t(2.0 * double(rows) * double(columns) * double(depth) / 5e5) + 1, 4 * size_t(w.of));
+  }
   // The rows a thread works on: contiguous in sorted order, so that the order of every sum over rows is the
   // same for any number of threads; balanced by their lengths.
   Range rows_of(const Worker &w) const {

@@ -50,13 +50,15 @@ private:
   void run_together(const Worker &w) {
     for (const Direction<T> &dir : pass_.directions) {
       const Storage<T> store = storage(dir);
-      if (pass_.shape.has_c()) load_c0(w, dir, store);
+      const bool apart = pass_.apart(w);
+      if (pass_.shape.has_c() && (!apart || w.rank == 0)) load_c0(apart ? w.alone() : w, dir, store);
       if (!loop_.run(w, dir, store, 0, pass_.batch.steps)) return;
+      if (apart && !w.meet()) return;
       finish(w, dir, store);
       const bool last_direction = dir.direction + 1 == pass_.shape.directions;
       if (last_direction && dir.layer + 1 < pass_.shape.layers && tape_ && !tape_->dropped.empty()) {
         drop(w, dir.layer);
-        if (pass_.in_step(w) && !w.meet()) return;
+        if (pass_.meet(w) && !w.meet()) return;
       }
     }
   }
@@ -132,7 +134,7 @@ private:
   // h_n, c_n: the state after each row's last step
   void finish(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
     const Batch &batch = pass_.batch;
-    const Range rows = pass_.in_step(w) ? share(batch.rows, w) : pass_.rows_of(w);
+    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w);
     for (size_t r = rows.begin; r < rows.end; ++r) {
       const size_t length = batch.length[r], b = dir.index * batch.rows + batch.order[r];
       const T *h = length ? dir.y(length - 1, r) : dir.h0 + dir.h0_at[r];
@@ -147,7 +149,7 @@ private:
     const Batch &batch = pass_.batch;
     const size_t width = pass_.shape.directions * pass_.R;
     const View<T> view = hidden_view<T>(nullptr, batch, pass_.arrays.starts, width);
-    const Range rows = pass_.in_step(w) ? share(batch.rows, w) : pass_.rows_of(w);
+    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w);
     for (size_t r = rows.begin; r < rows.end; ++r)
       for (size_t t = 0; t < batch.length[r]; ++t) {
         const size_t at = size_t(view.row[batch.order[r]] + ptrdiff_t(t) * view.time);

@@ -29,53 +29,155 @@ public:
         large ? std::min<size_t>(std::max<size_t>(l2 / 2 / bytes, 64), 256) : std::max<size_t>(budget / bytes, 1);
     const size_t total = std::max<size_t>(p.batch.total(), 1);
     chunk_rows_ = p.plan.w_in_pieces ? total : std::min(chunk_rows_, total); // every chunk would pack W anew
+    const bool apart = p.plan.split == Split::apart;
+    if (apart) chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(total / 8, 24)); // both ends are to weigh little
     const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
-    const bool shared = p.plan.split == Split::units;
     at_.resize(p.batch.rows);
     for (size_t r = 0; r < p.batch.rows; ++r) at_[r] = ptrdiff_t(r * width);
     // a single step, say, needs none of these
-    const bool before = p.shape.cell == Cell::gru_before, two_products = p.shape.proj || before;
+    const bool two_products = p.shape.proj || p.shape.cell == Cell::gru_before;
     const bool lists = !p.plan.fuse_input || two_products;
     for (int i = 0; i < p.plan.threads; ++i) {
       x_.emplace_back(lists ? rows : 0);
       to_.emplace_back(lists ? rows : 0);
-      if (shared && i > 0) continue;
-      chunk_.emplace_back(lists ? product(rows, p.row) : 0);
+      const bool own = i == 0 || !(apart || p.plan.split == Split::units);
+      if (own || (apart && i == 1)) chunk_.emplace_back(lists ? product(rows, p.row) : 0);
+      if (!own) continue;
       nowhere_.emplace_back(recomputes ? product(p.batch.rows, width) : 0);
       m_.emplace_back(two_products ? product(p.batch.rows, width) : 0);
     }
   }
 
   // One thread's part of steps [from, to). False: interrupted.
-  bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to_step) {
-    const Shape &shape = p.shape;
-    const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
-    const bool before = shape.cell == Cell::gru_before, saves = p.k.saved_slots(shape.cell) > 0;
-    const Range rows = p.rows_of(w);
-    const Range panels = p.panels_of(p.k.gate_panels(shape.step_gates(), p.H), w);
-    const Range input_panels = p.panels_of(p.k.gate_panels(shape.gates(), p.H), w);
-    const Range candidate_panels = p.panels_of(p.k.gate_panels(1, p.H), w);
-    const Range output_panels = p.panels_of(p.k.plain_panels(p.R), w);
-    const bool product_first = dir.input && !p.plan.fuse_input, keep = store.gates && saves;
-    const size_t own = p.plan.split == Split::units ? 0 : size_t(w.thread);
-    T *const chunk = chunk_[own].get();
-    const T **x = x_[size_t(w.thread)].get();
-    T **to = to_[size_t(w.thread)].get();
-    const size_t step_work = shape.gates() * p.H * (p.R + dir.input);
+  bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to) {
+    const bool product_first = dir.input && !p.plan.fuse_input, apart = p.apart(w);
+    if (apart && !product_first) return w.rank ? true : run(w.alone(), dir, store, from, to);
+    const Task task(p, apart ? w.alone() : w, dir, store, product_first);
+    ForwardStep<T> step = constant_part(task);
+    Span next = span(task, from, to, 0);
+    if (apart) {
+      product_in_pieces(w, task, next);
+      if (!w.meet()) return false;
+    }
+    while (next.begin < to) {
+      const Span now = next;
+      if (!now.widest && !p.in_step(w)) break;
+      if (product_first && !apart) input_product(task, {0, list_rows(task, now)}, task.input_panels);
+      if ((!apart || w.rank == 0) && !steps(task, now, step)) return false;
+      next = span(task, now.end, to, apart ? now.turn ^ 1 : 0);
+      if (!apart) continue;
+      product_in_pieces(w, task, next);
+      if (!w.meet()) return false;
+    }
+    return true;
+  }
 
-    auto active = [&](size_t s) {
-      const size_t n = p.batch.active(s);
-      return n > rows.begin ? std::min(n, rows.end) - rows.begin : 0;
-    };
-    ForwardStep<T> step; // what does not change from step to step
+private:
+  // What one run is about. w: the thread as it takes steps.
+  struct Task {
+    const Worker w;
+    const Direction<T> &dir;
+    const Storage<T> &store;
+    const PackedDirection<T> &weights;
+    const bool product_first, keep;
+    const Range rows, panels, input_panels, candidate_panels, output_panels;
+    const size_t own; // which buffers
+
+    Task(const Pass<T> &p, const Worker &w, const Direction<T> &dir, const Storage<T> &store, bool product_first)
+        : w(w), dir(dir), store(store), weights(p.weights(dir.layer, dir.direction)), product_first(product_first),
+          keep(store.gates && p.k.saved_slots(p.shape.cell) > 0), rows(p.rows_of(w)),
+          panels(p.panels_of(p.k.gate_panels(p.shape.step_gates(), p.H), w)),
+          input_panels(p.panels_of(p.k.gate_panels(p.shape.gates(), p.H), w)),
+          candidate_panels(p.panels_of(p.k.gate_panels(1, p.H), w)),
+          output_panels(p.panels_of(p.k.plain_panels(p.R), w)),
+          own(p.plan.split == Split::units || p.plan.split == Split::apart ? 0 : size_t(w.thread)) {}
+  };
+
+  // Steps whose pre-activations are computed together. Each has `widest` rows in the buffer, as many as the first.
+  struct Span {
+    size_t begin, end, widest;
+    unsigned turn; // which of two buffers, where threads are apart
+  };
+
+  size_t active(const Task &task, size_t s) const {
+    const size_t n = p.batch.active(s);
+    return n > task.rows.begin ? std::min(n, task.rows.end) - task.rows.begin : 0;
+  }
+  Span span(const Task &task, size_t begin, size_t to, unsigned turn) const {
+    if (begin >= to) return {begin, begin, 0, turn};
+    const size_t widest = active(task, begin);
+    const size_t end = widest ? std::min(to, begin + std::max<size_t>(chunk_rows_ / widest, 1)) : to;
+    return {begin, end, widest, turn};
+  }
+  // row 0 of the pre-activations of step s
+  T *pre(const Task &task, const Span &span, size_t s) {
+    const Batch &batch = p.batch;
+    if (task.keep) return task.store.gates + (batch.first(s) - batch.first(task.store.begin) + task.rows.begin) * p.row;
+    const size_t buffer = p.plan.split == Split::apart ? span.turn : task.own;
+    return chunk_[buffer].get() + (s - span.begin) * span.widest * p.row;
+  }
+
+  // Lists the rows of x and of the pre-activations; how many there are.
+  size_t list_rows(const Task &task, const Span &span) {
+    const T **x = x_[size_t(task.w.thread)].get();
+    T **to = to_[size_t(task.w.thread)].get();
+    size_t n = 0;
+    for (size_t s = span.begin; s < span.end; ++s) {
+      T *row = pre(task, span, s);
+      const Rows<const T> from = task.dir.x.read(s, task.rows.begin);
+      for (size_t r = 0, m = active(task, s); r < m; ++r, ++n, row += p.row) {
+        x[n] = from[r];
+        to[n] = row;
+      }
+    }
+    return n;
+  }
+
+  // W x + b of some of the rows listed
+  void input_product(const Task &task, const Range &rows, const Range &panels) {
+    Product<T> q;
+    q.rows = rows.size();
+    q.depth = task.dir.input;
+    q.first_panel = panels.begin;
+    q.last_panel = panels.end;
+    q.a = x_[size_t(task.w.thread)].get() + rows.begin;
+    q.out = to_[size_t(task.w.thread)].get() + rows.begin;
+    q.b = task.weights.w.get();
+    q.b_rows = task.weights.w_rows;
+    q.init = task.weights.bias.get();
+    q.columns = p.H;
+    p.k.gate_product(q, p.shape.cell);
+  }
+
+  // The same of a whole span, which threads share as they come.
+  void product_in_pieces(const Worker &w, const Task &task, const Span &span) {
+    size_t rows = 0;
+    for (size_t s = span.begin; s < span.end; ++s) rows += active(task, s);
+    if (!rows) return;
+    const size_t panels = task.input_panels.size(), pieces = p.pieces(w, rows, p.shape.gates() * p.H, task.dir.input);
+    bool listed = false;
+    for (size_t i; (i = w.team->take()) < pieces; listed = true) {
+      if (!listed) list_rows(task, span);
+      if (panels >= pieces)
+        input_product(task, {0, rows}, Part{i, pieces}(panels));
+      else
+        input_product(task, Part{i, pieces}(rows), {0, panels});
+    }
+  }
+
+  // what does not change from step to step
+  ForwardStep<T> constant_part(const Task &task) {
+    const Direction<T> &dir = task.dir;
+    const PackedDirection<T> &weights = task.weights;
+    ForwardStep<T> step;
     step.hidden = p.H;
-    step.first_panel = panels.begin;
-    step.last_panel = panels.end;
+    step.first_panel = task.panels.begin;
+    step.last_panel = task.panels.end;
     step.init = weights.bias.get();
-    step.ld_init = product_first ? p.row : 0;
+    step.ld_init = task.product_first ? p.row : 0;
     step.h_prev_step = dir.y.step;
-    step.h_step = store.write_h ? dir.y.step : 0;
-    if (dir.input && !product_first) {
+    step.h_step = task.store.write_h ? dir.y.step : 0;
+    if (dir.input && !task.product_first) {
       step.x_step = dir.x.step;
       step.input = dir.input;
       step.w = weights.w.get();
@@ -88,111 +190,92 @@ public:
     step.zeros = dir.zeros;
     step.ld_gates = p.row;
     step.ld_c = p.Hp;
-    if (shape.has_c()) step.c_prev = step.c = store.c + rows.begin * p.Hp;
-    if (shape.proj) step.h = Rows<T>{m_[own].get(), at_.data() + rows.begin};
-    if (before) {
+    if (p.shape.has_c()) step.c_prev = step.c = task.store.c + task.rows.begin * p.Hp;
+    if (p.shape.proj) step.h = Rows<T>{m_[task.own].get(), at_.data() + task.rows.begin};
+    if (p.shape.cell == Cell::gru_before) {
       step.ld_rh = std::max(p.H, p.R);
-      step.rh = m_[own].get() + rows.begin * step.ld_rh;
+      step.rh = m_[task.own].get() + task.rows.begin * step.ld_rh;
     }
-    for (size_t s0 = from; s0 < to_step;) {
-      const size_t widest = active(s0);
-      if (!widest && !p.in_step(w)) break;
-      const size_t s1 = widest ? std::min(to_step, s0 + std::max<size_t>(chunk_rows_ / widest, 1)) : to_step;
-      // row 0 of step s
-      auto pre = [&](size_t s) {
-        return keep ? store.gates + (p.batch.first(s) - p.batch.first(store.begin) + rows.begin) * p.row
-                    : chunk + (s - s0) * widest * p.row;
-      };
-      if (product_first) {
-        size_t n = 0;
-        for (size_t s = s0; s < s1; ++s) {
-          T *row = pre(s);
-          const Rows<const T> from = dir.x.read(s, rows.begin);
-          for (size_t r = 0, m = active(s); r < m; ++r, ++n, row += p.row) {
-            x[n] = from[r];
-            to[n] = row;
-          }
-        }
-        Product<T> q;
-        q.rows = n;
-        q.depth = dir.input;
-        q.first_panel = input_panels.begin;
-        q.last_panel = input_panels.end;
-        q.a = x;
-        q.out = to;
-        q.b = weights.w.get();
-        q.b_rows = weights.w_rows;
-        q.init = weights.bias.get();
-        q.columns = p.H;
-        p.k.gate_product(q, shape.cell);
+    return step;
+  }
+
+  bool steps(const Task &task, const Span &span, ForwardStep<T> &step) {
+    const Worker &w = task.w;
+    const Direction<T> &dir = task.dir;
+    const Storage<T> &store = task.store;
+    const Shape &shape = p.shape;
+    const bool before = shape.cell == Cell::gru_before;
+    const size_t r0 = task.rows.begin, work = shape.gates() * p.H * (p.R + dir.input);
+    for (size_t s = span.begin; s < span.end; s += step.steps) {
+      const size_t n = active(task, s);
+      step.rows = n;
+      step.steps = steps_at_once(w, dir, store, s, span.end, work * n);
+      step.descending = s % 2 == 1;
+      const size_t all = p.batch.active(s); // of all threads
+      if (task.product_first) {
+        step.init = pre(task, span, s);
+        step.init_step = ptrdiff_t((task.keep ? all : span.widest) * p.row);
       }
-      for (size_t s = s0; s < s1; s += step.steps) {
-        const size_t n = active(s);
-        step.rows = n;
-        step.steps = steps_at_once(w, dir, store, s, s1, step_work * n);
-        step.descending = s % 2 == 1;
-        const size_t all = p.batch.active(s); // of all threads
-        if (product_first) {
-          step.init = pre(s);
-          step.init_step = ptrdiff_t((keep ? all : widest) * p.row);
+      if (dir.input && !task.product_first) step.x = dir.x.read(s, r0);
+      step.h_prev = dir.h_prev(s, r0);
+      const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
+      step.reset = reset ? reset + r0 : nullptr;
+      if (task.keep || before) step.gates = pre(task, span, s);
+      if (task.keep) step.gates_step = ptrdiff_t(all * p.row);
+      if (shape.has_c()) {
+        if (store.keep_c) {
+          const size_t at = p.batch.rows + p.batch.first(s) - p.batch.first(store.begin);
+          const size_t at_prev =
+              s == store.begin ? 0 : p.batch.rows + p.batch.first(s - 1) - p.batch.first(store.begin);
+          step.c = store.c + (at + r0) * p.Hp;
+          step.c_prev = store.c + (at_prev + r0) * p.Hp;
+          step.c_step = ptrdiff_t(all * p.Hp);
+        } else if (store.segment && s % store.segment == 0) {
+          copy_c(store, s, r0, n, task.panels);
         }
-        if (dir.input && !product_first) step.x = dir.x.read(s, rows.begin);
-        step.h_prev = dir.h_prev(s, rows.begin);
-        const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
-        step.reset = reset ? reset + rows.begin : nullptr;
-        if (keep || before) step.gates = pre(s);
-        if (keep) step.gates_step = ptrdiff_t(all * p.row);
-        if (shape.has_c()) {
-          if (store.keep_c) {
-            const size_t at = p.batch.rows + p.batch.first(s) - p.batch.first(store.begin);
-            const size_t at_prev =
-                s == store.begin ? 0 : p.batch.rows + p.batch.first(s - 1) - p.batch.first(store.begin);
-            step.c = store.c + (at + rows.begin) * p.Hp;
-            step.c_prev = store.c + (at_prev + rows.begin) * p.Hp;
-            step.c_step = ptrdiff_t(all * p.Hp);
-          } else if (store.segment && s % store.segment == 0) {
-            copy_c(store, s, rows.begin, n, panels);
-          }
-        }
-        const Rows<T> h =
-            store.write_h ? dir.y.rows(s, rows.begin) : Rows<T>{nowhere_[own].get(), at_.data() + rows.begin};
-        if (!shape.proj) step.h = h;
-        if (n) p.k.forward[int(shape.cell)](step);
-        if (before) {
-          if (p.in_step(w) && !w.meet()) return false;
-          ForwardStep<T> second = step;
-          second.first_panel = candidate_panels.begin;
-          second.last_panel = candidate_panels.end;
-          second.recurrent = p.H;
-          second.r = weights.r_n.get();
-          if (n) p.k.forward_candidate(second);
-        }
-        if (shape.proj && store.write_h) {
-          if (p.in_step(w) && !w.meet()) return false;
-          for (size_t r = 0; r < n; ++r) {
-            x[r] = step.h[r];
-            to[r] = h[r];
-          }
-          Product<T> q;
-          q.rows = n;
-          q.depth = p.H;
-          q.first_panel = output_panels.begin;
-          q.last_panel = output_panels.end;
-          q.a = x;
-          q.out = to;
-          q.b = weights.project.get();
-          q.columns = p.R;
-          p.k.plain_product(q);
-        }
-        w.poll(step_work * std::max<size_t>(n, 1) * step.steps);
-        if (p.in_step(w) ? !w.meet() : w.stopped()) return false;
       }
-      s0 = s1;
+      const Rows<T> h = store.write_h ? dir.y.rows(s, r0) : Rows<T>{nowhere_[task.own].get(), at_.data() + r0};
+      if (!shape.proj) step.h = h;
+      if (n) p.k.forward[int(shape.cell)](step);
+      if (before) {
+        if (p.in_step(w) && !w.meet()) return false;
+        ForwardStep<T> second = step;
+        second.first_panel = task.candidate_panels.begin;
+        second.last_panel = task.candidate_panels.end;
+        second.recurrent = p.H;
+        second.r = task.weights.r_n.get();
+        if (n) p.k.forward_candidate(second);
+      }
+      if (shape.proj && store.write_h) {
+        if (p.in_step(w) && !w.meet()) return false;
+        project(task, step.h, h, n);
+      }
+      w.poll(work * std::max<size_t>(n, 1) * step.steps);
+      if (p.in_step(w) ? !w.meet() : w.stopped()) return false;
     }
     return true;
   }
 
-private:
+  // h = W_hr m
+  void project(const Task &task, const Rows<T> &m, const Rows<T> &h, size_t n) {
+    const T **from = x_[size_t(task.w.thread)].get();
+    T **to = to_[size_t(task.w.thread)].get();
+    for (size_t r = 0; r < n; ++r) {
+      from[r] = m[r];
+      to[r] = h[r];
+    }
+    Product<T> q;
+    q.rows = n;
+    q.depth = p.H;
+    q.first_panel = task.output_panels.begin;
+    q.last_panel = task.output_panels.end;
+    q.a = from;
+    q.out = to;
+    q.b = task.weights.project.get();
+    q.columns = p.R;
+    p.k.plain_product(q);
+  }
+
   // How many steps from s on one call of the kernel may take: those between which nothing else is to be done.
   size_t steps_at_once(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t s, size_t end,
                        size_t work) const {
@@ -211,7 +294,7 @@ private:
 
   Pass<T> &p;
   size_t chunk_rows_;
-  std::vector<Buffer<T>> chunk_; // one a thread; one for all where they share units
+  std::vector<Buffer<T>> chunk_; // one a thread; one for all where they share units; two where they are apart
   std::vector<Buffer<const T *>> x_;
   std::vector<Buffer<T *>> to_;
   std::vector<Buffer<T>> m_, nowhere_; // [B][max(H, output)]

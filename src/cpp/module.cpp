@@ -140,7 +140,7 @@ private:
                                        plan.in_pieces, plan.w_in_pieces);
   }
 
-  template <class T> Execution execution(const Batch &batch, bool dropout, py::handle weights) const {
+  template <class T> Execution execution(const Batch &batch, bool dropout, py::handle weights, bool backward) const {
     Problem p;
     p.cell = shape_.cell;
     p.total = batch.total();
@@ -156,6 +156,7 @@ private:
     p.layers = shape_.layers;
     p.directions = shape_.directions;
     p.dropout = dropout;
+    p.backward = backward;
     p.packed = py::isinstance<PackedWeights>(weights);
     p.one_product = shape_.one_product();
     p.panels = kernels().of<T>().gate_panels(shape_.step_gates(), p.hidden);
@@ -305,7 +306,7 @@ private:
     if (!mask_rows.empty()) arrays.dropout = mask_rows.data();
     arrays.dropout_scale = T(scale);
 
-    const Execution how = execution<T>(batch, !mask_rows.empty(), weights);
+    const Execution how = execution<T>(batch, !mask_rows.empty(), weights, false);
     bool pack;
     const PackedPointer<T> packed = weights_of<T>(weights, how.plan, true, false, pack);
     std::unique_ptr<Tape<T>> tape;
@@ -414,7 +415,7 @@ private:
       if (i / shape_.directions == 0 && !arrays.x) std::memset(p.w_ih, 0, GH * I * sizeof(T));
     }
 
-    const Execution how = execution<T>(batch, !mask_rows.empty(), handle.weights);
+    const Execution how = execution<T>(batch, !mask_rows.empty(), handle.weights, true);
     bool pack;
     const PackedPointer<T> packed = weights_of<T>(handle.weights, how.plan, tape->segment > 0, true, pack);
     // From here on a second backward is refused, also from another thread and after an interruption: this one
@@ -682,7 +683,7 @@ PYBIND11_MODULE(_core, m) {
       "schedule",
       [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
          size_t recurrent, size_t number, size_t gates, int threads, size_t l2, size_t layers, size_t directions,
-         bool packed, size_t panels) {
+         bool packed, size_t panels, bool backward) {
         Problem p;
         p.cell = cell == "gru_before" ? Cell::gru_before : Cell::lstm;
         p.total = total;
@@ -700,13 +701,15 @@ PYBIND11_MODULE(_core, m) {
         p.packed = packed;
         p.one_product = p.cell != Cell::gru_before;
         p.panels = panels;
+        p.backward = backward;
         const Plan plan = schedule(p);
-        const char *const split[] = {"rows", "units", "tasks"};
+        const char *const split[] = {"rows", "units", "tasks", "apart"};
         return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input, plan.in_pieces, plan.w_in_pieces);
       },
       py::arg("cell"), py::arg("total"), py::arg("steps"), py::arg("rows"), py::arg("input"), py::arg("hidden"),
       py::arg("recurrent"), py::arg("number"), py::arg("gates"), py::arg("threads"), py::arg("l2"),
-      py::arg("layers") = 1, py::arg("directions") = 1, py::arg("packed") = false, py::arg("panels") = 8);
+      py::arg("layers") = 1, py::arg("directions") = 1, py::arg("packed") = false, py::arg("panels") = 8,
+      py::arg("backward") = false);
   m.def("tanh", [](const py::array &a) {
     return a.itemsize() == 8 ? elementwise<double>(a, kernels().f64.tanh) : elementwise<float>(a, kernels().f32.tanh);
   });

@@ -73,6 +73,7 @@ public:
     const unsigned round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
+      taken_.store(0, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_seq_cst);
       if (sleeping_.load(std::memory_order_seq_cst)) wake_all(round_);
       return !stopped();
@@ -91,6 +92,9 @@ public:
   }
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
+
+  // Pieces of work that threads take one by one between two meetings: 0, 1, 2 ...
+  size_t take() { return taken_.fetch_add(1, std::memory_order_relaxed); }
 
   static constexpr size_t poll_work = size_t(1) << 22;
 
@@ -113,6 +117,7 @@ private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> round_{0};
   std::atomic<int> sleeping_{0};
+  alignas(64) std::atomic<size_t> taken_{0};
   alignas(64) std::atomic<bool> stop_{false};
   size_t work_ = 0;
   std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
@@ -139,10 +144,13 @@ struct Range {
   size_t begin = 0, end = 0;
   size_t size() const { return end - begin; }
 };
-// of n things
-inline Range share(size_t n, const Worker &w) {
-  return {n * size_t(w.rank) / size_t(w.of), n * size_t(w.rank + 1) / size_t(w.of)};
-}
+// One of so many even parts of n things.
+struct Part {
+  size_t index = 0, of = 1;
+  Range operator()(size_t n) const { return {n * index / of, n * (index + 1) / of}; }
+};
+inline Part share_of(const Worker &w) { return {size_t(w.rank), size_t(w.of)}; }
+inline Range share(size_t n, const Worker &w) { return share_of(w)(n); }
 
 // body(rank, of) on up to `threads` threads in one region (none for one thread), subnormals flushed on each. OpenMP may
 // give fewer than asked (OMP_THREAD_LIMIT, OMP_DYNAMIC, a region around this one): `of` says how many there are.

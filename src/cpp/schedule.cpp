@@ -1,5 +1,7 @@
 #include "schedule.hpp"
 
+#include <algorithm>
+
 namespace fastrnn {
 
 namespace {
@@ -9,6 +11,22 @@ bool once(const Problem &p) { return p.steps <= 1 && !p.packed && p.one_product;
 
 // By how much the largest of `threads` shares of n exceeds an even one.
 double excess(size_t n, size_t threads) { return double((n + threads - 1) / threads * threads) / double(n) - 1; }
+
+// An fma per input number costs less inside the step than a pass over a buffer of pre-activations: the widest input
+// for which that is so.
+size_t widest_fused(const Plan &plan, const Problem &p) {
+  const size_t threads = plan.split == Split::rows ? size_t(plan.threads) : 1;
+  const size_t rows = (p.rows + threads - 1) / threads;
+  if (!in_registers(rows, p.recurrent, forward_depth_in_registers)) return 4;
+  if (rows > 1) return 8; // 6 and 8 numbers 1.01 to 1.12, 12 0.94 to 1.07
+  // A row alone waits for its cell, and its next input product runs meanwhile: 16 numbers 1.04 to 1.08 with two panels,
+  // 24 1.04; with one, or three and four, 8 1.0 to 1.07. An Elman cell is waited for less (8 numbers 0.95).
+  if (p.gates == 1 || p.hidden > 32) return 4;
+  return p.panels == 2 ? 24 : 8;
+}
+bool fuses_input(const Plan &plan, const Problem &p) {
+  return p.cell != Cell::gru_before && (p.input <= widest_fused(plan, p) || p.steps == 1);
+}
 
 void share(Plan &plan, const Problem &p) {
   if (p.threads == 1 || p.total == 0) return;
@@ -39,6 +57,15 @@ void share(Plan &plan, const Problem &p) {
   const double weight_bytes = recurrent_bytes + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
   const bool tasks_pay = p.layers * p.directions >= threads && recurrent_bytes <= double(p.l2) &&
                          p.steps >= (weight_bytes < double(p.l2) ? 8 : 64) && !p.dropout;
+  // apart: what the products over whole chunks take must be worth a region and a barrier a chunk. 1.1 to 1.4 times as
+  // fast forward and 1.2 to 1.7 in training from there on; half as much 0.9 to 1.05.
+  const double input_work = 2.0 * double(p.gates) * double(p.hidden) * double(p.input);
+  const double products = p.backward ? step_work + 2 * input_work : fuses_input(plan, p) ? 0 : input_work;
+  const bool apart_pays = products * double(p.total) >= (p.backward ? 1.25e6 : 7.5e5) * double(threads);
+  // And where they are as much as the steps, better than a barrier a step as long as a step is short: LSTM of 96 and
+  // GRU of 128 units 1.5 for 1.4; in minutes when the cores are shared such barriers cost more than they bring.
+  const bool apart_pays_more =
+      apart_pays && mean_rows < threads && products >= 0.75 * step_work && thread_work < (p.backward ? 7e4 : 5e4);
   if (once(p) && units_fit) {
     plan.threads = p.threads; // no barrier, and each thread packs its own share of the weights
     plan.split = Split::units;
@@ -48,26 +75,16 @@ void share(Plan &plan, const Problem &p) {
   } else if (rows_fit && (rows_pay || !units_pay) && !units_more_even) {
     plan.threads = p.threads;
     plan.split = Split::rows;
-  } else if (units_pay) {
+  } else if (units_pay && !apart_pays_more) {
     plan.threads = p.threads;
     plan.split = Split::units;
   } else if (mean_rows >= threads) {
     plan.threads = p.threads;
     plan.split = Split::rows;
+  } else if (apart_pays) {
+    plan.threads = p.threads;
+    plan.split = Split::apart;
   }
-}
-
-// An fma per input number costs less inside the step than a pass over a buffer of pre-activations: the widest input
-// for which that is so.
-size_t widest_fused(const Plan &plan, const Problem &p) {
-  const size_t threads = plan.split == Split::rows ? size_t(plan.threads) : 1;
-  const size_t rows = (p.rows + threads - 1) / threads;
-  if (!in_registers(rows, p.recurrent, forward_depth_in_registers)) return 4;
-  if (rows > 1) return 8; // 6 and 8 numbers 1.01 to 1.12, 12 0.94 to 1.07
-  // A row alone waits for its cell, and its next input product runs meanwhile: 16 numbers 1.04 to 1.08 with two panels,
-  // 24 1.04; with one, or three and four, 8 1.0 to 1.07. An Elman cell is waited for less (8 numbers 0.95).
-  if (p.gates == 1 || p.hidden > 32) return 4;
-  return p.panels == 2 ? 24 : 8;
 }
 
 } // namespace
@@ -75,7 +92,7 @@ size_t widest_fused(const Plan &plan, const Problem &p) {
 Plan schedule(const Problem &p) {
   Plan plan;
   share(plan, p);
-  plan.fuse_input = p.cell != Cell::gru_before && (p.input <= widest_fused(plan, p) || p.steps == 1);
+  plan.fuse_input = fuses_input(plan, p);
   plan.in_pieces = once(p);
   // Up to 1.1 times as fast, training included. Threads that share rows would each pack all of W, and chunks of steps
   // would pack it anew. (The product of backward reads a few columns of all its rows: in pieces 0.92 to 1.05.)

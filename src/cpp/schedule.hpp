@@ -16,7 +16,8 @@ struct Problem {
   int threads = 1;
   size_t l2 = 0; // bytes
   size_t layers = 1, directions = 1;
-  bool dropout = false;    // between layers: masks are applied to whole layers
+  bool dropout = false; // between layers: masks are applied to whole layers
+  bool backward = false;
   bool packed = false;     // the weights are packed already (frozen)
   bool one_product = true; // a step is one product with R (Shape::one_product)
   size_t panels = 0;       // of R, which threads that share units share
@@ -25,8 +26,10 @@ struct Problem {
 enum class Split {
   rows,  // a thread takes some rows of the batch through the whole sequence: no synchronisation
   units, // a thread takes some hidden units of every row: one barrier a step, its share of R stays in its cache
-  tasks  // a thread takes a chunk of steps of one direction of one layer: directions run side by side, layers
+  tasks, // a thread takes a chunk of steps of one direction of one layer: directions run side by side, layers
          // as a wavefront
+  apart  // one thread takes the steps, the others the products over whole chunks of them: forward those of the chunk
+         // ahead, backward those of the chunk behind; whoever is through helps with these. One barrier a chunk
 };
 
 struct Plan {

@@ -51,11 +51,17 @@ public:
     return n;
   }
 
-  // Adds a chunk that `before` terms precede; each thread its share of the rows.
-  void add(const ChunkRows<T> &rows, size_t before, const Worker &w, T *scratch) {
+  // There are so many sums, each of [rows][columns].
+  size_t count() const { return sums_.size(); }
+  size_t rows(size_t sum) const { return sums_[sum].left.rows; }
+  size_t columns(size_t sum) const { return sums_[sum].right.columns; }
+
+  // Adds a chunk that `before` terms precede to part of the rows of one sum: for every chunk to the same parts, or the
+  // threads meet in between.
+  void add(size_t sum, const ChunkRows<T> &rows, size_t before, const Part &part, T *scratch) {
     for (size_t i = 0, n = 0; i < rows.d.size(); i += n) {
       n = std::min(rows.d.size() - i, block - (before + i) % block);
-      for (Sum &sum : sums_) add_terms(sum, rows, i, n, before + i, w, scratch);
+      add_terms(sums_[sum], rows, i, n, before + i, part, scratch);
     }
   }
 
@@ -112,9 +118,9 @@ private:
   }
 
   // Terms [from, from + n) of a chunk, all of one block; `done` terms precede them.
-  void add_terms(Sum &sum, const ChunkRows<T> &rows, size_t from, size_t n, size_t done, const Worker &w, T *scratch) {
+  void add_terms(Sum &sum, const ChunkRows<T> &rows, size_t from, size_t n, size_t done, const Part &part, T *scratch) {
     const size_t tile = p.k.outer_rows, count = sum.left.rows;
-    const Range tiles = share((count + tile - 1) / tile, w);
+    const Range tiles = part((count + tile - 1) / tile);
     OuterProduct<T> q;
     q.depth = n;
     q.a = (rows.*sum.left.terms).data() + from;

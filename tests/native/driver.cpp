@@ -331,7 +331,7 @@ template <class T> bool same(const Results<T> &got, const Results<T> &want, cons
 
 std::vector<Way> ways(const Shape &shape, size_t steps) {
   std::vector<Way> all;
-  for (const Split split : {Split::rows, Split::units, Split::tasks})
+  for (const Split split : {Split::rows, Split::units, Split::tasks, Split::apart})
     for (int threads = 1; threads <= 3; ++threads)
       for (const size_t checkpoint : {size_t(0), size_t(4)})
         for (const bool fuse : {false, true}) {
@@ -351,7 +351,10 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
   return all;
 }
 
-const char *name_of(Split split) { return split == Split::rows ? "rows" : split == Split::units ? "units" : "tasks"; }
+const char *name_of(Split split) {
+  const char *const names[] = {"rows", "units", "tasks", "apart"};
+  return names[int(split)];
+}
 std::string name_of(const Way &way) {
   return std::string(" ") + name_of(way.plan.split) + " x " + std::to_string(way.plan.threads) + " checkpoint " +
          std::to_string(way.checkpoint) + (way.plan.fuse_input ? " fused" : "") +
@@ -413,7 +416,7 @@ template <class T> int threads(int callers, int rounds) {
           for (int round = 0; round < rounds; ++round) {
             Way way;
             way.plan.threads = 2 + (caller + round) % 3;
-            way.plan.split = Split((caller + round) % 3);
+            way.plan.split = Split((caller + round) % 4);
             way.checkpoint = round % 2 ? 4 : 0;
             const bool frozen = (caller + round) % 2 == 0;
             set_num_threads(2 + caller % 3); // what any thread of a program may do at any time

@@ -1,0 +1,169 @@
+// The products of BPTT over a chunk of steps at once: dL/dx, and the terms of the weight gradients.
+#pragma once
+
+#include "sums.hpp"
+
+namespace fastrnn {
+
+// Steps [begin, end), whose gates are at hand from kept_from on; `turn`: which of two buffers has their gradients.
+struct Chunk {
+  size_t begin = 0, end = 0, kept_from = 0;
+  unsigned turn = 0;
+};
+
+// Memory of the direction at hand; one for all where directions come one after the other.
+template <class T> struct Workspace {
+  Buffer<T> d[2];                     // [rows of a chunk][slot][H], alternating between chunks
+  Buffer<T> m[2], dh[2];              // [rows of a chunk][H], [output]: see BackwardStep
+  Buffer<T> carry_h, carry_c, dh0;    // [B][H]
+  Buffer<T> segment_gates, segment_c; // checkpointed: the segment at hand
+};
+
+template <class T> class ChunkGradients {
+public:
+  // ld_d: of a row of gradients; rows: the most that a chunk has
+  ChunkGradients(const Pass<T> &pass, const Gradients<T> &gradients, size_t ld_d, size_t rows)
+      : p(pass), g_(gradients), ld_d_(ld_d) {
+    size_t scratch = 0;
+    for (const auto &dir : p.directions) {
+      sums_.emplace_back(p, dir, g_.parameters[dir.index]);
+      scratch = std::max(scratch, sums_.back().scratch(rows));
+    }
+    for (int i = 0; i < p.plan.threads; ++i) {
+      scratch_.emplace_back(scratch);
+      ChunkRows<T> &lists = rows_.emplace_back();
+      for (auto *v : {&lists.d, &lists.x, &lists.h, &lists.m, &lists.dh}) v->reserve(rows);
+      a_.emplace_back(rows);
+      out_.emplace_back(rows);
+    }
+  }
+
+  // One thread's part of a chunk. dx: where dL/dx goes; add: to what is there.
+  void add(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk, const Track<T> &dx,
+           bool add) {
+    if (wants_dx(dir)) {
+      const Range rows = p.rows_of(w), listed = {0, list_dx(w, own, chunk, dx, rows)};
+      input_gradient(w, dir, listed, p.panels_of(p.k.plain_panels(dir.input), w), add);
+    }
+    list_rows(w, dir, own, chunk);
+    for (size_t i = 0; i < sums_[dir.index].count(); ++i) add_sum(w, dir, chunk, i, share_of(w));
+  }
+
+  // The same in pieces, which threads that are apart take as they come: each product by itself, cut into a few.
+  void add_in_pieces(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk,
+                     const Track<T> &dx, bool add) {
+    const size_t rows = p.batch.first(chunk.end) - p.batch.first(chunk.begin);
+    if (!rows) return;
+    const WeightSums<T> &sums = sums_[dir.index];
+    const size_t panels = p.k.plain_panels(dir.input);
+    const size_t dx_pieces = wants_dx(dir) ? p.pieces(w, rows, p.shape.gates() * p.H, dir.input) : 0;
+    bool dx_listed = false, rows_listed = false;
+    size_t i = w.team->take();
+    for (; i < dx_pieces; i = w.team->take(), dx_listed = true) {
+      if (!dx_listed) list_dx(w, own, chunk, dx, {0, p.batch.rows});
+      if (panels >= dx_pieces)
+        input_gradient(w, dir, {0, rows}, Part{i, dx_pieces}(panels), add);
+      else
+        input_gradient(w, dir, Part{i, dx_pieces}(rows), {0, panels}, add);
+    }
+    size_t before = dx_pieces;
+    for (size_t sum = 0; sum < sums.count(); ++sum) {
+      const size_t pieces = p.pieces(w, rows, sums.rows(sum), sums.columns(sum));
+      for (; i < before + pieces; i = w.team->take(), rows_listed = true) {
+        if (!rows_listed) list_rows(w, dir, own, chunk);
+        add_sum(w, dir, chunk, sum, {i - before, pieces});
+      }
+      before += pieces;
+    }
+  }
+
+  // When all terms have been added and the threads have met.
+  void finish(const Worker &w, const Direction<T> &dir) { sums_[dir.index].finish(w); }
+
+private:
+  bool wants_dx(const Direction<T> &dir) const { return dir.input && (dir.layer > 0 || g_.dx); }
+
+  // Lists the rows of the chunk's gradients and of dL/dx, those of some rows of the batch; how many there are.
+  size_t list_dx(const Worker &w, const Workspace<T> &own, const Chunk &chunk, const Track<T> &dx, const Range &rows) {
+    const Batch &batch = p.batch;
+    const T **a = a_[size_t(w.thread)].get();
+    T **out = out_[size_t(w.thread)].get();
+    size_t n = 0;
+    for (size_t s = chunk.begin; s < chunk.end; ++s) {
+      const size_t last = std::min(rows.end, batch.active(s));
+      const T *d = own.d[chunk.turn].get() + (batch.first(s) - batch.first(chunk.begin)) * ld_d_;
+      const Rows<T> to = dx.rows(s, 0);
+      for (size_t r = rows.begin; r < last; ++r, ++n) {
+        a[n] = d + r * ld_d_;
+        out[n] = to[r];
+      }
+    }
+    return n;
+  }
+
+  // dL/dx of some of the rows listed
+  void input_gradient(const Worker &w, const Direction<T> &dir, const Range &rows, const Range &panels,
+                      bool add) const {
+    const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
+    Product<T> q;
+    q.rows = rows.size();
+    q.depth = p.shape.gates() * p.H;
+    q.first_panel = panels.begin;
+    q.last_panel = panels.end;
+    q.a = a_[size_t(w.thread)].get() + rows.begin;
+    q.out = out_[size_t(w.thread)].get() + rows.begin;
+    q.b = weights.w_back.get();
+    q.b_rows = weights.w_back_rows;
+    q.columns = dir.input;
+    q.add = add;
+    p.k.plain_product(q);
+  }
+
+  // rows_of(s)(r): row r of step s
+  template <class F> void list(std::vector<const T *> &to, const Chunk &chunk, F &&rows_of) {
+    to.resize(p.batch.first(chunk.end) - p.batch.first(chunk.begin));
+    const T **next = to.data();
+    for (size_t s = chunk.end; s-- > chunk.begin;) {
+      const auto row = rows_of(s);
+      for (size_t r = 0, n = p.batch.active(s); r < n; ++r) *next++ = row(r);
+    }
+  }
+  // the same of an array [rows of the chunk][ld]
+  void list(std::vector<const T *> &to, const Chunk &chunk, const T *from, size_t ld) {
+    list(to, chunk, [&](size_t s) {
+      const T *first = from + (p.batch.first(s) - p.batch.first(chunk.begin)) * ld;
+      return [=](size_t r) { return first + r * ld; };
+    });
+  }
+
+  // Lists the rows that the sums take, in their order.
+  void list_rows(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk) {
+    ChunkRows<T> &rows = rows_[size_t(w.thread)];
+    list(rows.d, chunk, own.d[chunk.turn].get(), ld_d_);
+    list(rows.h, chunk, [&](size_t s) {
+      const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
+      const Rows<const T> h = dir.h_prev(s, 0);
+      return [=, zeros = dir.zeros](size_t r) { return reset && reset[r] ? zeros : h[r]; };
+    });
+    if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
+    if (own.m[0].size()) list(rows.m, chunk, own.m[chunk.turn].get(), p.H);
+    if (p.shape.proj) list(rows.dh, chunk, own.dh[chunk.turn].get(), p.R);
+  }
+
+  void add_sum(const Worker &w, const Direction<T> &dir, const Chunk &chunk, size_t sum, const Part &part) {
+    const size_t before = p.batch.total() - p.batch.first(chunk.end);
+    sums_[dir.index].add(sum, rows_[size_t(w.thread)], before, part, scratch_[size_t(w.thread)].get());
+  }
+
+  const Pass<T> &p;
+  const Gradients<T> &g_;
+  const size_t ld_d_;
+  std::vector<WeightSums<T>> sums_;
+  // one a thread
+  std::vector<Buffer<T>> scratch_;
+  std::vector<ChunkRows<T>> rows_;
+  std::vector<Buffer<const T *>> a_;
+  std::vector<Buffer<T *>> out_;
+};
+
+} // namespace fastrnn
