@@ -141,6 +141,8 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
   });
   if (later && (N > 1 || !s.r_rows.at)) {
     add_rows<T, N, W / panel_width, panel_width>(dh, d_later, s.depth, s.r + unit0 * s.depth);
+  } else if (later && unit0 + W * VL <= s.hidden) {
+    add_row(dh[0], d_later[0], s.r_rows, s.depth, unit0);
   } else if (later) {
     alignas(64) T pieces[W * VL * piece_depth];
     for (size_t from = 0, length = 0; from < s.depth; from += length) {

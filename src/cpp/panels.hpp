@@ -49,6 +49,21 @@ void pack_plain_panel(T *to, const RowMajor<T> &b, size_t total, size_t at, size
   }
 }
 
+// sum += a b for the plain panel of whole registers from column `at` on, of a matrix that is not packed: a row alone
+// reads a number once, so nothing is gained by moving it first. `depth` rows there are.
+template <class T, int W>
+FASTRNN_INLINE void add_row(vec<T> (&sum)[W], const T *a, const RowMajor<T> &b, size_t depth, size_t at) {
+  const auto some = [&](size_t row, size_t rows) __attribute__((always_inline)) {
+    const T *from = b.at + row * b.ld + at;
+    for (const T *const end = a + rows; a < end; ++a, from += b.ld) {
+      const vec<T> x = broadcast(*a);
+      unroll<W>([&](auto w) __attribute__((always_inline)) { sum[w] = fma(x, load(from + w * lanes<T>), sum[w]); });
+    }
+  };
+  some(b.first_row, depth - b.first_row);
+  some(0, b.first_row);
+}
+
 // ---- passing over a panel -------------------------------------------------------------------------------
 
 // Sums of a group of rows for one panel (or of two rows for two panels).

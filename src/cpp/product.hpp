@@ -55,18 +55,26 @@ template <class T> void plain_product(const Product<T> &q) {
     const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
       pack_plain_panel(to, rows, q.depth, unit0, least(ld, q.columns - unit0), from, depth);
     };
+    const auto finish = [&](T *out, const T *sums) __attribute__((always_inline)) {
+      for (size_t b = 0; b < place.blocks; ++b) {
+        const size_t unit = unit0 + b * VL, valid = least(VL, q.columns - unit);
+        vec<T> sum = load(sums + b * VL);
+        if (q.add) sum = load_first(out + unit, valid) + sum;
+        store_first(out + unit, sum, valid);
+      }
+    };
+    if (q.rows == 1 && q.b_rows.at && unit0 + max_width * VL <= q.columns) {
+      vec<T> sum[max_width] = {};
+      add_row(sum, q.a[0], q.b_rows, q.depth, unit0);
+      unroll<max_width>([&](auto w) __attribute__((always_inline)) { store(sums + w * VL, sum[w]); });
+      finish(q.out[0], sums);
+      continue;
+    }
     for (size_t j = 0, n = least(q.rows, group_rows_in_pieces); j < n; ++j) to[j] = sums + j * ld;
     for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
       o.a = q.a + g0;
       const auto done = [&](size_t r0, size_t n, bool) __attribute__((always_inline)) {
-        for (size_t r = r0; r < r0 + n; ++r)
-          for (size_t b = 0; b < place.blocks; ++b) {
-            const size_t unit = unit0 + b * VL, valid = least(VL, q.columns - unit);
-            T *out = q.out[r] + unit;
-            vec<T> sum = load(sums + (r - g0) * ld + b * VL);
-            if (q.add) sum = load_first(out, valid) + sum;
-            store_first(out, sum, valid);
-          }
+        for (size_t r = r0; r < r0 + n; ++r) finish(q.out[r], sums + (r - g0) * ld);
       };
       pass_over(panel, o, g0, groups.size(i_group), piece, pack, [](size_t, size_t, size_t, bool) {}, done);
     }
@@ -117,28 +125,28 @@ template <class T> void outer_sum(const OuterProduct<T> &q) {
   }
 }
 
-// Few terms: every row of c is passed over once, which is what it takes.
-template <class T, int D> void outer_of_few(const OuterProduct<T> &q) {
+// Few terms: every row of c is passed over once, which is what it takes. What a term is about stands in variables,
+// since the compiler would have to read it anew after every store.
+template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q) {
   constexpr size_t VL = lanes<T>;
-  for (size_t r = q.first; r < q.last;) {
-    const size_t gate = r / q.hidden, end = least(q.last, (gate + 1) * q.hidden); // rows of a gate follow each other
-    for (T *c = q.c + q.row(r) * q.ld; r < end; ++r, c += q.ld) {
+  const size_t columns = q.columns, whole = columns - columns % VL, valid = columns - whole, ld = q.ld;
+  const T *a[D], *b[D];
+  unroll<D>([&](auto k) __attribute__((always_inline)) { a[k] = q.a[k] + q.a_first, b[k] = q.b[k] + q.b_first; });
+  for (size_t r = q.first, last = q.last, hidden = q.hidden; r < last;) {
+    const size_t end = least(last, (r / hidden + 1) * hidden); // rows of a gate follow each other
+    for (T *c = q.c + q.row(r) * ld; r < end; ++r, c += ld) {
       vec<T> left[D];
-      unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(q.a[k][q.a_first + r]); });
-      size_t i = 0;
-      for (; i + VL <= q.columns; i += VL) {
-        vec<T> sum = q.fresh ? vec<T>{} : load(c + i);
-        unroll<D>([&](auto k)
-                      __attribute__((always_inline)) { sum = fma(left[k], load(q.b[k] + q.b_first + i), sum); });
+      unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(a[k][r]); });
+      for (size_t i = 0; i < whole; i += VL) {
+        vec<T> sum = fresh ? vec<T>{} : load(c + i);
+        unroll<D>([&](auto k) __attribute__((always_inline)) { sum = fma(left[k], load(b[k] + i), sum); });
         store(c + i, sum);
       }
-      if (const size_t valid = q.columns - i) {
-        vec<T> sum = q.fresh ? vec<T>{} : load_first(c + i, valid);
-        unroll<D>([&](auto k) __attribute__((always_inline)) {
-          sum = fma(left[k], load_first(q.b[k] + q.b_first + i, valid), sum);
-        });
-        store_first(c + i, sum, valid);
-      }
+      if (!valid) continue;
+      vec<T> sum = fresh ? vec<T>{} : load_first(c + whole, valid);
+      unroll<D>([&](auto k)
+                    __attribute__((always_inline)) { sum = fma(left[k], load_first(b[k] + whole, valid), sum); });
+      store_first(c + whole, sum, valid);
     }
   }
 }
@@ -150,13 +158,13 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   static_assert(outer_few == 4, "a case each");
   switch (q.depth) {
   case 1:
-    return outer_of_few<T, 1>(q);
+    return q.fresh ? outer_of_few<T, 1, true>(q) : outer_of_few<T, 1, false>(q);
   case 2:
-    return outer_of_few<T, 2>(q);
+    return q.fresh ? outer_of_few<T, 2, true>(q) : outer_of_few<T, 2, false>(q);
   case 3:
-    return outer_of_few<T, 3>(q);
+    return q.fresh ? outer_of_few<T, 3, true>(q) : outer_of_few<T, 3, false>(q);
   case 4:
-    return outer_of_few<T, 4>(q);
+    return q.fresh ? outer_of_few<T, 4, true>(q) : outer_of_few<T, 4, false>(q);
   }
   constexpr size_t VL = lanes<T>, full = outer_width * VL;
   alignas(64) static const T zeros[full] = {};
