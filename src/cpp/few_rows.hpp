@@ -25,14 +25,52 @@ FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N],
   }
 }
 
+// sum[w] += a b for a row alone and the gate panel of whole registers from unit block `block` on, of a matrix that is
+// not packed: squares of it are turned in registers. `depth`: a multiple of their size.
+template <class T, int W>
+FASTRNN_INLINE void add_turned(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates, size_t hidden,
+                               size_t block, size_t depth) {
+  constexpr size_t VL = lanes<T>;
+  const T *from[W];
+  unroll<W>([&](auto w) __attribute__((always_inline)) {
+    from[w] = matrix.at + (gates > 1 ? w * hidden + block * VL : (block + w) * VL) * matrix.ld;
+  });
+  vec<T> part[W];
+  unroll<W>([&](auto w) __attribute__((always_inline)) { part[w] = sum[w]; });
+  const auto turned = [&](auto w, size_t k) __attribute__((always_inline)) {
+    vec<T> square[VL];
+    const T *row = from[w] + k;
+    unroll<VL>([&](auto i) __attribute__((always_inline)) { square[i] = load(row), row += matrix.ld; });
+    transpose<T>(square);
+    unroll<VL>([&](auto i) __attribute__((always_inline)) { part[w] = fma(broadcast(a[k + i]), square[i], part[w]); });
+  };
+  constexpr size_t line = upcoming<T>::line > VL ? upcoming<T>::line : VL; // all of it, before it is pushed out
+  size_t k = 0;
+  for (; k + line <= depth; k += line)
+    unroll<W>([&](auto w) __attribute__((always_inline)) {
+      const T *row = from[w] + k + packed_numbers_ahead;
+      unroll<VL>([&](auto) __attribute__((always_inline)) { __builtin_prefetch(row), row += matrix.ld; });
+      unroll<line / VL>([&](auto i) __attribute__((always_inline)) { turned(w, k + i * VL); });
+    });
+  for (; k < depth; k += VL) unroll<W>([&](auto w) __attribute__((always_inline)) { turned(w, k); });
+  unroll<W>([&](auto w) __attribute__((always_inline)) { sum[w] = part[w]; });
+}
+
 // The same for gate panels from `place` on, which are packed or, for a row alone, are packed here piece by piece.
 template <class T, class E, int N, int P, int W>
 FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N], size_t depth, const T *packed,
                                   const RowMajor<T> &matrix, size_t hidden, const panel_place &place) {
   constexpr int VL = lanes<T>;
   if (N > 1 || !matrix.at) return add_rows<T, N, P, W>(sum, rows, depth, packed + place.block * VL * E::gates * depth);
+  size_t from = 0;
+  if ((place.block + P * place.blocks) * VL <= hidden) {
+    from = depth - depth % VL;
+    unroll<P>([&](auto p) __attribute__((always_inline)) {
+      add_turned<T, W>(sum[0] + p * W, rows[0], matrix, E::gates, hidden, place.block + p * place.blocks, from);
+    });
+  }
   alignas(64) T pieces[P * W * VL * piece_depth];
-  for (size_t from = 0, length = 0; from < depth; from += length) {
+  for (size_t length = 0; from < depth; from += length) {
     length = least(piece_depth, depth - from);
     for (size_t p = 0; p < P; ++p)
       pack_gate_panel(pieces + p * length * W * VL, matrix.at, matrix.ld, 0, E::gates, hidden,

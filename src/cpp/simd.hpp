@@ -293,9 +293,30 @@ template <class V, class M> FASTRNN_INLINE V shuffle_lanes(V a, V b, M m) {
 // blocks of one size (Eklundh 1972).
 template <class T> FASTRNN_INLINE void transpose(vec<T> (&row)[lanes<T>]) {
   constexpr int n = lanes<T>;
+  // four floats fill 128 bits: squares of four by interleaving, which is one instruction a register and stage
+  constexpr bool interleaves = sizeof(T) == 4;
+  if constexpr (interleaves) {
+    vmask<T> first, second, low, high; // halves interleaved, halves of two put together
+    for (int lane = 0; lane < n; ++lane) {
+      const int quad = lane / 4 * 4, i = lane % 4;
+      first[lane] = quad + i / 2 + (i % 2) * n;
+      second[lane] = first[lane] + 2;
+      low[lane] = quad + i % 2 + (i / 2) * n;
+      high[lane] = low[lane] + 2;
+    }
+    unroll<n / 4>([&](auto quad) __attribute__((always_inline)) {
+      vec<T> *const r = row + quad * 4;
+      const vec<T> a = FASTRNN_SHUFFLE2(r[0], r[1], first), b = FASTRNN_SHUFFLE2(r[2], r[3], first);
+      const vec<T> c = FASTRNN_SHUFFLE2(r[0], r[1], second), d = FASTRNN_SHUFFLE2(r[2], r[3], second);
+      r[0] = FASTRNN_SHUFFLE2(a, b, low);
+      r[1] = FASTRNN_SHUFFLE2(a, b, high);
+      r[2] = FASTRNN_SHUFFLE2(c, d, low);
+      r[3] = FASTRNN_SHUFFLE2(c, d, high);
+    });
+  }
   unroll<4>([&](auto stage) __attribute__((always_inline)) {
     constexpr int block = 1 << decltype(stage)::value;
-    if constexpr (block < n) {
+    if constexpr (block < n && block >= (interleaves ? 4 : 1)) {
       vmask<T> low, high;
       for (int lane = 0; lane < n; ++lane) {
         low[lane] = (lane & block) ? n + lane - block : lane;
