@@ -67,6 +67,8 @@ public:
   // The first step of the next chunk.
   size_t chunk_begin(const Position &at) const {
     const size_t end = at.end ? at.end : 1, kept_from = segment_of(at);
+    if (p.batch.uniform && p.batch.rows)
+      return end - std::min(end - kept_from, std::max<size_t>(chunk_rows_ / p.batch.rows, 1));
     size_t begin = end - 1, rows = p.batch.active(begin);
     while (begin > kept_from && rows + p.batch.active(begin - 1) <= chunk_rows_) rows += p.batch.active(--begin);
     return begin;

@@ -89,6 +89,12 @@ private:
     const T **a = a_[size_t(w.thread)].get();
     T **out = out_[size_t(w.thread)].get();
     size_t n = 0;
+    if (batch.rows == 1) {
+      n = chunk.end - chunk.begin;
+      evenly(a, static_cast<const T *>(own.d[chunk.turn].get()), ptrdiff_t(ld_d_), n);
+      evenly(out, dx(chunk.begin, 0), dx.step, n);
+      return n;
+    }
     for (size_t s = chunk.begin; s < chunk.end; ++s) {
       const size_t last = std::min(rows.end, batch.active(s));
       const T *d = own.d[chunk.turn].get() + (batch.first(s) - batch.first(chunk.begin)) * ld_d_;
@@ -130,6 +136,11 @@ private:
   }
   // the same of an array [rows of the chunk][ld]
   void list(std::vector<const T *> &to, const Chunk &chunk, const T *from, size_t ld) {
+    if (p.batch.rows == 1) {
+      const size_t n = chunk.end - chunk.begin;
+      to.resize(n);
+      return evenly(to.data(), from + (n - 1) * ld, -ptrdiff_t(ld), n);
+    }
     list(to, chunk, [&](size_t s) {
       const T *first = from + (p.batch.first(s) - p.batch.first(chunk.begin)) * ld;
       return [=](size_t r) { return first + r * ld; };
@@ -140,12 +151,23 @@ private:
   void list_rows(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk) {
     ChunkRows<T> &rows = rows_[size_t(w.thread)];
     list(rows.d, chunk, own.d[chunk.turn].get(), ld_d_);
-    list(rows.h, chunk, [&](size_t s) {
-      const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
-      const Rows<const T> h = dir.h_prev(s, 0);
-      return [=, zeros = dir.zeros](size_t r) { return reset && reset[r] ? zeros : h[r]; };
-    });
-    if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
+    if (p.batch.rows == 1 && p.batch.any_reset[dir.direction].empty()) {
+      const size_t n = chunk.end - chunk.begin, last = chunk.end - 1;
+      rows.h.resize(n);
+      evenly(rows.h.data(), dir.h_prev(last, 0)[0], -dir.y.step, n - (chunk.begin == 0));
+      if (chunk.begin == 0) rows.h[n - 1] = dir.h_prev(0, 0)[0]; // h_0 lies elsewhere
+      if (dir.input) {
+        rows.x.resize(n);
+        evenly(rows.x.data(), dir.x(last, 0), -dir.x.step, n);
+      }
+    } else {
+      list(rows.h, chunk, [&](size_t s) {
+        const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
+        const Rows<const T> h = dir.h_prev(s, 0);
+        return [=, zeros = dir.zeros](size_t r) { return reset && reset[r] ? zeros : h[r]; };
+      });
+      if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
+    }
     if (own.m[0].size()) list(rows.m, chunk, own.m[chunk.turn].get(), p.H);
     if (p.shape.proj) list(rows.dh, chunk, own.dh[chunk.turn].get(), p.R);
   }

@@ -34,6 +34,11 @@ template <class T> View<T> hidden_view(T *base, const Batch &batch, const size_t
 
 template <class T> T *null_if_empty(Buffer<T> &b) { return b.size() ? b.get() : nullptr; }
 
+// n rows that lie evenly apart: the steps of a batch of one row.
+template <class T> void evenly(T **to, T *from, ptrdiff_t step, size_t n) {
+  for (size_t i = 0; i < n; ++i) to[i] = from + ptrdiff_t(i) * step;
+}
+
 // Everything a pass needs that does not change while it runs: sizes, directions, scratch rows.
 template <class T> class Pass {
 public:

@@ -122,6 +122,12 @@ private:
     const T **x = x_[size_t(task.w.thread)].get();
     T **to = to_[size_t(task.w.thread)].get();
     size_t n = 0;
+    if (p.batch.rows == 1) {
+      n = span.end - span.begin;
+      evenly(x, task.dir.x(span.begin, 0), task.dir.x.step, n);
+      evenly(to, pre(task, span, span.begin), ptrdiff_t(p.row), n);
+      return n;
+    }
     for (size_t s = span.begin; s < span.end; ++s) {
       T *row = pre(task, span, s);
       const Rows<const T> from = task.dir.x.read(s, task.rows.begin);
