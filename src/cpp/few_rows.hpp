@@ -26,10 +26,11 @@ FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N],
 }
 
 // sum[w] += a b for a row alone and the gate panel of whole registers from unit block `block` on, of a matrix that is
-// not packed: squares of it are turned in registers. `depth`: a multiple of their size.
+// not packed: squares of it are turned in registers. `depth`: a multiple of their size. One function for all cells: it
+// is long.
 template <class T, int W>
-FASTRNN_INLINE void add_turned(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates, size_t hidden,
-                               size_t block, size_t depth) {
+__attribute__((noinline)) void add_turned(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates,
+                                          size_t hidden, size_t block, size_t depth) {
   constexpr size_t VL = lanes<T>;
   const T *from[W];
   unroll<W>([&](auto w) __attribute__((always_inline)) {

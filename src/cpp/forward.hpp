@@ -48,7 +48,8 @@ public:
     }
   }
 
-  // One thread's part of steps [from, to). False: interrupted.
+  // One thread's part of steps [from, to). False: interrupted. Where threads are apart the first one takes the steps of
+  // a span, and all of them, as they come, the input product of the next.
   bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to) {
     const bool product_first = dir.input && !p.plan.fuse_input, apart = p.apart(w);
     if (apart && !product_first) return w.rank ? true : run(w.alone(), dir, store, from, to);
