@@ -57,12 +57,14 @@ __attribute__((noinline)) void add_turned(vec<T> *sum, const T *a, const RowMajo
   unroll<W>([&](auto w) __attribute__((always_inline)) { sum[w] = part[w]; });
 }
 
-// The same for gate panels from `place` on, which are packed or, for a row alone, are packed here piece by piece.
-template <class T, class E, int N, int P, int W>
+// The same for gate panels from `place` on, which are packed or, for a row alone, not: in functions apart, since the
+// sums of the former are to stay in registers (both in one: 0.85 to 0.95).
+template <class T, class E, int N, int P, int W, bool packed_only>
 FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N], size_t depth, const T *packed,
                                   const RowMajor<T> &matrix, size_t hidden, const panel_place &place) {
   constexpr int VL = lanes<T>;
-  if (N > 1 || !matrix.at) return add_rows<T, N, P, W>(sum, rows, depth, packed + place.block * VL * E::gates * depth);
+  if (packed_only || !matrix.at)
+    return add_rows<T, N, P, W>(sum, rows, depth, packed + place.block * VL * E::gates * depth);
   size_t from = 0;
   if ((place.block + P * place.blocks) * VL <= hidden) {
     from = depth - depth % VL;
@@ -84,7 +86,7 @@ FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows
 // ---- forward ------------------------------------------------------------------------------------------
 
 // N rows, P panels at once, W vecs each.
-template <class T, class E, int W, int P, int N>
+template <class T, class E, int W, int P, int N, bool packed_only = true>
 FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t row0) {
   constexpr int VL = lanes<T>, blocks_of_panel = E::gates == 1 ? W : 1, candidate = E::gates - 1;
   typedef vec<T> V;
@@ -102,7 +104,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
     });
     unroll<P>([&](auto p) __attribute__((always_inline)) { x_n[r][p] = V{}; });
   });
-  if (s.input) add_gate_rows<T, E, N, P, W>(sum, x, s.input, s.w, s.w_rows, s.hidden, place);
+  if (s.input) add_gate_rows<T, E, N, P, W, packed_only>(sum, x, s.input, s.w, s.w_rows, s.hidden, place);
   if constexpr (E::split_candidate) { // the recurrent part of the candidate stays apart and starts at b_hn
     unroll<N>([&](auto r) __attribute__((always_inline)) {
       unroll<P>([&](auto p) __attribute__((always_inline)) {
@@ -111,7 +113,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
       });
     });
   }
-  add_gate_rows<T, E, N, P, W>(sum, h, s.recurrent, s.r, s.r_rows, s.hidden, place);
+  add_gate_rows<T, E, N, P, W, packed_only>(sum, h, s.recurrent, s.r, s.r_rows, s.hidden, place);
   // cells in twos: of the rows, or of neighbouring blocks
   constexpr int all = P * blocks_of_panel * N, together = all % 2 ? 1 : 2;
   unroll<all / together>([&](auto i) __attribute__((always_inline)) {
@@ -143,6 +145,21 @@ FASTRNN_INLINE void for_few_rows(size_t rows, size_t first, size_t last, bool de
   }
 }
 
+// A row alone whose weights are not packed.
+template <class T, class E> void forward_unpacked(const ForwardStep<T> &s) {
+  for_few_rows(1, s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
+               [&](panel_place place, bool two) __attribute__((always_inline)) {
+                 constexpr int full = E::gates > 1 ? E::gates : max_width;
+                 if (two) return few_rows<T, E, full, 2, 1, false>(s, place, 0);
+                 unroll<full>([&](auto i) __attribute__((always_inline)) {
+                   constexpr int width = decltype(i)::value + 1;
+                   if constexpr (E::gates == 1 || width == full) {
+                     if (place.width == size_t(width)) few_rows<T, E, width, 1, 1, false>(s, place, 0);
+                   }
+                 });
+               });
+}
+
 template <class T, class E> void forward_few(const ForwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {
@@ -163,7 +180,7 @@ template <class T, class E> void forward_few(const ForwardStep<T> &s) {
 // ---- backward -----------------------------------------------------------------------------------------
 
 // N rows, W registers of units: those of a panel, or of two of full width. Rows with a later step come first.
-template <class T, class E, int W, int N>
+template <class T, class E, int W, int N, bool packed_only = true>
 FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t row0) {
   constexpr size_t VL = lanes<T>;
   constexpr int panel_width = W > max_width ? max_width : W;
@@ -178,7 +195,7 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
       dh[r][w] = carried ? load(s.carry_h + (row0 + r) * s.ld_carry + unit0 + w * VL) : vec<T>{};
     });
   });
-  if (later && (N > 1 || !s.r_rows.at)) {
+  if (later && packed_only) {
     add_rows<T, N, W / panel_width, panel_width>(dh, d_later, s.depth, s.r + unit0 * s.depth);
   } else if (later && unit0 + W * VL <= s.hidden) {
     add_row(dh[0], d_later[0], s.r_rows, s.depth, unit0);
@@ -205,6 +222,18 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
       E::finish(s, r, unit, valid, dh[i][w], cut);
     });
   });
+}
+
+// A row alone whose weights are not packed.
+template <class T, class E> void backward_unpacked(const BackwardStep<T> &s) {
+  for_few_rows(1, s.first_panel, s.last_panel, s.descending, 1, blocks<T>(s.hidden),
+               [&](panel_place place, bool two) __attribute__((always_inline)) {
+                 if (two) return few_rows_back<T, E, 2 * max_width, 1, false>(s, place.block, 0);
+                 unroll<max_width>([&](auto i) __attribute__((always_inline)) {
+                   constexpr int width = decltype(i)::value + 1;
+                   if (place.width == size_t(width)) few_rows_back<T, E, width, 1, false>(s, place.block, 0);
+                 });
+               });
 }
 
 template <class T, class E> void backward_few(const BackwardStep<T> &s) {
