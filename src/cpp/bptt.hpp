@@ -77,7 +77,7 @@ public:
   bool chunk(const Worker &w, const Direction<T> &dir, Position &at) {
     const Chunk chunk{chunk_begin(at), at.end, segment_of(at), at.turn};
     const bool apart = p.apart(w);
-    if ((!apart || w.rank == 0) && !steps(apart ? w.alone() : w, dir, at, chunk)) return false;
+    if (p.takes_steps(w) && !steps(p.stepping(w), dir, at, chunk)) return false;
     if (apart) products_behind(w, dir, at);
     // The products need every row and unit of the chunk. Gradient rows alternate between two buffers, so that
     // no second meeting is needed before the next chunk overwrites them.
@@ -92,9 +92,8 @@ public:
   }
 
   bool finish(const Worker &w, const Direction<T> &dir, const Position &at) {
-    const bool apart = p.apart(w);
-    if (!apart || w.rank == 0) initial_state(apart ? w.alone() : w, dir, workspace(dir).d[at.turn ^ 1].get());
-    if (apart) products_behind(w, dir, at);
+    if (p.takes_steps(w)) initial_state(p.stepping(w), dir, workspace(dir).d[at.turn ^ 1].get());
+    if (p.apart(w)) products_behind(w, dir, at);
     if (!w.meet()) return false;
     store_initial_state(w, dir);
     gradients_->finish(w, dir);

@@ -43,7 +43,7 @@ public:
            bool add) {
     if (wants_dx(dir)) {
       const Range rows = p.rows_of(w), listed = {0, list_dx(w, own, chunk, dx, rows)};
-      input_gradient(w, dir, listed, p.panels_of(p.k.plain_panels(dir.input), w), add);
+      input_gradient(w, dir, {listed, p.panels_of(p.k.plain_panels(dir.input), w)}, add);
     }
     list_rows(w, dir, own, chunk);
     for (size_t i = 0; i < sums_[dir.index].count(); ++i) add_sum(w, dir, chunk, i, share_of(w));
@@ -55,16 +55,12 @@ public:
     const size_t rows = p.batch.first(chunk.end) - p.batch.first(chunk.begin);
     if (!rows) return;
     const WeightSums<T> &sums = sums_[dir.index];
-    const size_t panels = p.k.plain_panels(dir.input);
     const size_t dx_pieces = wants_dx(dir) ? p.pieces(w, rows, p.shape.gates() * p.H, dir.input) : 0;
     bool dx_listed = false, rows_listed = false;
     size_t i = w.team->take();
     for (; i < dx_pieces; i = w.team->take(), dx_listed = true) {
       if (!dx_listed) list_dx(w, own, chunk, dx, {0, p.batch.rows});
-      if (panels >= dx_pieces)
-        input_gradient(w, dir, {0, rows}, Part{i, dx_pieces}(panels), add);
-      else
-        input_gradient(w, dir, Part{i, dx_pieces}(rows), {0, panels}, add);
+      input_gradient(w, dir, p.piece({i, dx_pieces}, rows, p.k.plain_panels(dir.input)), add);
     }
     size_t before = dx_pieces;
     for (size_t sum = 0; sum < sums.count(); ++sum) {
@@ -108,16 +104,15 @@ private:
   }
 
   // dL/dx of some of the rows listed
-  void input_gradient(const Worker &w, const Direction<T> &dir, const Range &rows, const Range &panels,
-                      bool add) const {
+  void input_gradient(const Worker &w, const Direction<T> &dir, const typename Pass<T>::Piece &piece, bool add) {
     const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
     Product<T> q;
-    q.rows = rows.size();
+    q.rows = piece.rows.size();
     q.depth = p.shape.gates() * p.H;
-    q.first_panel = panels.begin;
-    q.last_panel = panels.end;
-    q.a = a_[size_t(w.thread)].get() + rows.begin;
-    q.out = out_[size_t(w.thread)].get() + rows.begin;
+    q.first_panel = piece.panels.begin;
+    q.last_panel = piece.panels.end;
+    q.a = a_[size_t(w.thread)].get() + piece.rows.begin;
+    q.out = out_[size_t(w.thread)].get() + piece.rows.begin;
     q.b = weights.w_back.get();
     q.b_rows = weights.w_back_rows;
     q.columns = dir.input;

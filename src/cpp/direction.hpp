@@ -74,11 +74,22 @@ public:
   bool in_step(const Worker &w) const { return plan.split == Split::units && w.of > 1; }
   // Whether one thread takes the steps and the others the products of other chunks: they meet after each.
   bool apart(const Worker &w) const { return plan.split == Split::apart && w.of > 1; }
+  // Whether this thread takes steps, and the thread as it does: alone where the others are at products.
+  bool takes_steps(const Worker &w) const { return !apart(w) || w.rank == 0; }
+  Worker stepping(const Worker &w) const { return apart(w) ? w.alone() : w; }
   // Whether threads meet at all: if not, each has its own rows (or chunks) throughout.
   bool meet(const Worker &w) const { return in_step(w) || apart(w); }
   // In how many pieces threads that are apart take a product: of some 5 us, and few, since some pack what they read.
   static size_t pieces(const Worker &w, size_t rows, size_t columns, size_t depth) {
     return std::min(size_t(2.0 * double(rows) * double(columns) * double(depth) / 5e5) + 1, 4 * size_t(w.of));
+  }
+  // Part of a product: some panels, which no other thread reads then, or, where they are few, some rows.
+  struct Piece {
+    Range rows, panels;
+  };
+  static Piece piece(const Part &part, size_t rows, size_t panels) {
+    if (panels >= part.of) return {{0, rows}, part(panels)};
+    return {part(rows), {0, panels}};
   }
   // The rows a thread works on: contiguous in sorted order, so that the order of every sum over rows is the
   // same for any number of threads; balanced by their lengths.

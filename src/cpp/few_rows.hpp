@@ -145,33 +145,19 @@ FASTRNN_INLINE void for_few_rows(size_t rows, size_t first, size_t last, bool de
   }
 }
 
-// A row alone whose weights are not packed.
-template <class T, class E> void forward_unpacked(const ForwardStep<T> &s) {
-  for_few_rows(1, s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
-               [&](panel_place place, bool two) __attribute__((always_inline)) {
-                 constexpr int full = E::gates > 1 ? E::gates : max_width;
-                 if (two) return few_rows<T, E, full, 2, 1, false>(s, place, 0);
-                 unroll<full>([&](auto i) __attribute__((always_inline)) {
-                   constexpr int width = decltype(i)::value + 1;
-                   if constexpr (E::gates == 1 || width == full) {
-                     if (place.width == size_t(width)) few_rows<T, E, width, 1, 1, false>(s, place, 0);
-                   }
-                 });
-               });
-}
-
-template <class T, class E> void forward_few(const ForwardStep<T> &s) {
+// Of weights that are not packed a row alone.
+template <class T, class E, bool packed = true> void forward_few(const ForwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {
                  constexpr int full = E::gates > 1 ? E::gates : max_width;
-                 if (two) return few_rows<T, E, full, 2, 1>(s, place, 0);
+                 if (two) return few_rows<T, E, full, 2, 1, packed>(s, place, 0);
                  unroll<full>([&](auto i) __attribute__((always_inline)) {
                    constexpr int width = decltype(i)::value + 1;
                    if constexpr (E::gates == 1 || width == full) {
                      if (place.width != size_t(width)) return;
                      size_t row = 0;
-                     for (; row + 2 <= s.rows; row += 2) few_rows<T, E, width, 1, 2>(s, place, row);
-                     if (row < s.rows) few_rows<T, E, width, 1, 1>(s, place, row);
+                     for (; packed && row + 2 <= s.rows; row += 2) few_rows<T, E, width, 1, 2>(s, place, row);
+                     if (row < s.rows) few_rows<T, E, width, 1, 1, packed>(s, place, row);
                    }
                  });
                });
@@ -224,32 +210,21 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
   });
 }
 
-// A row alone whose weights are not packed.
-template <class T, class E> void backward_unpacked(const BackwardStep<T> &s) {
-  for_few_rows(1, s.first_panel, s.last_panel, s.descending, 1, blocks<T>(s.hidden),
-               [&](panel_place place, bool two) __attribute__((always_inline)) {
-                 if (two) return few_rows_back<T, E, 2 * max_width, 1, false>(s, place.block, 0);
-                 unroll<max_width>([&](auto i) __attribute__((always_inline)) {
-                   constexpr int width = decltype(i)::value + 1;
-                   if (place.width == size_t(width)) few_rows_back<T, E, width, 1, false>(s, place.block, 0);
-                 });
-               });
-}
-
-template <class T, class E> void backward_few(const BackwardStep<T> &s) {
+// Of weights that are not packed a row alone.
+template <class T, class E, bool packed = true> void backward_few(const BackwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, 1, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {
-                 if (two) return few_rows_back<T, E, 2 * max_width, 1>(s, place.block, 0);
+                 if (two) return few_rows_back<T, E, 2 * max_width, 1, packed>(s, place.block, 0);
                  unroll<max_width>([&](auto i) __attribute__((always_inline)) {
                    constexpr int width = decltype(i)::value + 1;
                    if (place.width != size_t(width)) return;
                    for (size_t row = 0; row < s.rows;) {
                      const size_t left = (row < s.continuing ? s.continuing : s.rows) - row;
-                     if (left > 1) {
+                     if (packed && left > 1) {
                        few_rows_back<T, E, width, 2>(s, place.block, row);
                        row += 2;
                      } else {
-                       few_rows_back<T, E, width, 1>(s, place.block, row);
+                       few_rows_back<T, E, width, 1, packed>(s, place.block, row);
                        row += 1;
                      }
                    }

@@ -50,10 +50,9 @@ private:
   void run_together(const Worker &w) {
     for (const Direction<T> &dir : pass_.directions) {
       const Storage<T> store = storage(dir);
-      const bool apart = pass_.apart(w);
-      if (pass_.shape.has_c() && (!apart || w.rank == 0)) load_c0(apart ? w.alone() : w, dir, store);
+      if (pass_.shape.has_c() && pass_.takes_steps(w)) load_c0(pass_.stepping(w), dir, store);
       if (!loop_.run(w, dir, store, 0, pass_.batch.steps)) return;
-      if (apart && !w.meet()) return;
+      if (pass_.apart(w) && !w.meet()) return;
       finish(w, dir, store);
       const bool last_direction = dir.direction + 1 == pass_.shape.directions;
       if (last_direction && dir.layer + 1 < pass_.shape.layers && tape_ && !tape_->dropped.empty()) {

@@ -53,7 +53,7 @@ public:
   bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to) {
     const bool product_first = dir.input && !p.plan.fuse_input, apart = p.apart(w);
     if (apart && !product_first) return w.rank ? true : run(w.alone(), dir, store, from, to);
-    const Task task(p, apart ? w.alone() : w, dir, store, product_first);
+    const Task task(p, p.stepping(w), dir, store, product_first);
     ForwardStep<T> step = constant_part(task);
     Span next = span(task, from, to, 0);
     if (apart) {
@@ -63,8 +63,8 @@ public:
     while (next.begin < to) {
       const Span now = next;
       if (!now.widest && !p.in_step(w)) break;
-      if (product_first && !apart) input_product(task, {0, list_rows(task, now)}, task.input_panels);
-      if ((!apart || w.rank == 0) && !steps(task, now, step)) return false;
+      if (product_first && !apart) input_product(task, {{0, list_rows(task, now)}, task.input_panels});
+      if (p.takes_steps(w) && !steps(task, now, step)) return false;
       next = span(task, now.end, to, apart ? now.turn ^ 1 : 0);
       if (!apart) continue;
       product_in_pieces(w, task, next);
@@ -141,14 +141,14 @@ private:
   }
 
   // W x + b of some of the rows listed
-  void input_product(const Task &task, const Range &rows, const Range &panels) {
+  void input_product(const Task &task, const typename Pass<T>::Piece &piece) {
     Product<T> q;
-    q.rows = rows.size();
+    q.rows = piece.rows.size();
     q.depth = task.dir.input;
-    q.first_panel = panels.begin;
-    q.last_panel = panels.end;
-    q.a = x_[size_t(task.w.thread)].get() + rows.begin;
-    q.out = to_[size_t(task.w.thread)].get() + rows.begin;
+    q.first_panel = piece.panels.begin;
+    q.last_panel = piece.panels.end;
+    q.a = x_[size_t(task.w.thread)].get() + piece.rows.begin;
+    q.out = to_[size_t(task.w.thread)].get() + piece.rows.begin;
     q.b = task.weights.w.get();
     q.b_rows = task.weights.w_rows;
     q.init = task.weights.bias.get();
@@ -158,17 +158,13 @@ private:
 
   // The same of a whole span, which threads share as they come.
   void product_in_pieces(const Worker &w, const Task &task, const Span &span) {
-    size_t rows = 0;
-    for (size_t s = span.begin; s < span.end; ++s) rows += active(task, s);
+    const size_t rows = p.batch.first(span.end) - p.batch.first(span.begin);
     if (!rows) return;
-    const size_t panels = task.input_panels.size(), pieces = p.pieces(w, rows, p.shape.gates() * p.H, task.dir.input);
+    const size_t pieces = p.pieces(w, rows, p.shape.gates() * p.H, task.dir.input);
     bool listed = false;
     for (size_t i; (i = w.team->take()) < pieces; listed = true) {
       if (!listed) list_rows(task, span);
-      if (panels >= pieces)
-        input_product(task, {0, rows}, Part{i, pieces}(panels));
-      else
-        input_product(task, Part{i, pieces}(rows), {0, panels});
+      input_product(task, p.piece({i, pieces}, rows, task.input_panels.size()));
     }
   }
 

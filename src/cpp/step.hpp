@@ -165,7 +165,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
 template <class T, class E> void forward_steps(const ForwardStep<T> &first) {
   const bool packed = !first.r_rows.at && !first.w_rows.at;
   const bool few = first.rows == 1 || (in_registers(first.rows, first.recurrent, forward_depth_in_registers) && packed);
-  const auto take = !few ? &forward_step<T, E> : packed ? &forward_few<T, E> : &forward_unpacked<T, E>;
+  const auto take = !few ? &forward_step<T, E> : packed ? &forward_few<T, E> : &forward_few<T, E, false>;
   if (first.steps == 1) return take(first);
   ForwardStep<T> s = first;
   for (size_t left = s.steps; take(s), --left > 0;) {
@@ -240,7 +240,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
 template <class T, class E> void backward_steps(const BackwardStep<T> &first) {
   const bool packed = !first.r_rows.at;
   const bool few = first.rows == 1 || (in_registers(first.rows, first.depth, backward_depth_in_registers) && packed);
-  const auto take = !few ? &backward_step<T, E> : packed ? &backward_few<T, E> : &backward_unpacked<T, E>;
+  const auto take = !few ? &backward_step<T, E> : packed ? &backward_few<T, E> : &backward_few<T, E, false>;
   if (first.steps == 1) return take(first);
   BackwardStep<T> s = first;
   for (size_t left = s.steps; take(s), --left > 0;) {
