@@ -282,14 +282,14 @@ private:
     if (!x.is_none()) x = real_array<T>(sequence.ragged ? "x.values" : "x", x);
     auto [h0, c0] = state_parts("state", state);
     Layout layout = layout_of<T>(x, sequence, h0);
+    const size_t width = product(shape_.directions, shape_.output());
+    checked_size<T>(layout, width); // first: lists of 2**29 rows take half a minute
     const Batch batch = batch_of(layout, sequence, x);
 
     Arrays<T> arrays;
     if (!x.is_none()) arrays.x = read_view<T>(py::reinterpret_borrow<py::array>(x), layout);
     arrays.h0 = state_array_of<T>("h0", h0, layout, shape_.output());
     arrays.c0 = state_array_of<T>("c0", c0, layout, shape_.hidden);
-    const size_t width = product(shape_.directions, shape_.output());
-    checked_size<T>(layout, width);
     py::array y = fresh<T>(layout.shape(width));
     if (!batch.uniform || batch.steps < layout.steps) std::memset(data<T>(y), 0, size_t(y.nbytes()));
     py::array h_n = fresh<T>(state_shape(layout, shape_.output()));
