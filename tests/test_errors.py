@@ -3,6 +3,7 @@
 # ruff: noqa: E501  one case a line
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -274,6 +275,9 @@ def test_sizes_beyond_memory_are_an_error() -> None:
         layer(None, steps=2**31 - 1, lengths=np.zeros(2**12, int))
     with pytest.raises(MemoryError):
         layer(np.broadcast_to(f32(0), (2**30, 2**20, 1)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(MemoryError):
         layer(np.broadcast_to(f32(0), (2**31, 2**29, 1)))  # y would pass 2**64 bytes
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 2**20  # KiB; lists of the rows had 17 GB
     assert layer(zeros(2, 1, 1))[0].shape == (2, 1, 64)
