@@ -19,7 +19,9 @@ from timing import Prepared
 from workload import Arrays, Workload, difference, make_workload, tolerance
 
 ORACLE_FLOPS = 2e9  # the reference loops over time in Python
-OWN = "fastrnn"  # engines whose name starts so are variants of it; all others are peers
+OWN = "fastrnn"  # engines whose name starts so are variants of it; all others are peers, but
+MACHINE = "machine"  # one of which runs nothing but fma
+FMA_ROUNDS = 100_000  # of its loop in a call: some 0.2 ms
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,17 @@ class Settings:
 class Comparison:
     """factor * time(numerator) / time(denominator), per unit of work, that should be `op` target.
 
-    Without a denominator the value is the numerator's time in microseconds.
+    The median of the values within each round. Without a denominator the value is the numerator's time in
+    microseconds; with `beside` it is divided by the like ratio of those two engines.
     """
 
     name: str
     numerator: str
     denominator: str | None
     op: str  # "<=" or ">="
-    target: float
+    target: float | None
     factor: float = 1.0
+    beside: tuple[str, str] | None = None
 
 
 def outcome(name: str, value: float, op: str = "", target: float | None = None) -> dict[str, Any]:
@@ -81,6 +85,8 @@ def dense_contest(case: Case, settings: Settings) -> Contest:
     engines: dict[str, Callable[[], Prepared]] = {
         OWN: partial(peers.load(OWN).prepare, workload, settings.threads)
     }
+    if settings.limits:
+        engines[MACHINE] = partial(fma, case, settings.threads)
     skipped = {}
     for name in settings.peers:
         reason = peers.load(name).unsupported(case)
@@ -91,7 +97,7 @@ def dense_contest(case: Case, settings: Settings) -> Contest:
     return Contest(
         case,
         engines,
-        dict.fromkeys(engines, "all"),
+        {name: "all" for name in engines if name != MACHINE},
         skipped=skipped,
         title=case.label,
         on_roofline=True,
@@ -143,34 +149,54 @@ def prepare_all(contest: Contest) -> tuple[dict[str, Prepared], dict[str, str], 
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
         ready[name] = prepared
-    if contest.oracle and len(ready) == 1 and not wrong:
+    if contest.oracle and not wrong and not set(ready) - {OWN, MACHINE}:
         gap = difference(contest.oracle(), expected, tolerance(contest.case))
         if gap:
             wrong["reference"] = gap
     return ready, failed, wrong
 
 
-def compare(contest: Contest, seconds: dict[str, float]) -> list[dict[str, Any]]:
+def compare(contest: Contest, timings: dict[str, timing.Timing]) -> list[dict[str, Any]]:
     """Evaluate the contest's comparisons whose engines all ran."""
-    per_unit = {name: value / contest.units.get(name, 1.0) for name, value in seconds.items()}
     found = []
     for item in contest.comparisons:
-        if item.numerator not in per_unit or (item.denominator and item.denominator not in per_unit):
+        names = [name for name in (item.numerator, item.denominator, *(item.beside or ())) if name]
+        if any(name not in timings for name in names):
             continue
-        value = item.factor * per_unit[item.numerator]
-        value = value / per_unit[item.denominator] if item.denominator else value * 1e6
+        numerator = timings[item.numerator]
+        value = item.factor / contest.units.get(item.numerator, 1.0)
+        if item.denominator:
+            beside = [timings[name] for name in item.beside or ()]
+            value *= paired_ratio(numerator, timings[item.denominator], *beside)
+            value *= contest.units.get(item.denominator, 1.0)
+        else:
+            value *= numerator.seconds * 1e6
         found.append(outcome(item.name, value, item.op, item.target))
     return found
 
 
-def paired_ratio(theirs: timing.Timing, ours: timing.Timing) -> float:
+def paired_ratio(theirs: timing.Timing, ours: timing.Timing, *beside: timing.Timing) -> float:
     """Their time over ours: the median of the ratios within each round, so that a slow minute hits both.
 
-    An engine that was sampled once is compared by the medians.
+    `beside`: two more, whose ratio it is divided by. An engine that was sampled once is compared by the
+    medians.
     """
-    if len(theirs.samples) != len(ours.samples):
-        return theirs.seconds / ours.seconds
-    return statistics.median(a / b for a, b in zip(theirs.samples, ours.samples, strict=True))
+    above, below = [theirs, *beside[1:]], [ours, *beside[:1]]
+    if len({len(timed.samples) for timed in above + below}) > 1:
+        return math.prod(t.seconds for t in above) / math.prod(t.seconds for t in below)
+
+    def products(timings: list[timing.Timing]) -> list[float]:
+        return [math.prod(samples) for samples in zip(*(t.samples for t in timings), strict=True)]
+
+    return statistics.median(a / b for a, b in zip(products(above), products(below), strict=True))
+
+
+def fma(case: Case, threads: int) -> Prepared:
+    """Return the machine as an engine: a call is a loop of nothing but fma on so many threads at once."""
+    from fastrnn import _core
+
+    run = partial(_core.run_fma, case.dtype == "float64", threads, FMA_ROUNDS)
+    return Prepared(run, lambda flops: {"flops": np.asarray(flops)}, keep=run())
 
 
 def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -182,6 +208,7 @@ def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], 
     timings = timing.measure(
         ready, contest.rounds or settings.rounds, settings.min_seconds, progress, settings.budget
     )
+    machine = timings.get(MACHINE)
     seconds = {name: timed.seconds for name, timed in timings.items()}
     flops = contest.flops or case.flops
     row: dict[str, Any] = {
@@ -203,9 +230,9 @@ def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], 
         "skipped": contest.skipped,
         "failed": failed,
         "wrong": wrong,
-        "comparisons": compare(contest, seconds),
+        "comparisons": compare(contest, timings),
     }
-    rivals = {name: value for name, value in seconds.items() if not name.startswith(OWN)}
+    rivals = {name: value for name, value in seconds.items() if not name.startswith((OWN, MACHINE))}
     if rivals:
         row["best_peer"] = min(rivals, key=lambda name: rivals[name])
         row["ratio"] = paired_ratio(timings[row["best_peer"]], timings[OWN])
@@ -218,6 +245,9 @@ def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], 
             "share": least.seconds / seconds[OWN],
             "peak_share": case.flops / seconds[OWN] / settings.limits.peak(case.dtype, settings.threads),
         }
+        if machine:
+            work = case.flops / ready[MACHINE].keep
+            row["roofline"]["beside"] = work * paired_ratio(machine, timings[OWN])
     if contest.figures:
         progress("figures")
         row["comparisons"] += contest.figures()

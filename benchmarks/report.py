@@ -79,7 +79,7 @@ def print_row(row: Row) -> str:
     text = f"{row['title']:<34} {row['mode']:<5} {duration(own):>9} {row['gflops']:>7.1f} GF/s {limit:>13}"
     if "ratio" in row:
         text += f"  x{row['ratio']:.2f} {row['best_peer']}"
-    others = [name for name in row["engines"] if name not in ("fastrnn", row.get("best_peer"))]
+    others = [name for name in row["engines"] if name not in ("fastrnn", "machine", row.get("best_peer"))]
     if others:
         text += "  (" + ", ".join(f"{name} {engine_text(row, name)}" for name in others) + ")"
     for name, reason in {**row["failed"], **row["wrong"]}.items():
@@ -146,7 +146,16 @@ def table(header: list[str], body: list[list[str]]) -> list[str]:
 
 def shape_table(rows: list[Row], engines: list[str]) -> list[str]:
     """Return the Markdown table of the dense rows of one suite and mode."""
-    header = ["shape", "fastrnn", "GF/s", "share of limit", "bound", "share of peak", "x best peer"]
+    header = [
+        "shape",
+        "fastrnn",
+        "GF/s",
+        "share of limit",
+        "bound",
+        "share of peak",
+        "of fma beside",
+        "x best peer",
+    ]
     body = []
     for row in rows:
         limit = row.get("roofline") or {}
@@ -160,6 +169,7 @@ def shape_table(rows: list[Row], engines: list[str]) -> list[str]:
                 percent(limit.get("share")),
                 limit.get("bound", "n/a"),
                 percent(limit.get("peak_share")),
+                percent(limit.get("beside")),
                 ratio,
                 *(engine_text(row, name) for name in engines),
             ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from contests import OWN, Comparison, Contest, Settings, own
+from contests import MACHINE, OWN, Comparison, Contest, Settings, fma, own
 from shapes import RESEARCH, Case
 
 THREAD_FLOPS = 20e6  # below this two threads need not pay, only not hurt
@@ -20,16 +20,26 @@ STEPS = ((1, 64), (32, 64), (1, 256))  # (B, I = H)
 
 
 def threads_contest(case: Case, settings: Settings) -> Contest:
-    """One thread against all."""
-    target = 1.85 if case.flops > THREAD_FLOPS else 1.0 - NOISE
-    single = f"{OWN} 1 thread"
-    return Contest(
-        case,
-        {OWN: own(case, settings), single: own(case, settings, threads=1)},
-        checks={single: "all"},
-        comparisons=[Comparison(f"1 -> {settings.threads} threads", single, OWN, ">=", target)],
-        title=f"{case.label}: threads",
-    )
+    """One thread against all; and what a loop of fma gains by them at the same time."""
+    single, alone, name = f"{OWN} 1 thread", f"{MACHINE} 1 thread", f"1 -> {settings.threads} threads"
+    engines = {
+        OWN: own(case, settings),
+        single: own(case, settings, threads=1),
+        MACHINE: partial(fma, case, settings.threads),
+        alone: partial(fma, case, 1),
+    }
+    large = case.flops > THREAD_FLOPS
+    comparisons = [
+        Comparison(name, single, OWN, ">=", 1.85 if large else 1.0 - NOISE),
+        Comparison(f"{name}, fma alone", alone, MACHINE, "", None, float(settings.threads)),
+    ]
+    if large:
+        beside = (alone, MACHINE)
+        share = Comparison(
+            f"{name} over that of fma", single, OWN, ">=", 1.85 / 2, 1 / settings.threads, beside
+        )
+        comparisons.append(share)
+    return Contest(case, engines, {single: "all"}, comparisons=comparisons, title=f"{case.label}: threads")
 
 
 def shape_contest(case: Case, other: Case, what: str, settings: Settings) -> Contest:

@@ -17,6 +17,7 @@ sys.path.append(str(BENCHMARKS))  # appended: its modules must shadow nothing
 import contests  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
+import scaling  # noqa: E402
 import sequences  # noqa: E402
 import shapes  # noqa: E402
 import targets  # noqa: E402
@@ -212,6 +213,8 @@ def test_dense_row(mode: str) -> None:
     row = contests.run_contest(contest, settings(), lambda _: None)
     assert row["wrong"] == row["failed"] == {}
     assert row["roofline"]["share"] > 0
+    assert 0 < row["roofline"]["beside"] < 1
+    assert row.get("best_peer") != contests.MACHINE
     assert json.loads(json.dumps(row, allow_nan=False)) == row
 
 
@@ -265,6 +268,24 @@ def test_engines_take_turns_and_slow_ones_rest() -> None:
     assert all(len(timed.samples) == 2 for timed in found.values())
 
 
+def test_ratios_are_those_within_rounds() -> None:
+    slow, fast, alone, both = (
+        timing.Timing(1, samples)
+        for samples in ([2.0, 4.0, 90.0], [1.0, 2.0, 30.0], [1.0, 1.0, 3.0], [0.5, 1.0, 1.0])
+    )
+    assert contests.paired_ratio(slow, fast) == 2.0
+    assert contests.paired_ratio(slow, fast, alone, both) == 1.0  # of 1, 2 and 1
+    assert contests.paired_ratio(timing.Timing(1, [8.0]), fast) == 4.0
+
+
+def test_threads_row_has_what_fma_gains() -> None:
+    case = small("lstm", "infer", T=40, B=32, H=128)
+    row = contests.run_contest(scaling.threads_contest(case, settings(threads=2)), settings(), lambda _: None)
+    names = [item["name"] for item in row["comparisons"]]
+    assert names == ["1 -> 2 threads", "1 -> 2 threads, fma alone", "1 -> 2 threads over that of fma"]
+    assert [item["met"] is None for item in row["comparisons"]] == [False, True, False]
+
+
 # ------------------------------------------------------------------------------------------- report
 
 
@@ -275,6 +296,7 @@ def fake_row(kind: str, mode: str, ratio: float, **change: Any) -> dict[str, Any
         for name, seconds in (("fastrnn", 1e-3), ("torch", ratio * 1e-3))
     }
     least = {"seconds": 8e-4, "bound": "L2", "weights_level": "L2", "share": 0.8, "peak_share": 0.7}
+    least["beside"] = 0.9
     return {
         **case.fields(),
         "title": case.label,
@@ -325,7 +347,8 @@ def test_targets_take_the_worst_row(results: dict[str, Any]) -> None:
     assert (least["figure"], least["met"]) == ("2.00", True)
     assert found["inference, best peer over fastrnn: geomean"]["figure"] == "4.00"
     assert not found["gru training, best peer over fastrnn: minimum"]["met"]
-    assert not found["training, H >= 512, B >= 32: share of FMA peak"]["met"]
+    assert not found["training, H >= 512, B >= 32: share of the best FMA peak"]["met"]
+    assert found["training, H >= 512, B >= 32: share of fma at the same time"]["met"]
     assert not found["forward, B = 1 sequences, weights beyond L1: share of the roofline"]["met"]
     assert found["lstm I = H = 64, B = 1, T = 1000, a step"]["figure"].startswith("1000 ns (909 ns")
     assert not found["time over none, infer"]["met"]

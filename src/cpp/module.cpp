@@ -1,4 +1,5 @@
 // Bindings: check, allocate, release the interpreter, call, return. No arithmetic here.
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <variant>
@@ -647,6 +648,19 @@ py::dict measure_limits() {
                   py::arg("cache_bytes") = config()["cache_bytes"]);
 }
 
+// A loop of nothing but fma on so many threads at once, and how many operations they did: a call to be timed beside
+// others, since two cores of a virtual machine are not always two.
+double run_fma(bool is_double, int threads, size_t rounds) {
+  const py::gil_scoped_release release;
+  std::atomic<double> flops{0};
+  parallel(std::max(threads, 1), [&](int, int) {
+    const double own = is_double ? kernels().f64.peak(rounds) : kernels().f32.peak(rounds);
+    for (double sum = flops.load(); !flops.compare_exchange_weak(sum, sum + own);) {
+    }
+  });
+  return flops.load();
+}
+
 template <class T> py::array elementwise(const py::array &a, void (*f)(T *, const T *, size_t)) {
   const py::array_t<T, py::array::c_style | py::array::forcecast> in(a);
   py::array out(py::dtype::of<T>(), std::vector<py::ssize_t>(in.shape(), in.shape() + in.ndim()));
@@ -679,6 +693,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads);
   m.def("measure_limits", &measure_limits);
+  m.def("run_fma", &run_fma, py::arg("is_double"), py::arg("threads"), py::arg("rounds"));
   m.def(
       "schedule",
       [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,
