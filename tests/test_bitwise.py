@@ -119,6 +119,50 @@ def test_threads(
         assert_same_bits(layer(case.x, case.state, **kwargs)[0], want["y"], f"{n} threads")
 
 
+@pytest.fixture
+def shuffled_shares() -> Iterator[None]:
+    """Threads that share rows or units get random shares at every meeting that allows it."""
+    fastrnn._core.shuffle_shares(1)
+    yield
+    fastrnn._core.shuffle_shares(0)
+
+
+@pytest.mark.parametrize(("T", "B", "I", "H"), SIZES)
+@pytest.mark.parametrize("rows", ["dense", "lengths and reset"])
+@KIND
+def test_shares_of_threads_change_no_bit(
+    kind: str, rows: str, T: int, B: int, I: int, H: int, threads: Any, shuffled_shares: None
+) -> None:
+    proj_size = H // 2 if kind == "lstm" and B == 6 else 0
+    v = Variant(kind, 2, True, True, proj_size, I=I, H=H, T=T, B=B, dtype=np.float32)
+    case = make_case(v)
+    kwargs = {key: getattr(case, key) for key in ("lengths", "reset") if key in rows}
+    layer = make_layer(v, case.params)
+    threads(1)
+    want = run_layer(layer, case, **kwargs)
+    for n in (2, 3):
+        threads(n)
+        for checkpoint in (None, 3):
+            got = run_layer(layer, case, **kwargs, checkpoint=checkpoint)
+            assert_same_bits(got, want, f"{n} threads, checkpoint {checkpoint}")
+        assert_same_bits(layer(case.x, case.state, **kwargs)[0], want["y"], f"{n} threads")
+
+
+@pytest.mark.parametrize(("B", "H"), [(24, 320), (96, 128)], ids=["units", "rows"])
+def test_shares_that_follow_the_pace_change_no_bit(B: int, H: int, threads: Any) -> None:
+    case = make_case(Variant("lstm", 1, False, True, 0, I=40, H=H, T=30, B=B, dtype=np.float32))
+    layer = make_layer(
+        Variant("lstm", 1, False, True, 0, I=40, H=H, T=30, B=B, dtype=np.float32), case.params
+    )
+    sizes = (30 * B, 30, B, 40, H, H, 4, 4, 2, 1 << 19)
+    assert fastrnn._core.schedule("lstm", *sizes, backward=True)[-1]  # otherwise shares are even
+    threads(1)
+    want = run_layer(layer, case)
+    threads(2)
+    for call in range(3):  # the later ones start from what the first found
+        assert_same_bits(run_layer(layer, case), want, f"call {call}")
+
+
 @KIND
 def test_sizes_cover_every_schedule(kind: str) -> None:
     """Otherwise `test_threads` would compare one thread with itself."""
@@ -183,7 +227,7 @@ def test_weights_are_packed_where_they_serve_more_than_one_step() -> None:
     def in_pieces(steps: int, threads: int = 1, **network: Any) -> Any:
         cell, inputs = network.pop("cell", "lstm"), network.pop("inputs", 64)
         sizes = (steps * 8, steps, 8, inputs, 64, 64, 4, 4, threads, 1 << 20)
-        return fastrnn._core.schedule(cell, *sizes, **network)[-2:]
+        return fastrnn._core.schedule(cell, *sizes, **network)[3:5]
 
     every, input_only, none = (True, True), (False, True), (False, False)
     for n in (1, 2):

@@ -10,14 +10,15 @@ public:
   BackwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, Tape<T> &tape,
                const Arrays<T> &arrays, const Gradients<T> &gradients, const Execution &how)
       : tape_(tape), pass_(k, shape, weights, tape.batch, arrays, &tape.outputs, &tape.dropped, how.plan),
-        loop_(pass_, tape, gradients), team_(how.interrupted), board_(shape.count()), positions_(shape.count()),
-        packed_(weights), pack_(pack) {
+        loop_(pass_, tape, gradients), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
+        board_(shape.count()), positions_(shape.count()), packed_(weights), pack_(pack) {
     joined_.assign(shape.layers, 0);
   }
 
   bool run() {
     parallel(pass_.plan.threads, [&](int rank, int of) {
       const Worker w{&team_, rank, rank, of};
+      w.begin();
       if (pack_) {
         packed_.pack(w);
         if (!w.meet()) return;

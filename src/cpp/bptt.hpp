@@ -81,7 +81,7 @@ public:
     if (apart) products_behind(w, dir, at);
     // The products need every row and unit of the chunk. Gradient rows alternate between two buffers, so that
     // no second meeting is needed before the next chunk overwrites them.
-    if (!w.meet()) return false;
+    if (!w.meet_and_share()) return false;
     if (!apart) gradients_->add(w, dir, workspace(dir), chunk, tracks(dir).dx, adds_to_dx(dir));
     w.poll((p.batch.first(chunk.end) - p.batch.first(chunk.begin)) * p.shape.gates() * p.H * (p.R + dir.input) * 2);
     at.behind = chunk;
@@ -183,7 +183,7 @@ private:
     if (p.shape.has_c()) {
       store.c = own.segment_c.get();
       store.keep_c = true;
-      const Range rows = p.rows_of(w), blocks = p.panels_of(p.Hp / p.k.lanes, w);
+      const Range rows = p.rows_of(w, begin, end), blocks = p.panels_of(p.Hp / p.k.lanes, w);
       const T *from = tape_.directions[dir.index].c_checkpoint.get() + begin / tape_.segment * p.batch.rows * p.Hp;
       const size_t first = blocks.begin * p.k.lanes, bytes = blocks.size() * p.k.lanes * sizeof(T);
       for (size_t r = rows.begin; r < std::min(rows.end, p.batch.active(begin)); ++r)
@@ -196,9 +196,10 @@ private:
   // All steps of the chunk, one after the other.
   bool steps(const Worker &w, const Direction<T> &dir, const Position &at, const Chunk &chunk) {
     if (tape_.segment && chunk.kept_from != at.kept_from && !recompute(w, dir, chunk.kept_from, at.end)) return false;
+    const Range rows = p.rows_of(w, chunk.begin, chunk.end);
     for (size_t end = chunk.end, taken = 0; end > chunk.begin; end -= taken) {
       taken = steps_at_once(w, dir, end - 1, chunk);
-      if (!step(w, dir, end - 1, chunk, taken)) return false;
+      if (!step(w, dir, end - 1, chunk, taken, rows)) return false;
     }
     return true;
   }
@@ -216,18 +217,18 @@ private:
   }
 
   // One step of one thread, with the meetings that a split by units needs; or several without.
-  bool step(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk, size_t steps) {
+  bool step(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk, size_t steps, const Range &rows) {
     const Batch &batch = p.batch;
     Workspace<T> &own = workspace(dir);
     const Shape &shape = p.shape;
     const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
     const TapeDirection<T> &kept = tape_.directions[dir.index];
     const bool before = shape.cell == Cell::gru_before, carries_h = before || shape.cell == Cell::gru;
-    const Range rows = p.rows_of(w);
     auto mine = [&](size_t n) { return n > rows.begin ? std::min(n, rows.end) - rows.begin : 0; };
     const size_t n = mine(batch.active(s));
     const size_t continuing = s + 1 < batch.steps ? mine(batch.active(s + 1)) : 0;
-    const Range panels = p.panels_of(p.k.plain_panels(p.H), w);
+    const size_t all_panels = p.k.plain_panels(p.H);
+    const Range panels = p.panels_of(all_panels, w);
     const Range output_panels = p.panels_of(p.k.plain_panels(p.R), w);
     const uint8_t *cut = batch.reset_at(int(dir.direction), s + 1);
     const uint8_t *reset = batch.reset_at(int(dir.direction), s);
@@ -316,8 +317,10 @@ private:
       q.r = weights.r_n_back.get();
       if (n) p.k.backward_gates(q);
     }
-    w.poll(shape.gates() * p.H * p.R * std::max<size_t>(n, 1) * steps);
-    return p.in_step(w) ? w.meet() : !w.stopped();
+    const size_t work = shape.gates() * p.H * p.R * steps;
+    w.poll(work * std::max<size_t>(n, 1));
+    w.did(double(work * n) * double(panels.size()) / double(all_panels));
+    return p.in_step(w) ? w.meet_and_share() : !w.stopped();
   }
 
   // dL/dh_0: one more product, back across the first step
@@ -325,7 +328,7 @@ private:
     const Batch &batch = p.batch;
     Workspace<T> &own = workspace(dir);
     const bool before = p.shape.cell == Cell::gru_before, carries_h = before || p.shape.cell == Cell::gru;
-    const Range rows = p.rows_of(w);
+    const Range rows = p.rows_of(w, 0, batch.steps);
     const Range panels = p.panels_of(p.k.plain_panels(p.R), w);
     const uint8_t *cut = batch.reset_at(int(dir.direction), 0);
     const size_t running = batch.steps ? batch.active(0) : 0;

@@ -42,11 +42,15 @@ public:
   void add(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk, const Track<T> &dx,
            bool add) {
     if (wants_dx(dir)) {
-      const Range rows = p.rows_of(w), listed = {0, list_dx(w, own, chunk, dx, rows)};
+      const Range rows = p.rows_of(w, chunk.begin, chunk.end), listed = {0, list_dx(w, own, chunk, dx, rows)};
       input_gradient(w, dir, {listed, p.panels_of(p.k.plain_panels(dir.input), w)}, add);
     }
     list_rows(w, dir, own, chunk);
-    for (size_t i = 0; i < sums_[dir.index].count(); ++i) add_sum(w, dir, chunk, i, share_of(w));
+    const Part part = share_of(w);
+    for (size_t i = 0; i < sums_[dir.index].count(); ++i) add_sum(w, dir, chunk, i, part);
+    const double terms = double(p.batch.first(chunk.end) - p.batch.first(chunk.begin));
+    const size_t columns = p.R + dir.input * (wants_dx(dir) ? 2 : 1);
+    w.did((part.end - part.begin) * terms * double(p.shape.gates() * p.H) * double(columns));
   }
 
   // The same in pieces, which threads that are apart take as they come: each product by itself, cut into a few.
@@ -60,14 +64,14 @@ public:
     size_t i = w.team->take();
     for (; i < dx_pieces; i = w.team->take(), dx_listed = true) {
       if (!dx_listed) list_dx(w, own, chunk, dx, {0, p.batch.rows});
-      input_gradient(w, dir, p.piece({i, dx_pieces}, rows, p.k.plain_panels(dir.input)), add);
+      input_gradient(w, dir, p.piece(i, dx_pieces, rows, p.k.plain_panels(dir.input)), add);
     }
     size_t before = dx_pieces;
     for (size_t sum = 0; sum < sums.count(); ++sum) {
       const size_t pieces = p.pieces(w, rows, sums.rows(sum), sums.columns(sum));
       for (; i < before + pieces; i = w.team->take(), rows_listed = true) {
         if (!rows_listed) list_rows(w, dir, own, chunk);
-        add_sum(w, dir, chunk, sum, {i - before, pieces});
+        add_sum(w, dir, chunk, sum, Part::even(i - before, pieces));
       }
       before += pieces;
     }

@@ -87,26 +87,30 @@ public:
   struct Piece {
     Range rows, panels;
   };
-  static Piece piece(const Part &part, size_t rows, size_t panels) {
-    if (panels >= part.of) return {{0, rows}, part(panels)};
+  static Piece piece(size_t index, size_t of, size_t rows, size_t panels) {
+    const Part part = Part::even(index, of);
+    if (panels >= of) return {{0, rows}, part(panels)};
     return {part(rows), {0, panels}};
   }
-  // The rows a thread works on: contiguous in sorted order, so that the order of every sum over rows is the
-  // same for any number of threads; balanced by their lengths.
-  Range rows_of(const Worker &w) const {
+  // The rows a thread works on in steps [from, to): contiguous in sorted order, so that the order of every sum over
+  // rows is the same for any number of threads; balanced by their numbers of these steps.
+  Range rows_of(const Worker &w, size_t from, size_t to) const {
     if (plan.split == Split::units || w.of == 1) return {0, batch.rows};
-    if (batch.uniform) return share(batch.rows, w);
-    const size_t total = batch.total();
-    Range range;
-    size_t sum = 0, r = 0;
-    for (int i = 0; i <= w.rank; ++i) {
-      range.begin = r;
-      const size_t until = total * size_t(i + 1) / size_t(w.of);
-      while (r < batch.rows && sum < until) sum += batch.length[r++];
-      if (i + 1 == w.of) r = batch.rows;
-      range.end = r;
-    }
-    return range;
+    const Part part = share_of(w);
+    // uneven shares in whole tiles: a tile of fewer rows takes as long
+    const size_t grain = w.team->pace.even() ? 1 : k.tile_rows(shape.cell);
+    if (batch.uniform) return part(batch.rows, grain);
+    const Range sums = part(batch.first(to) - batch.first(from));
+    Range rows{0, batch.rows};
+    size_t r = 0, sum = 0;
+    const auto pass = [&](size_t until) {
+      for (; r < batch.rows && sum < until; ++r)
+        sum += batch.length[r] > from ? std::min(batch.length[r], to) - from : 0;
+      return r;
+    };
+    rows.begin = pass(sums.begin);
+    if (w.rank + 1 < w.of) rows.end = pass(sums.end);
+    return rows;
   }
   Range panels_of(size_t panels, const Worker &w) const { return in_step(w) ? share(panels, w) : Range{0, panels}; }
 

@@ -12,7 +12,8 @@ public:
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
               how.plan),
-        loop_(pass_, false), team_(how.interrupted), board_(shape.count()), packed_(weights), pack_(pack) {
+        loop_(pass_, false), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0), board_(shape.count()),
+        packed_(weights), pack_(pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
   }
@@ -36,6 +37,7 @@ private:
 
   void run_thread(int rank, int of) {
     const Worker w{&team_, rank, rank, of};
+    w.begin();
     if (pack_) {
       packed_.pack(w);
       if (!w.meet()) return;
@@ -117,7 +119,7 @@ private:
 
   void load_c0(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
     // by units, the first barrier comes only after step 0: each thread loads the units it will read
-    const Range rows = pass_.rows_of(w);
+    const Range rows = pass_.rows_of(w, 0, pass_.batch.steps);
     const Range panels = pass_.panels_of(pass_.Hp / pass_.k.lanes, w);
     const size_t first = panels.begin * pass_.k.lanes, last = std::min(panels.end * pass_.k.lanes, pass_.H);
     for (size_t r = rows.begin; r < rows.end; ++r) {
@@ -133,7 +135,7 @@ private:
   // h_n, c_n: the state after each row's last step
   void finish(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
     const Batch &batch = pass_.batch;
-    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w);
+    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w, 0, batch.steps);
     for (size_t r = rows.begin; r < rows.end; ++r) {
       const size_t length = batch.length[r], b = dir.index * batch.rows + batch.order[r];
       const T *h = length ? dir.y(length - 1, r) : dir.h0 + dir.h0_at[r];
@@ -148,7 +150,7 @@ private:
     const Batch &batch = pass_.batch;
     const size_t width = pass_.shape.directions * pass_.R;
     const View<T> view = hidden_view<T>(nullptr, batch, pass_.arrays.starts, width);
-    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w);
+    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w, 0, batch.steps);
     for (size_t r = rows.begin; r < rows.end; ++r)
       for (size_t t = 0; t < batch.length[r]; ++t) {
         const size_t at = size_t(view.row[batch.order[r]] + ptrdiff_t(t) * view.time);

@@ -53,7 +53,7 @@ public:
   bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to) {
     const bool product_first = dir.input && !p.plan.fuse_input, apart = p.apart(w);
     if (apart && !product_first) return w.rank ? true : run(w.alone(), dir, store, from, to);
-    const Task task(p, p.stepping(w), dir, store, product_first);
+    Task task(p, p.stepping(w), dir, store, product_first, {from, to});
     ForwardStep<T> step = constant_part(task);
     Span next = span(task, from, to, 0);
     if (apart) {
@@ -81,17 +81,29 @@ private:
     const Storage<T> &store;
     const PackedDirection<T> &weights;
     const bool product_first, keep;
-    const Range rows, panels, input_panels, candidate_panels, output_panels;
+    const Range rows;
     const size_t own; // which buffers
+    // of this thread, and the part of all that its panels are; until shares change
+    Range panels, input_panels, candidate_panels, output_panels;
+    double part = 1;
+    unsigned changes = 0;
 
-    Task(const Pass<T> &p, const Worker &w, const Direction<T> &dir, const Storage<T> &store, bool product_first)
+    Task(const Pass<T> &p, const Worker &w, const Direction<T> &dir, const Storage<T> &store, bool product_first,
+         const Range &steps)
         : w(w), dir(dir), store(store), weights(p.weights(dir.layer, dir.direction)), product_first(product_first),
-          keep(store.gates && p.k.saved_slots(p.shape.cell) > 0), rows(p.rows_of(w)),
-          panels(p.panels_of(p.k.gate_panels(p.shape.step_gates(), p.H), w)),
-          input_panels(p.panels_of(p.k.gate_panels(p.shape.gates(), p.H), w)),
-          candidate_panels(p.panels_of(p.k.gate_panels(1, p.H), w)),
-          output_panels(p.panels_of(p.k.plain_panels(p.R), w)),
-          own(p.plan.split == Split::units || p.plan.split == Split::apart ? 0 : size_t(w.thread)) {}
+          keep(store.gates && p.k.saved_slots(p.shape.cell) > 0), rows(p.rows_of(w, steps.begin, steps.end)),
+          own(p.plan.split == Split::units || p.plan.split == Split::apart ? 0 : size_t(w.thread)) {
+      take_share(p);
+    }
+    void take_share(const Pass<T> &p) {
+      const size_t all = p.k.gate_panels(p.shape.step_gates(), p.H);
+      panels = p.panels_of(all, w);
+      input_panels = p.panels_of(p.k.gate_panels(p.shape.gates(), p.H), w);
+      candidate_panels = p.panels_of(p.k.gate_panels(1, p.H), w);
+      output_panels = p.panels_of(p.k.plain_panels(p.R), w);
+      part = double(panels.size()) / double(all);
+      changes = w.team->pace.changes();
+    }
   };
 
   // Steps whose pre-activations are computed together. Each has `widest` rows in the buffer, as many as the first.
@@ -164,7 +176,7 @@ private:
     bool listed = false;
     for (size_t i; (i = w.team->take()) < pieces; listed = true) {
       if (!listed) list_rows(task, span);
-      input_product(task, p.piece({i, pieces}, rows, task.input_panels.size()));
+      input_product(task, p.piece(i, pieces, rows, task.input_panels.size()));
     }
   }
 
@@ -174,8 +186,6 @@ private:
     const PackedDirection<T> &weights = task.weights;
     ForwardStep<T> step;
     step.hidden = p.H;
-    step.first_panel = task.panels.begin;
-    step.last_panel = task.panels.end;
     step.init = weights.bias.get();
     step.ld_init = task.product_first ? p.row : 0;
     step.h_prev_step = dir.y.step;
@@ -202,7 +212,7 @@ private:
     return step;
   }
 
-  bool steps(const Task &task, const Span &span, ForwardStep<T> &step) {
+  bool steps(Task &task, const Span &span, ForwardStep<T> &step) {
     const Worker &w = task.w;
     const Direction<T> &dir = task.dir;
     const Storage<T> &store = task.store;
@@ -214,6 +224,8 @@ private:
       step.rows = n;
       step.steps = steps_at_once(w, dir, store, s, span.end, work * n);
       step.descending = s % 2 == 1;
+      step.first_panel = task.panels.begin;
+      step.last_panel = task.panels.end;
       const size_t all = p.batch.active(s); // of all threads
       if (task.product_first) {
         step.init = pre(task, span, s);
@@ -254,7 +266,9 @@ private:
         project(task, step.h, h, n);
       }
       w.poll(work * std::max<size_t>(n, 1) * step.steps);
-      if (p.in_step(w) ? !w.meet() : w.stopped()) return false;
+      w.did(task.part * double(work * n * step.steps));
+      if (p.in_step(w) ? !w.meet_and_share() : w.stopped()) return false;
+      if (w.team->pace.changes() != task.changes) task.take_share(p);
     }
     return true;
   }

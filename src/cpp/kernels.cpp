@@ -96,6 +96,8 @@ template <class T> double peak(size_t rounds) {
   return sum > 0 ? double(rounds) * 12 * 2 * lanes<T> : 0;
 }
 
+size_t step_tile_rows(Cell cell) { return tile_rows(elman(cell) ? max_width : gate_count(cell)); }
+
 template <class T> T read(const T *from, size_t n, size_t rounds) {
   vec<T> sums[8] = {};
   for (size_t round = 0; round < rounds; ++round) {
@@ -121,6 +123,7 @@ template <class T> Kernels<T> kernels_of() {
   k.pack_plain = pack_plain<T>;
   k.gate_panels = gate_panels<T>;
   k.plain_panels = plain_panels<T>;
+  k.tile_rows = step_tile_rows;
   k.gate_product = gate_product_of<T>;
   k.plain_product = plain_product<T>;
   k.forward[int(Cell::rnn_tanh)] = forward_steps<T, CellForward<T, ElmanTanh<T>>>;

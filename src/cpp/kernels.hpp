@@ -148,6 +148,7 @@ template <class T> struct Kernels {
 
   size_t (*gate_panels)(size_t gates, size_t hidden); // how many
   size_t (*plain_panels)(size_t columns);
+  size_t (*tile_rows)(Cell); // of a tile of a step's product
 
   void (*gate_product)(const Product<T> &, Cell);
   void (*plain_product)(const Product<T> &);

@@ -693,6 +693,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads);
   m.def("measure_limits", &measure_limits);
+  m.def("shuffle_shares", &shuffle_shares, py::arg("seed")); // for tests
   m.def("run_fma", &run_fma, py::arg("is_double"), py::arg("threads"), py::arg("rounds"));
   m.def(
       "schedule",
@@ -719,7 +720,8 @@ PYBIND11_MODULE(_core, m) {
         p.backward = backward;
         const Plan plan = schedule(p);
         const char *const split[] = {"rows", "units", "tasks", "apart"};
-        return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input, plan.in_pieces, plan.w_in_pieces);
+        return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input, plan.in_pieces, plan.w_in_pieces,
+                              plan.paced);
       },
       py::arg("cell"), py::arg("total"), py::arg("steps"), py::arg("rows"), py::arg("input"), py::arg("hidden"),
       py::arg("recurrent"), py::arg("number"), py::arg("gates"), py::arg("threads"), py::arg("l2"),

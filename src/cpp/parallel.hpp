@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "pace.hpp"
+
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -63,31 +65,42 @@ private:
 // What the threads of a call share.
 class Team {
 public:
-  explicit Team(bool (*interrupted)()) : interrupted_(interrupted) {}
+  // paced: so many threads, whose shares follow their pace; 0: shares are even.
+  explicit Team(bool (*interrupted)(), int paced = 0) : pace(paced), interrupted_(interrupted) {}
 
-  // All `size` threads of the team meet; false when the call was interrupted. Waiting threads spin for a moment,
-  // then sleep: a thread that lost its core to another process would find its peers' cores gone as well if they
-  // had spun or yielded instead, whereas sleepers are scheduled at once when it arrives.
-  bool meet(int size) {
+  Pace pace;
+
+  // All `size` threads of the team meet, this one is number `rank`; false when the call was interrupted. Waiting
+  // threads spin for a moment, then sleep: a thread that lost its core to another process would find its peers' cores
+  // gone as well if they had spun or yielded instead, whereas sleepers are scheduled at once when it arrives.
+  // shares_anew: what the threads take may be another share from here on.
+  bool meet(int rank, int size, bool shares_anew) {
     if (size == 1) return !stopped();
+    const bool paced = pace.measures();
+    if (paced) pace.arrive(rank);
     const unsigned round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
       taken_.store(0, std::memory_order_relaxed);
+      if (paced) pace.release(rank);
+      if (paced && shares_anew) pace.share_anew(size);
       round_.store(round + 1, std::memory_order_seq_cst);
       if (sleeping_.load(std::memory_order_seq_cst)) wake_all(round_);
       return !stopped();
     }
+    bool slept = false;
     for (unsigned spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
       if (stopped()) return false;
       if (spins < spin_limit) {
         cpu_relax();
         continue;
       }
+      slept = true;
       sleeping_.fetch_add(1, std::memory_order_seq_cst);
       sleep_while(round_, round);
       sleeping_.fetch_sub(1, std::memory_order_relaxed);
     }
+    if (paced) pace.leave(rank, slept);
     return !stopped();
   }
 
@@ -130,7 +143,16 @@ struct Worker {
   int thread; // of the call: whose scratch memory
   int rank, of;
 
-  bool meet() const { return team->meet(of); }
+  bool meet() const { return team->meet(rank, of, false); }
+  // The same; shares may have changed then.
+  bool meet_and_share() const { return team->meet(rank, of, true); }
+  // The thread begins; and has got so much work done, in multiply-adds or the like.
+  void begin() const {
+    if (team->pace.measures()) team->pace.begin(rank);
+  }
+  void did(double work) const {
+    if (of > 1 && team->pace.measures()) team->pace.did(rank, work);
+  }
   bool stopped() const { return team->stopped(); }
   void poll(size_t work) const {
     if (thread == 0) team->poll(work);
@@ -140,16 +162,7 @@ struct Worker {
   Worker alone() const { return {team, thread, 0, 1}; }
 };
 
-struct Range {
-  size_t begin = 0, end = 0;
-  size_t size() const { return end - begin; }
-};
-// One of so many even parts of n things.
-struct Part {
-  size_t index = 0, of = 1;
-  Range operator()(size_t n) const { return {n * index / of, n * (index + 1) / of}; }
-};
-inline Part share_of(const Worker &w) { return {size_t(w.rank), size_t(w.of)}; }
+inline Part share_of(const Worker &w) { return w.of == 1 ? Part() : w.team->pace.part(w.rank, w.of); }
 inline Range share(size_t n, const Worker &w) { return share_of(w)(n); }
 
 // body(rank, of) on up to `threads` threads in one region (none for one thread), subnormals flushed on each. OpenMP may

@@ -39,6 +39,7 @@ struct Plan {
   // weights are not packed for the call, but piece by piece as its products read them:
   bool in_pieces = false;   // all of them, which its only step reads once; the input product is inside the step too
   bool w_in_pieces = false; // those of the input product at least, of few rows in all
+  bool paced = false;       // shares of rows or units follow the pace of the threads
 };
 
 Plan schedule(const Problem &);

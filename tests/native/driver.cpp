@@ -347,6 +347,10 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
           if (way.plan.w_in_pieces) all.push_back(way);
           way.plan.in_pieces = fuse && steps == 1 && shape.one_product() && !way.frozen;
           if (way.plan.in_pieces) all.push_back(way);
+          if (threads == 1 || (split != Split::rows && split != Split::units)) continue;
+          way.plan.in_pieces = way.plan.w_in_pieces = false;
+          way.plan.paced = true;
+          all.push_back(way);
         }
   return all;
 }
@@ -361,7 +365,7 @@ std::string name_of(const Way &way) {
          (way.plan.in_pieces     ? " in pieces"
           : way.plan.w_in_pieces ? " W in pieces"
                                  : "") +
-         (way.frozen ? " frozen" : "");
+         (way.plan.paced ? " paced" : "") + (way.frozen ? " frozen" : "");
 }
 
 const Sizes check_sizes[] = {
@@ -396,6 +400,7 @@ template <class T> void check_case(const std::string &name, const Case<T> &c) {
 }
 
 template <class T> int check() {
+  shuffle_shares(1); // those of paced threads
   for (const Sizes &s : check_sizes) each_kind<T>(s, check_case<T>);
   return failed ? 1 : 0;
 }
@@ -417,6 +422,7 @@ template <class T> int threads(int callers, int rounds) {
             Way way;
             way.plan.threads = 2 + (caller + round) % 3;
             way.plan.split = Split((caller + round) % 4);
+            way.plan.paced = round % 3 == 0 && (way.plan.split == Split::rows || way.plan.split == Split::units);
             way.checkpoint = round % 2 ? 4 : 0;
             const bool frozen = (caller + round) % 2 == 0;
             set_num_threads(2 + caller % 3); // what any thread of a program may do at any time
