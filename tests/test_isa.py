@@ -148,6 +148,9 @@ KEPT = (
     "::wanted",
     "::limit_when_set",
     "::forked",
+    "::known",
+    "::shuffled",
+    "__tls_guard",
     "::pool",
 )
 CONSTANT = (
@@ -166,6 +169,7 @@ def core_objects() -> list[Path]:
         "dispatch",
         "schedule",
         "memory",
+        "pace",
         "parallel",
         "network",
         "forward",
