@@ -196,7 +196,7 @@ def fma(case: Case, threads: int) -> Prepared:
     from fastrnn import _core
 
     run = partial(_core.run_fma, case.dtype == "float64", threads, FMA_ROUNDS)
-    return Prepared(run, lambda flops: {"flops": np.asarray(flops)}, keep=run())
+    return Prepared(run, lambda flops: {"flops": np.asarray(flops)}, keep=run(), other=True)
 
 
 def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -23,12 +23,14 @@ class Prepared:
 
     `run` is the timed call and nothing else; `read` turns its result into named arrays in PyTorch's layout;
     `context` is entered around every turn (thread counts, inference modes); `keep` is what `run` needs alive.
+    `other`: it does something else than the case, so no engine is slow beside it.
     """
 
     run: Callable[[], Any]
     read: Callable[[Any], Arrays]
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     keep: Any = None
+    other: bool = False
 
     def outputs(self) -> Arrays:
         """Run once and return the outputs."""
@@ -127,13 +129,14 @@ def measure(
             progress(name)
             timings[name] = Timing(calibrate(prepared, min_seconds))
         order = list(engines)
+        rivals = {name: timings[name] for name in order if not engines[name].other}
         start = time.perf_counter()
         for number in range(rounds):
             if number >= 3 and time.perf_counter() - start > budget:
                 break
             shift = number % len(order)
             for name in order[shift:] + order[:shift]:
-                if number and is_slow(timings[name], timings, min_seconds):
+                if number and name in rivals and is_slow(timings[name], rivals, min_seconds):
                     continue
                 progress(name)
                 timings[name].samples.append(turn(engines[name], timings[name].calls))

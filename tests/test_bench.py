@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,19 @@ def test_engines_take_turns_and_slow_ones_rest() -> None:
     found = timing.measure(engines, rounds=2, min_seconds=1e-4, progress=turns.append)
     assert turns == ["a", "b", "a", "b", "b", "a"]  # calibration, then two rounds, the second one further on
     assert all(len(timed.samples) == 2 for timed in found.values())
+
+
+def test_nothing_is_slow_beside_another_kind_of_work() -> None:
+    def sleeps(seconds: float, **options: Any) -> timing.Prepared:
+        return timing.Prepared(lambda: time.sleep(seconds), lambda _: {}, **options)
+
+    engines = {"fastrnn": sleeps(0.02), "slow": sleeps(1.5), "machine": sleeps(1e-5, other=True)}
+    found = timing.measure(engines, rounds=2, min_seconds=1e-4)
+    assert {name: len(timed.samples) for name, timed in found.items()} == {
+        "fastrnn": 2,
+        "slow": 1,
+        "machine": 2,
+    }
 
 
 def test_ratios_are_those_within_rounds() -> None:
