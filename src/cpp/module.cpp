@@ -161,7 +161,9 @@ private:
     p.packed = py::isinstance<PackedWeights>(weights);
     p.one_product = shape_.one_product();
     p.panels = kernels().of<T>().gate_panels(shape_.step_gates(), p.hidden);
-    return {schedule(p), p.l2, interruption_hook()};
+    Plan plan = schedule(p);
+    if (shares_are_shuffled()) plan.paced = plan.threads > 1 && plan.split <= Split::units; // for tests
+    return {plan, p.l2, interruption_hook()};
   }
 
   // Sizes from x, or, without input, from the state, the lengths and `steps`.

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "pace.hpp"
-
 namespace fastrnn {
 
 namespace {
@@ -100,7 +98,6 @@ void share(Plan &plan, const Problem &p) {
 Plan schedule(const Problem &p) {
   Plan plan;
   share(plan, p);
-  plan.paced |= shares_are_shuffled() && plan.threads > 1 && (plan.split == Split::rows || plan.split == Split::units);
   plan.fuse_input = fuses_input(plan, p);
   plan.in_pieces = once(p);
   // Up to 1.1 times as fast, training included. Threads that share rows would each pack all of W, and chunks of steps
