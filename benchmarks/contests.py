@@ -19,8 +19,8 @@ from timing import Prepared
 from workload import Arrays, Workload, difference, make_workload, tolerance
 
 ORACLE_FLOPS = 2e9  # the reference loops over time in Python
-OWN = "fastrnn"  # engines whose name starts so are variants of it; all others are peers, but
-MACHINE = "machine"  # one of which runs nothing but fma
+OWN = "fastrnn"  # engines whose name starts so are variants of it; all others are peers
+MACHINE = "machine"  # the engine that runs nothing but fma: no peer (`Prepared.other`)
 FMA_ROUNDS = 100_000  # of its loop in a call: some 0.2 ms
 
 
@@ -85,8 +85,6 @@ def dense_contest(case: Case, settings: Settings) -> Contest:
     engines: dict[str, Callable[[], Prepared]] = {
         OWN: partial(peers.load(OWN).prepare, workload, settings.threads)
     }
-    if settings.limits:
-        engines[MACHINE] = partial(fma, case, settings.threads)
     skipped = {}
     for name in settings.peers:
         reason = peers.load(name).unsupported(case)
@@ -94,10 +92,13 @@ def dense_contest(case: Case, settings: Settings) -> Contest:
             skipped[name] = reason
         else:
             engines[name] = partial(peers.load(name).prepare, workload, settings.threads)
+    checks = dict.fromkeys(engines, "all")
+    if settings.limits:
+        engines[MACHINE] = partial(fma, case, settings.threads)
     return Contest(
         case,
         engines,
-        {name: "all" for name in engines if name != MACHINE},
+        checks,
         skipped=skipped,
         title=case.label,
         on_roofline=True,
@@ -149,7 +150,7 @@ def prepare_all(contest: Contest) -> tuple[dict[str, Prepared], dict[str, str], 
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
         ready[name] = prepared
-    if contest.oracle and not wrong and not set(ready) - {OWN, MACHINE}:
+    if contest.oracle and not wrong and all(name == OWN or ready[name].other for name in ready):
         gap = difference(contest.oracle(), expected, tolerance(contest.case))
         if gap:
             wrong["reference"] = gap
@@ -232,7 +233,9 @@ def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], 
         "wrong": wrong,
         "comparisons": compare(contest, timings),
     }
-    rivals = {name: value for name, value in seconds.items() if not name.startswith((OWN, MACHINE))}
+    rivals = {
+        name: value for name, value in seconds.items() if not (name.startswith(OWN) or ready[name].other)
+    }
     if rivals:
         row["best_peer"] = min(rivals, key=lambda name: rivals[name])
         row["ratio"] = paired_ratio(timings[row["best_peer"]], timings[OWN])

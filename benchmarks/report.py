@@ -79,7 +79,8 @@ def print_row(row: Row) -> str:
     text = f"{row['title']:<34} {row['mode']:<5} {duration(own):>9} {row['gflops']:>7.1f} GF/s {limit:>13}"
     if "ratio" in row:
         text += f"  x{row['ratio']:.2f} {row['best_peer']}"
-    others = [name for name in row["engines"] if name not in ("fastrnn", "machine", row.get("best_peer"))]
+    left_out = ("fastrnn", row.get("best_peer"))
+    others = [name for name in row["engines"] if name not in left_out and not name.startswith("machine")]
     if others:
         text += "  (" + ", ".join(f"{name} {engine_text(row, name)}" for name in others) + ")"
     for name, reason in {**row["failed"], **row["wrong"]}.items():

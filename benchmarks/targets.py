@@ -44,6 +44,16 @@ def ratio_targets(rows: list[Row], what: str, least: float, mean: float) -> list
     ]
 
 
+def is_large(row: Row) -> bool:
+    """Many rows of a large layer, whose products should run at peak."""
+    return bool(row["H"] >= 512 and row["B"] >= 32)
+
+
+def is_middle(row: Row) -> bool:
+    """Many rows of a layer whose weights fit in a near cache."""
+    return bool(64 <= row["H"] <= 256 and row["B"] >= 32)
+
+
 def share_target(
     rows: list[Row], what: str, key: str, least: float, keep: Callable[[Row], bool]
 ) -> list[dict[str, Any]]:
@@ -106,20 +116,11 @@ def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
         found += ratio_targets(members, f"{kind} training, best peer over fastrnn", 1.4, 4.0)
     for members, name, large, middle in ((infer, "forward", 0.92, 0.80), (train, "training", 0.88, 0.75)):
         for key, what in (("beside", "of fma at the same time"), ("peak_share", "of the best FMA peak")):
-            found += share_target(
-                members,
-                f"{name}, H >= 512, B >= 32: share {what}",
-                key,
-                large,
-                lambda row: row["H"] >= 512 and row["B"] >= 32,
-            )
-            found += share_target(
-                members,
-                f"{name}, H 64..256, B >= 32: share {what}",
-                key,
-                middle,
-                lambda row: 64 <= row["H"] <= 256 and row["B"] >= 32,
-            )
+            for sizes, least, keep in (
+                ("H >= 512, B >= 32", large, is_large),
+                ("H 64..256, B >= 32", middle, is_middle),
+            ):
+                found += share_target(members, f"{name}, {sizes}: share {what}", key, least, keep)
         found += share_target(
             members,
             f"{name}, B = 1 sequences, weights beyond L1: share of the roofline",

@@ -1,5 +1,4 @@
 // Bindings: check, allocate, release the interpreter, call, return. No arithmetic here.
-#include <atomic>
 #include <chrono>
 #include <memory>
 #include <variant>
@@ -162,7 +161,7 @@ private:
     p.one_product = shape_.one_product();
     p.panels = kernels().of<T>().gate_panels(shape_.step_gates(), p.hidden);
     Plan plan = schedule(p);
-    if (shares_are_shuffled()) plan.paced = plan.threads > 1 && plan.split <= Split::units; // for tests
+    if (shares_are_shuffled()) plan.paced = plan.has_shares(); // for tests
     return {plan, p.l2, interruption_hook()};
   }
 
@@ -654,13 +653,12 @@ py::dict measure_limits() {
 // others, since two cores of a virtual machine are not always two.
 double run_fma(bool is_double, int threads, size_t rounds) {
   const py::gil_scoped_release release;
-  std::atomic<double> flops{0};
-  parallel(std::max(threads, 1), [&](int, int) {
+  double flops = 0;
+  parallel(std::max(threads, 1), [&](int rank, int of) {
     const double own = is_double ? kernels().f64.peak(rounds) : kernels().f32.peak(rounds);
-    for (double sum = flops.load(); !flops.compare_exchange_weak(sum, sum + own);) {
-    }
+    if (rank == 0) flops = own * of;
   });
-  return flops.load();
+  return flops;
 }
 
 template <class T> py::array elementwise(const py::array &a, void (*f)(T *, const T *, size_t)) {

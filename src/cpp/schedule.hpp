@@ -40,6 +40,9 @@ struct Plan {
   bool in_pieces = false;   // all of them, which its only step reads once; the input product is inside the step too
   bool w_in_pieces = false; // those of the input product at least, of few rows in all
   bool paced = false;       // shares of rows or units follow the pace of the threads
+
+  // Whether threads have shares that may be uneven, rather than pieces that they take as they come.
+  bool has_shares() const { return threads > 1 && (split == Split::rows || split == Split::units); }
 };
 
 Plan schedule(const Problem &);

@@ -347,7 +347,7 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
           if (way.plan.w_in_pieces) all.push_back(way);
           way.plan.in_pieces = fuse && steps == 1 && shape.one_product() && !way.frozen;
           if (way.plan.in_pieces) all.push_back(way);
-          if (threads == 1 || (split != Split::rows && split != Split::units)) continue;
+          if (!way.plan.has_shares()) continue;
           way.plan.in_pieces = way.plan.w_in_pieces = false;
           way.plan.paced = true;
           all.push_back(way);
@@ -422,7 +422,7 @@ template <class T> int threads(int callers, int rounds) {
             Way way;
             way.plan.threads = 2 + (caller + round) % 3;
             way.plan.split = Split((caller + round) % 4);
-            way.plan.paced = round % 3 == 0 && (way.plan.split == Split::rows || way.plan.split == Split::units);
+            way.plan.paced = round % 3 == 0 && way.plan.has_shares();
             way.checkpoint = round % 2 ? 4 : 0;
             const bool frozen = (caller + round) % 2 == 0;
             set_num_threads(2 + caller % 3); // what any thread of a program may do at any time
