@@ -14,14 +14,14 @@ namespace fastrnn {
 
 namespace py = pybind11;
 
-inline std::string shape_text(const std::vector<size_t> &shape) {
+using Sizes = SmallVector<size_t>; // of an array, by axis
+
+inline std::string shape_text(const Sizes &shape) {
   std::string text = "(";
   for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
   return text + (shape.size() == 1 ? ",)" : ")");
 }
-inline std::string shape_text(const py::array &a) {
-  return shape_text(std::vector<size_t>(a.shape(), a.shape() + a.ndim()));
-}
+inline std::string shape_text(const py::array &a) { return shape_text(Sizes(a.shape(), a.shape() + a.ndim())); }
 [[noreturn]] inline void wrong_shape(const std::string &name, const std::string &expected, const py::array &got) {
   throw py::value_error(name + ": expected shape " + expected + ", got " + shape_text(got));
 }
@@ -50,7 +50,7 @@ template <class T> py::array real_array(const char *name, py::handle object) {
 }
 
 // The same, C-contiguous and of the given shape.
-template <class T> py::array state_array(const char *name, py::handle object, const std::vector<size_t> &shape) {
+template <class T> py::array state_array(const char *name, py::handle object, const Sizes &shape) {
   py::array a = real_array<T>(name, object);
   bool same = size_t(a.ndim()) == shape.size();
   for (size_t i = 0; same && i < shape.size(); ++i) same = size_t(a.shape(py::ssize_t(i))) == shape[i];
@@ -66,10 +66,10 @@ struct Layout {
   size_t steps = 0, rows = 0; // steps: the array's own
   std::vector<size_t> starts; // ragged
   size_t time_axis() const { return batched && batch_first ? 1 : 0; }
-  std::vector<size_t> shape(size_t width) const {
+  Sizes shape(size_t width) const {
     if (ragged) return {starts.empty() ? 0 : starts.back(), width};
     if (!batched) return {steps, width};
-    return batch_first ? std::vector<size_t>{rows, steps, width} : std::vector<size_t>{steps, rows, width};
+    return batch_first ? Sizes{rows, steps, width} : Sizes{steps, rows, width};
   }
 };
 
@@ -77,7 +77,7 @@ template <class T> View<T> view_of(const py::array &a, const Layout &layout) {
   View<T> view;
   view.base = static_cast<T *>(const_cast<void *>(a.data()));
   const auto stride = [&](size_t axis) { return a.strides(py::ssize_t(axis)) / ptrdiff_t(sizeof(T)); };
-  view.row.resize(layout.rows);
+  view.row.assign(layout.rows, 0);
   if (layout.ragged) {
     view.time = stride(0);
     for (size_t b = 0; b < layout.rows; ++b) view.row[b] = ptrdiff_t(layout.starts[b]) * stride(0);
@@ -85,8 +85,6 @@ template <class T> View<T> view_of(const py::array &a, const Layout &layout) {
     view.time = stride(layout.time_axis());
     if (layout.batched)
       for (size_t b = 0; b < layout.rows; ++b) view.row[b] = ptrdiff_t(b) * stride(1 - layout.time_axis());
-    else if (layout.rows)
-      view.row[0] = 0;
   }
   // an empty array may have no memory at all, but "no array" means something else
   static T nothing;
@@ -112,7 +110,7 @@ template <class T> py::array fresh(const size_t *shape, size_t dimensions) {
   if (!a) throw py::error_already_set();
   return py::reinterpret_steal<py::array>(a);
 }
-template <class T> py::array fresh(const std::vector<size_t> &shape) { return fresh<T>(shape.data(), shape.size()); }
+template <class T> py::array fresh(const Sizes &shape) { return fresh<T>(shape.data(), shape.size()); }
 template <class T> T *data(const py::array &a) { return static_cast<T *>(const_cast<void *>(a.data())); }
 
 } // namespace fastrnn

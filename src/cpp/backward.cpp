@@ -11,7 +11,8 @@ public:
                const Arrays<T> &arrays, const Gradients<T> &gradients, const Execution &how)
       : tape_(tape), pass_(k, shape, weights, tape.batch, arrays, &tape.outputs, &tape.dropped, how.plan),
         loop_(pass_, tape, gradients), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
-        board_(shape.count()), positions_(shape.count()), packed_(weights), pack_(pack) {
+        board_(how.plan.split == Split::tasks ? shape.count() : 0), positions_(shape.count()), packed_(weights),
+        pack_(pack) {
     joined_.assign(shape.layers, 0);
   }
 

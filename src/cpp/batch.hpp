@@ -12,13 +12,14 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "small_vector.hpp"
 
 namespace fastrnn {
 
 struct Batch {
   size_t steps = 0, rows = 0;
-  std::vector<size_t> order;                   // [rows] sorted row -> caller's row
-  std::vector<size_t> length;                  // [rows] sorted, not increasing
+  SmallVector<size_t> order;                   // [rows] sorted row -> caller's row
+  SmallVector<size_t> length;                  // [rows] sorted, not increasing
   bool uniform = true;                         // all rows are `steps` long
   std::vector<size_t> shrinking, prefix;       // [steps] active rows, [steps + 1] their sum; only if not uniform
   std::vector<uint8_t> reset[2], any_reset[2]; // by direction: [steps][rows] and [steps]; empty: none
@@ -41,7 +42,7 @@ struct Batch {
 
   // lengths: [rows] or null
   Batch(size_t steps_, size_t rows_, const int64_t *lengths) : steps(steps_), rows(rows_) {
-    order.resize(rows);
+    order.assign(rows, 0);
     std::iota(order.begin(), order.end(), size_t(0));
     length.assign(rows, steps);
     if (!lengths) return;
@@ -80,7 +81,7 @@ struct Batch {
 template <class T> struct View {
   T *base = nullptr;
   ptrdiff_t time = 0;
-  std::vector<ptrdiff_t> row; // [rows], caller's order
+  SmallVector<ptrdiff_t> row; // [rows], caller's order
   explicit operator bool() const { return base != nullptr; }
 };
 
@@ -88,12 +89,12 @@ template <class T> struct View {
 template <class T> struct Track {
   T *base = nullptr;
   ptrdiff_t step = 0;
-  std::vector<ptrdiff_t> at;
+  SmallVector<ptrdiff_t> at;
   Track() = default;
   Track(const View<T> &view, const Batch &batch, int direction, size_t column = 0) {
     base = view.base ? view.base + column : nullptr;
     step = direction == 0 ? view.time : -view.time;
-    at.resize(batch.rows);
+    at.assign(batch.rows, 0);
     for (size_t r = 0; r < batch.rows; ++r) {
       const ptrdiff_t last = batch.length[r] ? ptrdiff_t(batch.length[r]) - 1 : 0;
       at[r] = view.row[batch.order[r]] + (direction == 0 ? 0 : last * view.time);

@@ -36,8 +36,8 @@ public:
     const size_t held = std::max(chunk_rows_, batch.rows);
     // segments hold different numbers of rows; the first is the largest
     const size_t segment_rows = tape.segment ? batch.first(std::min(tape.segment, batch.steps)) : 0;
-    for (size_t i = 0; i < (tasks ? shape.count() : 1); ++i) {
-      Workspace<T> &own = workspaces_.emplace_back();
+    workspaces_ = std::vector<Workspace<T>>(tasks ? shape.count() : 1);
+    for (Workspace<T> &own : workspaces_) {
       for (auto &d : own.d) d = Buffer<T>(product(held, ld_d_));
       for (auto &m : own.m) m = Buffer<T>(two_products ? product(held, p.H) : 0);
       for (auto &dh : own.dh) dh = Buffer<T>(shape.proj ? product(held, p.R) : 0);
@@ -54,6 +54,7 @@ public:
     if (tasks && shape.directions == 2)
       for (size_t l = 0; l < shape.layers; ++l)
         second_.emplace_back(l > 0 || g_.dx ? product(positions, p.directions[l * 2].input) : 0);
+    tracks_.reserve(p.directions.size());
     for (const auto &dir : p.directions) tracks_.push_back(make_tracks(dir));
     if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p, true);
   }
@@ -371,7 +372,7 @@ private:
   struct Cache {
     Track<const T> dy;
     Track<T> dx;
-    std::vector<ptrdiff_t> last; // sorted row -> its place in dy_last
+    SmallVector<ptrdiff_t> last; // sorted row -> its place in dy_last
   };
   Cache make_tracks(const Direction<T> &dir) {
     Cache c;
@@ -393,7 +394,7 @@ private:
       c.dx = Track<T>(inner(dir.layer - 1), p.batch, int(dir.direction));
     else if (g_.dx)
       c.dx = Track<T>(g_.dx, p.batch, int(dir.direction));
-    c.last.resize(p.batch.rows);
+    c.last.assign(p.batch.rows, 0);
     for (size_t r = 0; r < p.batch.rows; ++r) c.last[r] = ptrdiff_t(p.batch.order[r] * width);
     return c;
   }

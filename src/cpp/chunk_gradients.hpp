@@ -25,16 +25,19 @@ public:
   ChunkGradients(const Pass<T> &pass, const Gradients<T> &gradients, size_t ld_d, size_t rows)
       : p(pass), g_(gradients), ld_d_(ld_d) {
     size_t scratch = 0;
+    sums_.reserve(p.directions.size());
     for (const auto &dir : p.directions) {
       sums_.emplace_back(p, dir, g_.parameters[dir.index]);
       scratch = std::max(scratch, sums_.back().scratch(rows));
     }
-    for (int i = 0; i < p.plan.threads; ++i) {
-      scratch_.emplace_back(scratch);
-      ChunkRows<T> &lists = rows_.emplace_back();
-      for (auto *v : {&lists.d, &lists.x, &lists.h, &lists.m, &lists.dh}) v->reserve(rows);
-      a_.emplace_back(rows);
-      out_.emplace_back(rows);
+    own_ = std::vector<Own>(size_t(p.plan.threads));
+    for (Own &own : own_) {
+      own.scratch = Buffer<T>(scratch);
+      for (auto *v : {&own.rows.d, &own.rows.x, &own.rows.h}) v->reserve(rows);
+      if (p.shape.proj || p.shape.cell == Cell::gru_before)
+        for (auto *v : {&own.rows.m, &own.rows.dh}) v->reserve(rows);
+      own.a = Buffer<const T *>(rows);
+      own.out = Buffer<T *>(rows);
     }
   }
 
@@ -86,8 +89,8 @@ private:
   // Lists the rows of the chunk's gradients and of dL/dx, those of some rows of the batch; how many there are.
   size_t list_dx(const Worker &w, const Workspace<T> &own, const Chunk &chunk, const Track<T> &dx, const Range &rows) {
     const Batch &batch = p.batch;
-    const T **a = a_[size_t(w.thread)].get();
-    T **out = out_[size_t(w.thread)].get();
+    const T **a = own_[size_t(w.thread)].a.get();
+    T **out = own_[size_t(w.thread)].out.get();
     size_t n = 0;
     if (batch.rows == 1) {
       n = chunk.end - chunk.begin;
@@ -115,8 +118,8 @@ private:
     q.depth = p.shape.gates() * p.H;
     q.first_panel = piece.panels.begin;
     q.last_panel = piece.panels.end;
-    q.a = a_[size_t(w.thread)].get() + piece.rows.begin;
-    q.out = out_[size_t(w.thread)].get() + piece.rows.begin;
+    q.a = own_[size_t(w.thread)].a.get() + piece.rows.begin;
+    q.out = own_[size_t(w.thread)].out.get() + piece.rows.begin;
     q.b = weights.w_back.get();
     q.b_rows = weights.w_back_rows;
     q.columns = dir.input;
@@ -148,7 +151,7 @@ private:
 
   // Lists the rows that the sums take, in their order.
   void list_rows(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk) {
-    ChunkRows<T> &rows = rows_[size_t(w.thread)];
+    ChunkRows<T> &rows = own_[size_t(w.thread)].rows;
     list(rows.d, chunk, own.d[chunk.turn].get(), ld_d_);
     if (p.batch.rows == 1 && p.batch.any_reset[dir.direction].empty()) {
       const size_t n = chunk.end - chunk.begin, last = chunk.end - 1;
@@ -173,18 +176,20 @@ private:
 
   void add_sum(const Worker &w, const Direction<T> &dir, const Chunk &chunk, size_t sum, const Part &part) {
     const size_t before = p.batch.total() - p.batch.first(chunk.end);
-    sums_[dir.index].add(sum, rows_[size_t(w.thread)], before, part, scratch_[size_t(w.thread)].get());
+    sums_[dir.index].add(sum, own_[size_t(w.thread)].rows, before, part, own_[size_t(w.thread)].scratch.get());
   }
 
   const Pass<T> &p;
   const Gradients<T> &g_;
   const size_t ld_d_;
   std::vector<WeightSums<T>> sums_;
-  // one a thread
-  std::vector<Buffer<T>> scratch_;
-  std::vector<ChunkRows<T>> rows_;
-  std::vector<Buffer<const T *>> a_;
-  std::vector<Buffer<T *>> out_;
+  struct Own {
+    Buffer<T> scratch;
+    ChunkRows<T> rows;
+    Buffer<const T *> a;
+    Buffer<T *> out;
+  };
+  std::vector<Own> own_; // by thread
 };
 
 } // namespace fastrnn

@@ -11,7 +11,7 @@ template <class T> struct Direction {
   size_t input = 0;                           // numbers of one x; 0: no input product
   Track<const T> x;
   Track<T> y;                   // h_t of every step
-  std::vector<ptrdiff_t> h0_at; // [B] sorted row -> its place in h0
+  SmallVector<ptrdiff_t> h0_at; // [B] sorted row -> its place in h0
   const T *h0 = nullptr;        // or a row of zeros
   const T *zeros = nullptr;
 
@@ -27,7 +27,7 @@ template <class T> View<T> hidden_view(T *base, const Batch &batch, const size_t
   View<T> view;
   view.base = base;
   view.time = ptrdiff_t(starts ? width : batch.rows * width);
-  view.row.resize(batch.rows);
+  view.row.assign(batch.rows, 0);
   for (size_t b = 0; b < batch.rows; ++b) view.row[b] = ptrdiff_t((starts ? starts[b] : b) * width);
   return view;
 }
@@ -50,7 +50,7 @@ public:
     size_t widest = std::max(Hp, Rp);
     for (size_t l = 0; l < shape.layers; ++l) widest = std::max(widest, shape.layer_input(l));
     zeros_ = Buffer<T>::zeroed(widest + kernels.lanes);
-    zero_at_.assign(batch.rows, 0);
+    directions.reserve(shape.count());
     for (size_t l = 0; l < shape.layers; ++l)
       for (size_t d = 0; d < shape.directions; ++d) directions.push_back(make(l, d, outputs, dropped));
   }
@@ -135,14 +135,13 @@ private:
       dir.y = Track<T>(hidden_view<T>((*outputs)[l].get(), batch, arrays.starts, width), batch, int(d), d * R);
     dir.zeros = zeros_.get();
     dir.h0 = arrays.h0 ? arrays.h0 + dir.index * batch.rows * R : zeros_.get();
-    dir.h0_at = zero_at_;
+    dir.h0_at.assign(batch.rows, 0);
     if (arrays.h0)
       for (size_t r = 0; r < batch.rows; ++r) dir.h0_at[r] = ptrdiff_t(batch.order[r] * R);
     return dir;
   }
 
   Buffer<T> zeros_;
-  std::vector<ptrdiff_t> zero_at_;
 };
 
 } // namespace fastrnn

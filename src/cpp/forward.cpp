@@ -12,8 +12,8 @@ public:
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
               how.plan),
-        loop_(pass_, false), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0), board_(shape.count()),
-        packed_(weights), pack_(pack) {
+        loop_(pass_, false), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
+        board_(how.plan.split == Split::tasks ? shape.count() : 0), packed_(weights), pack_(pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
   }

@@ -32,19 +32,20 @@ public:
     const bool apart = p.plan.split == Split::apart;
     if (apart) chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(total / 8, 24)); // both ends are to weigh little
     const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
-    at_.resize(p.batch.rows);
+    at_.assign(p.batch.rows, 0);
     for (size_t r = 0; r < p.batch.rows; ++r) at_[r] = ptrdiff_t(r * width);
     // a single step, say, needs none of these
     const bool two_products = p.shape.proj || p.shape.cell == Cell::gru_before;
     const bool lists = !p.plan.fuse_input || two_products;
-    for (int i = 0; i < p.plan.threads; ++i) {
-      x_.emplace_back(lists ? rows : 0);
-      to_.emplace_back(lists ? rows : 0);
-      const bool own = i == 0 || !(apart || p.plan.split == Split::units);
-      if (own || (apart && i == 1)) chunk_.emplace_back(lists ? product(rows, p.row) : 0);
-      if (!own) continue;
-      nowhere_.emplace_back(recomputes ? product(p.batch.rows, width) : 0);
-      m_.emplace_back(two_products ? product(p.batch.rows, width) : 0);
+    scratch_ = std::vector<Scratch>(size_t(p.plan.threads));
+    for (Scratch &scratch : scratch_) {
+      scratch.x = Buffer<const T *>(lists ? rows : 0);
+      scratch.to = Buffer<T *>(lists ? rows : 0);
+      const bool first = &scratch == &scratch_[0], own = first || !(apart || p.plan.split == Split::units);
+      for (int turn = 0; turn < (apart && first ? 2 : 1); ++turn)
+        scratch.chunk[turn] = Buffer<T>(own && lists ? product(rows, p.row) : 0);
+      scratch.nowhere = Buffer<T>(own && recomputes ? product(p.batch.rows, width) : 0);
+      scratch.m = Buffer<T>(own && two_products ? product(p.batch.rows, width) : 0);
     }
   }
 
@@ -126,14 +127,13 @@ private:
   T *pre(const Task &task, const Span &span, size_t s) {
     const Batch &batch = p.batch;
     if (task.keep) return task.store.gates + (batch.first(s) - batch.first(task.store.begin) + task.rows.begin) * p.row;
-    const size_t buffer = p.plan.split == Split::apart ? span.turn : task.own;
-    return chunk_[buffer].get() + (s - span.begin) * span.widest * p.row;
+    return scratch_[task.own].chunk[span.turn].get() + (s - span.begin) * span.widest * p.row;
   }
 
   // Lists the rows of x and of the pre-activations; how many there are.
   size_t list_rows(const Task &task, const Span &span) {
-    const T **x = x_[size_t(task.w.thread)].get();
-    T **to = to_[size_t(task.w.thread)].get();
+    const T **x = scratch_[size_t(task.w.thread)].x.get();
+    T **to = scratch_[size_t(task.w.thread)].to.get();
     size_t n = 0;
     if (p.batch.rows == 1) {
       n = span.end - span.begin;
@@ -159,8 +159,8 @@ private:
     q.depth = task.dir.input;
     q.first_panel = piece.panels.begin;
     q.last_panel = piece.panels.end;
-    q.a = x_[size_t(task.w.thread)].get() + piece.rows.begin;
-    q.out = to_[size_t(task.w.thread)].get() + piece.rows.begin;
+    q.a = scratch_[size_t(task.w.thread)].x.get() + piece.rows.begin;
+    q.out = scratch_[size_t(task.w.thread)].to.get() + piece.rows.begin;
     q.b = task.weights.w.get();
     q.b_rows = task.weights.w_rows;
     q.init = task.weights.bias.get();
@@ -204,10 +204,10 @@ private:
     step.ld_gates = p.row;
     step.ld_c = p.Hp;
     if (p.shape.has_c()) step.c_prev = step.c = task.store.c + task.rows.begin * p.Hp;
-    if (p.shape.proj) step.h = Rows<T>{m_[task.own].get(), at_.data() + task.rows.begin};
+    if (p.shape.proj) step.h = Rows<T>{scratch_[task.own].m.get(), at_.data() + task.rows.begin};
     if (p.shape.cell == Cell::gru_before) {
       step.ld_rh = std::max(p.H, p.R);
-      step.rh = m_[task.own].get() + task.rows.begin * step.ld_rh;
+      step.rh = scratch_[task.own].m.get() + task.rows.begin * step.ld_rh;
     }
     return step;
   }
@@ -249,7 +249,7 @@ private:
           copy_c(store, s, r0, n, task.panels);
         }
       }
-      const Rows<T> h = store.write_h ? dir.y.rows(s, r0) : Rows<T>{nowhere_[task.own].get(), at_.data() + r0};
+      const Rows<T> h = store.write_h ? dir.y.rows(s, r0) : Rows<T>{scratch_[task.own].nowhere.get(), at_.data() + r0};
       if (!shape.proj) step.h = h;
       if (n) p.k.forward[int(shape.cell)](step);
       if (before) {
@@ -275,8 +275,8 @@ private:
 
   // h = W_hr m
   void project(const Task &task, const Rows<T> &m, const Rows<T> &h, size_t n) {
-    const T **from = x_[size_t(task.w.thread)].get();
-    T **to = to_[size_t(task.w.thread)].get();
+    const T **from = scratch_[size_t(task.w.thread)].x.get();
+    T **to = scratch_[size_t(task.w.thread)].to.get();
     for (size_t r = 0; r < n; ++r) {
       from[r] = m[r];
       to[r] = h[r];
@@ -311,11 +311,14 @@ private:
 
   Pass<T> &p;
   size_t chunk_rows_;
-  std::vector<Buffer<T>> chunk_; // one a thread; one for all where they share units; two where they are apart
-  std::vector<Buffer<const T *>> x_;
-  std::vector<Buffer<T *>> to_;
-  std::vector<Buffer<T>> m_, nowhere_; // [B][max(H, output)]
-  std::vector<ptrdiff_t> at_;
+  struct Scratch {
+    Buffer<const T *> x;
+    Buffer<T *> to;
+    Buffer<T> chunk[2];   // the second where threads are apart
+    Buffer<T> m, nowhere; // [B][max(H, output)]
+  };
+  std::vector<Scratch> scratch_; // by thread; where they share units or are apart, all use the first one's rows
+  SmallVector<ptrdiff_t> at_;
 };
 
 } // namespace fastrnn

@@ -92,6 +92,10 @@ public:
     return is_double_ ? forward_as<double>(weights, x, state, sequence, keep, checkpoint, masks, scale)
                       : forward_as<float>(weights, x, state, sequence, keep, checkpoint, masks, scale);
   }
+  // The same without what most calls leave away: arguments are a good part of a call of one step.
+  py::tuple infer(py::object weights, py::object x, py::object state, py::object reset, py::object steps) const {
+    return forward(weights, x, state, py::none(), reset, steps, false, false, 0, py::none(), 1.0);
+  }
   py::tuple backward(TapeHandle &tape, py::object dy, py::object dstate) const {
     return is_double_ ? backward_as<double>(tape, dy, dstate) : backward_as<float>(tape, dy, dstate);
   }
@@ -131,10 +135,12 @@ private:
     return packed;
   }
 
+  // Weights are the layer's arrays in a tuple, or packed.
+  static bool are_frozen(py::handle weights) { return !PyTuple_Check(weights.ptr()); }
   // Frozen weights as they are; else a fresh set that the call packs for itself.
   template <class T>
   PackedPointer<T> weights_of(py::handle weights, const Plan &plan, bool forward, bool backward, bool &pack) const {
-    pack = !py::isinstance<PackedWeights>(weights);
+    pack = !are_frozen(weights);
     if (!pack) return std::get<PackedPointer<T>>(py::cast<const PackedWeights &>(weights).of);
     return std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), forward, backward,
                                        plan.in_pieces, plan.w_in_pieces);
@@ -157,7 +163,7 @@ private:
     p.directions = shape_.directions;
     p.dropout = dropout;
     p.backward = backward;
-    p.packed = py::isinstance<PackedWeights>(weights);
+    p.packed = are_frozen(weights);
     p.one_product = shape_.one_product();
     p.panels = kernels().of<T>().gate_panels(shape_.step_gates(), p.hidden);
     Plan plan = schedule(p);
@@ -169,7 +175,7 @@ private:
   template <class T> Layout layout_of(const py::object &x, const Sequence &sequence, py::handle h0) const {
     Layout layout;
     layout.batch_first = batch_first_;
-    const std::string width = std::to_string(shape_.input);
+    const auto width = [&] { return std::to_string(shape_.input); };
     if (x.is_none()) {
       if (sequence.steps.is_none())
         throw py::value_error("steps: expected a number of steps where x is None, got None");
@@ -195,13 +201,12 @@ private:
     if (!sequence.steps.is_none())
       throw py::value_error("steps: expected None where x is given, got " + std::string(py::str(sequence.steps)));
     if (sequence.ragged) {
-      if (a.ndim() != 2 || size(1) != shape_.input) wrong_shape("x.values", "(total, " + width + ")", a);
+      if (a.ndim() != 2 || size(1) != shape_.input) wrong_shape("x.values", "(total, " + width() + ")", a);
       layout.ragged = true;
       return layout;
     }
-    const std::string expected =
-        batch_first_ ? "(B, T, " + width + ") or (T, " + width + ")" : "(T, B, " + width + ") or (T, " + width + ")";
-    if ((a.ndim() != 2 && a.ndim() != 3) || size(size_t(a.ndim()) - 1) != shape_.input) wrong_shape("x", expected, a);
+    if ((a.ndim() != 2 && a.ndim() != 3) || size(size_t(a.ndim()) - 1) != shape_.input)
+      wrong_shape("x", (batch_first_ ? "(B, T, " : "(T, B, ") + width() + ") or (T, " + width() + ")", a);
     layout.batched = a.ndim() == 3;
     layout.steps = size(layout.time_axis());
     layout.rows = layout.batched ? size(1 - layout.time_axis()) : 1;
@@ -239,7 +244,7 @@ private:
     }
     Batch batch(layout.steps, layout.rows, length);
     if (!sequence.reset.is_none()) {
-      const std::vector<size_t> shape = layout.shape(0);
+      const Sizes shape = layout.shape(0);
       py::list expected; // as x, without its last axis
       for (size_t i = 0; i + 1 < shape.size(); ++i) expected.append(shape[i]);
       const py::array flags = checks().attr("as_reset")(sequence.reset, expected);
@@ -255,7 +260,7 @@ private:
     return batch;
   }
 
-  std::vector<size_t> state_shape(const Layout &layout, size_t width) const {
+  Sizes state_shape(const Layout &layout, size_t width) const {
     if (layout.batched) return {shape_.count(), layout.rows, width};
     return {shape_.count(), width};
   }
@@ -365,10 +370,9 @@ private:
     py::array dy_kept;
     if (!dy.is_none()) {
       dy_kept = real_array<T>("dy", dy);
-      const std::vector<size_t> whole = layout.shape(width);
-      const std::vector<size_t> last =
-          layout.batched ? std::vector<size_t>{layout.rows, width} : std::vector<size_t>{width};
-      const std::vector<size_t> got(dy_kept.shape(), dy_kept.shape() + dy_kept.ndim());
+      const Sizes whole = layout.shape(width);
+      const Sizes last = layout.batched ? Sizes{layout.rows, width} : Sizes{width};
+      const Sizes got(dy_kept.shape(), dy_kept.shape() + dy_kept.ndim());
       if (got == whole) {
         g.dy = read_view<T>(dy_kept, layout);
       } else if (got == last) {
@@ -504,10 +508,9 @@ private:
       if (!(a.flags() & py::array::c_style)) a = py::array_t<T, py::array::c_style>(a);
       from = rows_of<T>(a, shape_.input);
       if (!from)
-        wrong_shape("x",
-                    shape_text(std::vector<size_t>{rows_, shape_.input}) +
-                        (rows_ == 1 ? " or " + shape_text(std::vector<size_t>{shape_.input}) : ""),
-                    a);
+        wrong_shape(
+            "x", shape_text(Sizes{rows_, shape_.input}) + (rows_ == 1 ? " or " + shape_text(Sizes{shape_.input}) : ""),
+            a);
       x = a;
     }
     const bool flat = py::detail::array_proxy(x.ptr())->nd == 1;
@@ -557,10 +560,7 @@ private:
     const size_t n = size_t(a.ndim());
     const bool fits = flat ? n == 1 && size_t(a.shape(0)) == shape_.output()
                            : n == 2 && size_t(a.shape(0)) == rows_ && size_t(a.shape(1)) == shape_.output();
-    if (!fits)
-      wrong_shape("out",
-                  shape_text(flat ? std::vector<size_t>{shape_.output()} : std::vector<size_t>{rows_, shape_.output()}),
-                  a);
+    if (!fits) wrong_shape("out", shape_text(flat ? Sizes{shape_.output()} : Sizes{rows_, shape_.output()}), a);
     if (!a.writeable() || !(a.flags() & py::array::c_style) || reinterpret_cast<uintptr_t>(a.data()) % alignof(T))
       throw py::value_error("out: expected a writable, aligned, C-contiguous array, got one that is not");
     return data<T>(a);
@@ -682,6 +682,7 @@ PYBIND11_MODULE(_core, m) {
   py::class_<Network>(m, "Network")
       .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool>())
       .def("forward", &Network::forward)
+      .def("infer", &Network::infer)
       .def("backward", &Network::backward)
       .def("pack", &Network::pack);
   py::class_<StreamHandle>(m, "Stream")

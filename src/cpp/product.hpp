@@ -137,11 +137,15 @@ template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q
     for (T *c = q.c + q.row(r) * ld; r < end; ++r, c += ld) {
       vec<T> left[D];
       unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(a[k][r]); });
-      for (size_t i = 0; i < whole; i += VL) {
+      const auto add = [&](size_t i) __attribute__((always_inline)) {
         vec<T> sum = fresh ? vec<T>{} : load(c + i);
         unroll<D>([&](auto k) __attribute__((always_inline)) { sum = fma(left[k], load(b[k] + i), sum); });
         store(c + i, sum);
-      }
+      };
+      size_t i = 0;
+      for (; i + 4 * VL <= whole; i += 4 * VL)
+        unroll<4>([&](auto j) __attribute__((always_inline)) { add(i + j * VL); });
+      for (; i < whole; i += VL) add(i);
       if (!valid) continue;
       vec<T> sum = fresh ? vec<T>{} : load_first(c + whole, valid);
       unroll<D>([&](auto k)

@@ -39,6 +39,15 @@ class Network:
         scale: float,
         /,
     ) -> tuple[Any, ...]: ...
+    def infer(
+        self,
+        weights: tuple[NDArray[Any], ...] | PackedWeights,
+        x: Any,
+        state: Any,
+        reset: Any,
+        steps: int | None,
+        /,
+    ) -> tuple[Any, Any]: ...
     def backward(self, tape: Tape, dy: Any, dstate: Any, /) -> tuple[Any, Any, NDArray[Any]]: ...
     def pack(self, weights: tuple[NDArray[Any], ...], /) -> PackedWeights: ...
 

@@ -233,9 +233,7 @@ class Recurrent(Parameters):
             Where the outputs cannot be held.
         """
         if lengths is None and type(x) is not Ragged and x is not None:
-            return self._network.forward(
-                self._weights, x, state, None, reset, steps, False, False, 0, None, 1.0
-            )
+            return self._network.infer(self._weights, x, state, reset, steps)
         return self._forward(x, state, lengths, reset, steps, False, 0, None)
 
     def forward(
@@ -697,9 +695,7 @@ class Stream:
         state = self.state
         if unbatched:
             state = tuple(s[:, 0] for s in state) if isinstance(state, tuple) else state[:, 0]
-        y, after = self._network.forward(
-            self._weights, x, state, None, None, None, False, False, 0, None, 1.0
-        )
+        y, after = self._network.infer(self._weights, x, state, None, None)
         if unbatched:
             after = tuple(s[:, None] for s in after) if isinstance(after, tuple) else after[:, None]
         self._core.state = after

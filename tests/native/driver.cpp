@@ -129,7 +129,8 @@ template <class T> struct Case {
     View<P> v;
     v.base = base;
     v.time = ptrdiff_t(rows * row_width);
-    for (size_t b = 0; b < rows; ++b) v.row.push_back(ptrdiff_t(b * row_width));
+    v.row.assign(rows, 0);
+    for (size_t b = 0; b < rows; ++b) v.row[b] = ptrdiff_t(b * row_width);
     return v;
   }
   // this case with nothing but row b
