@@ -41,8 +41,8 @@ public:
     for (Scratch &scratch : scratch_) {
       scratch.x = Buffer<const T *>(lists ? rows : 0);
       scratch.to = Buffer<T *>(lists ? rows : 0);
-      const bool first = &scratch == &scratch_[0], own = first || !(apart || p.plan.split == Split::units);
-      for (int turn = 0; turn < (apart && first ? 2 : 1); ++turn)
+      const bool own = &scratch == &scratch_[0] || !(apart || p.plan.split == Split::units);
+      for (int turn = 0; turn < (apart ? 2 : 1); ++turn)
         scratch.chunk[turn] = Buffer<T>(own && lists ? product(rows, p.row) : 0);
       scratch.nowhere = Buffer<T>(own && recomputes ? product(p.batch.rows, width) : 0);
       scratch.m = Buffer<T>(own && two_products ? product(p.batch.rows, width) : 0);

@@ -15,7 +15,6 @@ template <class T> class SmallVector {
 
 public:
   SmallVector() = default;
-  explicit SmallVector(size_t n) { assign(n, T()); }
   SmallVector(std::initializer_list<T> values) : SmallVector(values.begin(), values.end()) {}
   template <class Iterator> SmallVector(Iterator from, Iterator to) {
     assign(size_t(to - from), T());
@@ -33,15 +32,12 @@ public:
   T *data() { return size_ <= here ? here_.data() : beyond_.data(); }
   const T *data() const { return size_ <= here ? here_.data() : beyond_.data(); }
   size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
   T *begin() { return data(); }
   T *end() { return data() + size_; }
   const T *begin() const { return data(); }
   const T *end() const { return data() + size_; }
   T &operator[](size_t i) { return data()[i]; }
   const T &operator[](size_t i) const { return data()[i]; }
-  T &back() { return data()[size_ - 1]; }
-  const T &back() const { return data()[size_ - 1]; }
 
   bool operator==(const SmallVector &o) const { return std::equal(begin(), end(), o.begin(), o.end()); }
 

@@ -28,8 +28,8 @@ public:
     // A register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle. For
     // the former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
     const size_t turned = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
-    sums_.reserve(6);
     turned_ = turned < straight && p.batch.total() * (straight - turned) > 30 * GH * input_;
+    sums_.reserve(4); // the most that a cell has
     if (turned_)
       add_sum({&Rows::x, 0, input_, input_, natural}, {&Rows::d, 0, GH}, nullptr);
     else if (input_)

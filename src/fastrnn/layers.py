@@ -275,9 +275,10 @@ class Recurrent(Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
-        if type(x) is np.ndarray and lengths is None and checkpoint is None and not self.dropout:
+        plain = lengths is None and steps is None and checkpoint is None and not self.dropout
+        if plain and type(x) is np.ndarray:
             return self._network.forward(
-                self._weights, x, state, None, reset, steps, False, True, 0, None, 1.0
+                self._weights, x, state, None, reset, None, False, True, 0, None, 1.0
             )
         if not isinstance(x, Ragged):
             x = self._readable("x", x)
