@@ -68,11 +68,11 @@ def speedup(rows: list[Row], path: Path, heading: str) -> None:
 
 
 def intensity(row: Row) -> float:
-    """FLOP per byte of weights read: W once a call, R once a step (in training once more for BPTT)."""
+    """FLOP per byte of weights read: W once a call, R once a step but the first (in training once more for BPTT)."""
     names = ("suite", "kind", "mode", "T", "B", "I", "H", "layers", "bidirectional", "dtype")
     case = Case(**{name: row[name] for name in names})
     size = 4 if case.dtype == "float32" else 8
-    passes = case.T * (2 if case.mode == "train" else 1)
+    passes = (case.T - 1) * (2 if case.mode == "train" else 1)
     weights = sum(
         case.directions * case.gates * case.H * (case.input_size(layer) + case.H * passes)
         for layer in range(case.layers)

@@ -6,9 +6,10 @@ in BPTT dX, dW, dR) is a product over the whole sequence and bound by the multip
 direction, on n cores that share the hidden units:
 
     forward   = max(FLOP of x W / peak, W / read(W + R))
-              + max(FLOP of h R / peak, R / read(W + R) + (T - 1) R / read(R))
+              + max(FLOP of h R / peak, R / read(W + R) + (T - 2) R / read(R))
     backward  = the same second term for dG R^T, + FLOP of dX, dW and dR / peak
 
+(no state is given, so the first step of T has no recurrent product, nor has a sequence of one any R to read)
 where peak is n times the measured FMA rate of one core, and read(bytes) is n times the read bandwidth of the
 smallest level that holds a core's share. Activations, the tape and Python count as nothing: a limit, not a
 model. Arrays too large for the caches put a floor under it: x and y (and their gradients) at DRAM speed.
@@ -79,12 +80,15 @@ def roofline(case: Case, limits: Limits, threads: int) -> Roofline:
         inputs = case.input_size(layer)
         for _ in range(case.directions):
             w_bytes, r_bytes = (size * case.gates * case.H * width for width in (inputs, case.H))
-            flops = [2.0 * case.T * case.B * case.gates * case.H * width for width in (inputs, case.H)]
-            first = limits.level((w_bytes + r_bytes) / threads, threads)
+            steps = ((case.T, inputs), (case.T - 1, case.H))
+            flops = [2.0 * count * case.B * case.gates * case.H * width for count, width in steps]
+            first = limits.level((w_bytes + (r_bytes if case.T > 1 else 0)) / threads, threads)
             later = limits.level(r_bytes / threads, threads)
             weights_level = max(weights_level, later, key=LEVELS.index)
             once = limits.read(first, threads)
-            read_r = r_bytes / once + (case.T - 1) * r_bytes / limits.read(later, threads)
+            read_r = (
+                r_bytes / once + (case.T - 2) * r_bytes / limits.read(later, threads) if case.T > 1 else 0.0
+            )
             phases = [(flops[0] / peak, w_bytes / once, first), (flops[1] / peak, read_r, later)]
             if case.mode == "train":
                 phases += [phases[1], ((2 * flops[0] + flops[1]) / peak, 0.0, first)]

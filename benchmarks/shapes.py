@@ -53,9 +53,15 @@ class Case:
         return products * (3 if self.mode == "train" else 1)
 
     @property
+    def spared_flops(self) -> int:
+        """Those of the first step's recurrent products: no state is given, so h_0 is zero and they are too."""
+        first = 2 * self.B * self.gates * self.H * self.H * self.directions * self.layers
+        return first * (3 if self.mode == "train" else 1)
+
+    @property
     def flops(self) -> int:
-        """2 T B G H (I + H) per layer and direction, three times that for a training step."""
-        return self.T * self.step_flops
+        """2 B G H (T I + (T - 1) H) per layer and direction, three times that for a training step."""
+        return self.T * self.step_flops - self.spared_flops
 
     @property
     def stream_bytes(self) -> int:

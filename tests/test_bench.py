@@ -45,12 +45,13 @@ def small(kind: str, mode: str, **change: Any) -> Case:
 
 def test_flops_by_hand() -> None:
     case = Case("test", "lstm", "infer", T=10, B=2, I=3, H=5)
-    assert case.flops == 2 * 10 * 2 * 4 * 5 * (3 + 5)
+    assert case.flops == 2 * 2 * 4 * 5 * (10 * 3 + 9 * 5)  # no h_0, so nine recurrent products
     assert replace(case, mode="train").flops == 3 * case.flops
     assert replace(case, bidirectional=True).flops == 2 * case.flops
-    assert replace(case, layers=2).flops == case.flops + 2 * 10 * 2 * 4 * 5 * (5 + 5)
+    assert replace(case, layers=2).flops == case.flops + 2 * 2 * 4 * 5 * (10 * 5 + 9 * 5)
     stacked = replace(case, layers=2, bidirectional=True)
-    assert stacked.flops == 2 * case.flops + 2 * 2 * 10 * 2 * 4 * 5 * (10 + 5)
+    assert stacked.flops == 2 * case.flops + 2 * 2 * 2 * 4 * 5 * (10 * 10 + 9 * 5)
+    assert replace(case, T=1).flops == 2 * 2 * 4 * 5 * 3
 
 
 @pytest.mark.parametrize("suite", [*shapes.SHAPE_SUITES, "quick"])
@@ -90,10 +91,12 @@ def test_unique_keeps_the_first_of_equal_shapes() -> None:
 
 
 def test_roofline_of_one_step_reads_the_weights_once() -> None:
-    case = Case("test", "lstm", "infer", T=1, B=1, I=64, H=64)
+    case = Case("test", "lstm", "infer", T=1, B=1, I=128, H=64)
     least = roofline(case, LIMITS, threads=1)
-    assert least.bound == "L2"  # W and R together do not fit in L1
-    assert least.seconds == pytest.approx(2 * 4 * 64 * 64 * 4 / 100e9)
+    assert least.bound == "L2"  # W does not fit in L1
+    assert least.seconds == pytest.approx(4 * 64 * 128 * 4 / 100e9)  # and R is not read
+    two = roofline(replace(case, T=2), LIMITS, threads=1)
+    assert two.seconds == pytest.approx(4 * 64 * (128 + 64) * 4 / 100e9)
 
 
 def test_roofline_of_a_batch_is_arithmetic() -> None:
@@ -109,7 +112,7 @@ def test_roofline_of_a_sequence_reads_r_every_step() -> None:
     case = Case("test", "lstm", "infer", T=1000, B=1, I=1, H=256)
     least = roofline(case, LIMITS, threads=1)
     r_seconds = 4 * 256 * 256 * 4 / 50e9  # 1 MiB of R fits in L2 exactly; with W it does not
-    later = 999 * 4 * 256 * 256 * 4 / 100e9
+    later = 998 * 4 * 256 * 256 * 4 / 100e9
     assert least.bound == "L2"
     assert least.weights_level == "L2"
     x_w = 2 * 1000 * 4 * 256 / 100e9

@@ -352,6 +352,14 @@ def test_full_lengths_and_no_resets_change_nothing(kind: str, dtype: Any) -> Non
     assert_same_bits(run_layer(layer, case, lengths=full, reset=never), want)
 
 
+def without_state(case: Any, v: Variant, given: bool) -> Any:
+    """The case with no state, or with one of zeros."""
+    shape = (v.num_layers * (2 if v.bidirectional else 1), v.B, v.H)
+    h = np.zeros((*shape[:2], v.proj_size or v.H), v.dtype)
+    case.state = None if not given else (h, np.zeros(shape, v.dtype)) if v.kind == "lstm" else h
+    return case
+
+
 # -- properties: any layer, any sizes, and one way of cutting the work up at random
 
 LAYERS = st.builds(
@@ -388,6 +396,29 @@ def test_any_number_of_threads(v: Variant, seed: int, options: set[str], n: int)
     layer = make_layer(v, case.params)
     kwargs = {key: getattr(case, key) for key in options}
     assert_same_bits(run_with(n, layer, case, **kwargs), run_with(1, layer, case, **kwargs))
+
+
+@given(LAYERS, SEEDS, OPTIONS, TEAMS, st.sampled_from([None, 1, 3]), st.sampled_from([1, 2, 12, 4097]))
+def test_no_state_equals_zeros(
+    v: Variant, seed: int, options: set[str], n: int, checkpoint: int | None, T: int
+) -> None:
+    """Without a state the first step has no recurrent product, nor a term of the weight gradient.
+
+    4097 steps: sums over more than 4096 terms are taken in blocks, of which the last has no other term.
+    """
+    v = replace(v, T=T, B=1, H=6) if T > 12 else replace(v, T=T)
+    case = make_case(v, seed)
+    layer = make_layer(v, case.params)
+    kwargs = {key: getattr(case, key) for key in options} | {"checkpoint": checkpoint}
+    want = run_with(n, layer, without_state(case, v, given=True), **kwargs)
+    assert_same_bits(run_with(n, layer, without_state(case, v, given=False), **kwargs), want)
+    kwargs.pop("checkpoint")
+    frozen = make_layer(v, case.params)
+    frozen.freeze()
+    for called in (layer, frozen):
+        y, last = called(case.x, None, **kwargs)
+        assert_same_bits(y, want["y"])
+        assert_same_bits(last[0] if v.kind == "lstm" else last, want["h_n"])
 
 
 @given(LAYERS, SEEDS, OPTIONS, TEAMS, st.sampled_from([0.0, 1e30, np.inf, np.nan]), st.data())

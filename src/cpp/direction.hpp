@@ -13,6 +13,7 @@ template <class T> struct Direction {
   Track<T> y;                   // h_t of every step
   SmallVector<ptrdiff_t> h0_at; // [B] sorted row -> its place in h0
   const T *h0 = nullptr;        // or a row of zeros
+  bool starts_at_zero = false;  // there is no h_0: the first step has no recurrent product
   const T *zeros = nullptr;
 
   // h of the step before s
@@ -134,6 +135,7 @@ private:
     else
       dir.y = Track<T>(hidden_view<T>((*outputs)[l].get(), batch, arrays.starts, width), batch, int(d), d * R);
     dir.zeros = zeros_.get();
+    dir.starts_at_zero = !arrays.h0;
     dir.h0 = arrays.h0 ? arrays.h0 + dir.index * batch.rows * R : zeros_.get();
     dir.h0_at.assign(batch.rows, 0);
     if (arrays.h0)

@@ -205,7 +205,6 @@ private:
       step.w = weights.w.get();
       step.w_rows = weights.w_rows;
     }
-    step.recurrent = p.R;
     step.r = weights.r.get();
     step.r_rows = weights.r_rows;
     step.bias_n = weights.bias_n.get();
@@ -230,6 +229,8 @@ private:
     const size_t r0 = task.rows.begin, work = shape.gates() * p.H * (p.R + dir.input);
     for (size_t s = span.begin; s < span.end; s += step.steps) {
       const size_t n = active(task, s);
+      const bool from_zero = s == 0 && dir.starts_at_zero; // R 0 is 0, whatever R is
+      step.recurrent = from_zero ? 0 : p.R;
       step.rows = n;
       step.steps = steps_at_once(w, dir, store, s, span.end, work * n);
       step.descending = s % 2 == 1;
@@ -266,7 +267,7 @@ private:
         ForwardStep<T> second = step;
         second.first_panel = task.candidate_panels.begin;
         second.last_panel = task.candidate_panels.end;
-        second.recurrent = p.H;
+        second.recurrent = from_zero ? 0 : p.H;
         second.r = task.weights.r_n.get();
         if (n) p.k.forward_candidate(second);
       }

@@ -29,20 +29,21 @@ public:
     // the former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
     const size_t turned = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
     turned_ = turned < straight && p.batch.total() * (straight - turned) > 30 * GH * input_;
+    const size_t all = p.batch.total(), after_first = all - (dir.starts_at_zero && all ? p.batch.active(0) : 0);
     sums_.reserve(4); // the most that a cell has
     if (turned_)
-      add_sum({&Rows::x, 0, input_, input_, natural}, {&Rows::d, 0, GH}, nullptr);
+      add_sum({&Rows::x, 0, input_, input_, natural}, {&Rows::d, 0, GH}, all, nullptr);
     else if (input_)
-      add_sum({&Rows::d, 0, GH, H, order}, {&Rows::x, 0, input_}, g_.w_ih);
+      add_sum({&Rows::d, 0, GH, H, order}, {&Rows::x, 0, input_}, all, g_.w_ih);
     if (before) {
-      add_sum({&Rows::d, H, 2 * H, H, natural}, {&Rows::h, 0, p.R}, g_.w_hh);
-      add_sum({&Rows::d, 0, H, H, natural}, {&Rows::m, 0, p.R}, g_.w_hh + 2 * H * p.R);
+      add_sum({&Rows::d, H, 2 * H, H, natural}, {&Rows::h, 0, p.R}, after_first, g_.w_hh);
+      add_sum({&Rows::d, 0, H, H, natural}, {&Rows::m, 0, p.R}, after_first, g_.w_hh + 2 * H * p.R);
     } else {
-      add_sum({&Rows::d, gru ? H : 0, GH, H, natural}, {&Rows::h, 0, p.R}, g_.w_hh);
+      add_sum({&Rows::d, gru ? H : 0, GH, H, natural}, {&Rows::h, 0, p.R}, after_first, g_.w_hh);
     }
-    if (g_.b_ih) add_sum({&Rows::d, 0, GH, H, order}, {nullptr, 0, 1}, g_.b_ih);
-    if (g_.b_hh && gru) add_sum({&Rows::d, H, GH, H, natural}, {nullptr, 0, 1}, g_.b_hh);
-    if (p.shape.proj) add_sum({&Rows::dh, 0, p.R, p.R, natural}, {&Rows::m, 0, H}, g_.w_hr);
+    if (g_.b_ih) add_sum({&Rows::d, 0, GH, H, order}, {nullptr, 0, 1}, all, g_.b_ih);
+    if (g_.b_hh && gru) add_sum({&Rows::d, H, GH, H, natural}, {nullptr, 0, 1}, all, g_.b_hh);
+    if (p.shape.proj) add_sum({&Rows::dh, 0, p.R, p.R, natural}, {&Rows::m, 0, H}, all, g_.w_hr);
   }
 
   // numbers that adding a chunk of so many terms needs
@@ -100,6 +101,7 @@ private:
   struct Sum {
     Left left;
     Right right;
+    size_t terms;        // those beyond are zero: of the first step, where there is no h_0
     T *result;           // [rows][columns]
     T *current;          // of the block at hand: the result itself where there is one block only
     Buffer<T> own, part; // memory of the two where it is not the caller's
@@ -107,11 +109,12 @@ private:
   static constexpr size_t block = 4096; // its roundings and those of a thousand times as many terms weigh the same
   static constexpr int natural[4] = {0, 1, 2, 3}, candidate_first[3] = {2, 0, 1};
 
-  void add_sum(const Left &left, const Right &right, T *result) {
+  void add_sum(const Left &left, const Right &right, size_t terms, T *result) {
     const size_t n = product(left.rows, right.columns);
     Sum &sum = sums_.emplace_back();
     sum.left = left;
     sum.right = right;
+    sum.terms = terms;
     if (!result) sum.own = Buffer<T>(n);
     if (p.batch.total() > block) sum.part = Buffer<T>(n);
     sum.result = result ? result : sum.own.get();
@@ -123,7 +126,7 @@ private:
     const size_t tile = p.k.outer_rows, count = sum.left.rows;
     const Range tiles = part((count + tile - 1) / tile);
     OuterProduct<T> q;
-    q.depth = n;
+    q.depth = std::min(n, sum.terms - std::min(sum.terms, done));
     q.a = (rows.*sum.left.terms).data() + from;
     q.a_first = sum.left.first;
     if (sum.right.terms) q.b = (rows.*sum.right.terms).data() + from;
@@ -137,7 +140,10 @@ private:
     q.fresh = done % block == 0;
     q.scratch = scratch;
     if (q.first >= q.last) return;
-    p.k.outer(q);
+    if (q.depth)
+      p.k.outer(q);
+    else if (q.fresh)
+      for (size_t r = q.first; r < q.last; ++r) std::memset(q.c + q.row(r) * q.ld, 0, q.columns * sizeof(T));
     const bool block_ends = (done + n) % block == 0 || done + n == p.batch.total();
     if (sum.part.size() && block_ends) p.k.outer_fold(sum.result, q, done < block);
   }
