@@ -51,6 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="*", default=list(peers.NAMES), choices=peers.NAMES, help="default: all"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of the suite drawn: another one, other shapes")
     parser.add_argument("--rounds", type=int, help="turns of every engine (default 7; quick 3)")
     parser.add_argument("--min-ms", type=float, help="least length of a sample (default 20; quick 5)")
     parser.add_argument(
@@ -119,7 +120,7 @@ def plan(options: argparse.Namespace, settings: Settings) -> list[partial[Contes
         for kind in options.kind:
             for mode in options.mode:
                 if suite in SHAPE_SUITES or suite == "quick":
-                    cases += suite_cases(suite, kind, mode, options.dtype)
+                    cases += suite_cases(suite, kind, mode, options.dtype, options.seed)
                 elif suite == "scaling":
                     others += scaling_contests(kind, mode, settings)
                 elif not options.quick or kind == "lstm":

@@ -1,10 +1,13 @@
 """The benchmark cases: published shapes, grouped into suites, and their work in FLOP.
 
-Every shape names its source in the comment above it. A case is one shape of one cell in one mode and dtype.
+Every shape names its source in the comment above it, but for those of `drawn`, which nobody chose. A case is one
+shape of one cell in one mode and dtype.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -192,8 +195,25 @@ FRAMEWORKS = ((1, 50, 500, 500), (64, 50, 500, 500), (1, 629, 128, 128), (128, 6
 # under a minute with every peer: each regime once (single step, sequence, batch, odd sizes)
 QUICK = ((1, 1, 64, 64), (1, 100, 64, 64), (33, 20, 31, 79), (32, 10, 256, 256))
 
-SUITES = ("tiny", "research", "deepbench", "gnmt", "audio", "odd", "ragged", "stream", "long", "scaling")
-SHAPE_SUITES = SUITES[:6]  # plain dense layers: fastrnn beside every peer, on the roofline
+# what is drawn, evenly on a log scale: least and most rows, steps, inputs and units; and the work of the largest
+DRAWN = ((1, 128), (1, 300), (1, 1000), (5, 1100))
+DRAWN_CASES = 20  # of a cell and mode
+DRAWN_FLOPS = 4e9
+
+SUITES = (
+    "tiny",
+    "research",
+    "deepbench",
+    "gnmt",
+    "audio",
+    "odd",
+    "drawn",
+    "ragged",
+    "stream",
+    "long",
+    "scaling",
+)
+SHAPE_SUITES = SUITES[:7]  # plain dense layers: fastrnn beside every peer, on the roofline
 
 
 def _deepbench(kind: str, mode: str) -> list[tuple[int, int, int, int]]:
@@ -203,8 +223,35 @@ def _deepbench(kind: str, mode: str) -> list[tuple[int, int, int, int]]:
     return [(batch, steps, size, size) for size, batches, steps in groups for batch in batches]
 
 
-def suite_cases(suite: str, kind: str, mode: str, dtype: str = "float32") -> list[Case]:
-    """Return the cases of one dense suite for one cell, mode and dtype.
+def _drawn(kind: str, mode: str, dtype: str, seed: int) -> list[Case]:
+    """Cases at random: rows, steps, inputs and units; inputs as many as units in every third, one row likewise.
+
+    Some have two layers, some two directions. Python draws the same from a seed everywhere.
+    """
+    draw = random.Random(f"{seed} {kind} {mode}")
+    cases: list[Case] = []
+    while len(cases) < DRAWN_CASES:
+        rows, steps, inputs, hidden = (round(math.exp(draw.uniform(*map(math.log, ends)))) for ends in DRAWN)
+        alone, square, deep, both = (draw.random() < share for share in (1 / 3, 1 / 3, 1 / 4, 1 / 5))
+        case = Case(
+            "drawn",
+            kind,
+            mode,
+            steps,
+            1 if alone else rows,
+            hidden if square else inputs,
+            hidden,
+            layers=2 if deep else 1,
+            bidirectional=both,
+            dtype=dtype,
+        )
+        if 0 < case.flops <= DRAWN_FLOPS:
+            cases.append(case)
+    return cases
+
+
+def suite_cases(suite: str, kind: str, mode: str, dtype: str = "float32", seed: int = 0) -> list[Case]:
+    """Return the cases of one dense suite for one cell, mode and dtype; `seed` is that of `drawn`.
 
     Raises ValueError for a name that is not in `SHAPE_SUITES` (or "quick").
     """
@@ -216,6 +263,8 @@ def suite_cases(suite: str, kind: str, mode: str, dtype: str = "float32") -> lis
 
     if suite in plain:
         return [case(shape) for shape in plain[suite]]
+    if suite == "drawn":
+        return _drawn(kind, mode, dtype, seed)
     if suite == "deepbench":
         return [case(shape) for shape in _deepbench(kind, mode)]
     if suite == "gnmt":

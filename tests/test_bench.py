@@ -64,6 +64,17 @@ def test_every_suite_has_cases(suite: str, kind: str, mode: str) -> None:
     assert len(shapes.unique(cases)) == len(cases)
 
 
+def test_drawn_shapes_follow_from_the_seed() -> None:
+    cases = shapes.suite_cases("drawn", "gru", "train")
+    assert cases == shapes.suite_cases("drawn", "gru", "train")
+    assert len(cases) == shapes.DRAWN_CASES
+    assert all(case.flops <= shapes.DRAWN_FLOPS for case in cases)
+    sizes = [{getattr(case, name) for case in cases} for name in "BTIH"]
+    assert all(len(found) > shapes.DRAWN_CASES / 3 for found in sizes)
+    others = shapes.suite_cases("drawn", "gru", "train", seed=1)
+    assert not set(others) & set(cases)
+
+
 def test_unknown_suite_is_named() -> None:
     with pytest.raises(ValueError, match=r"suite: expected .*, got 'nonsense'"):
         shapes.suite_cases("nonsense", "lstm", "infer")
