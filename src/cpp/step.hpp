@@ -164,7 +164,8 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
 // of eight units.
 template <class T, class E> void forward_steps(const ForwardStep<T> &first) {
   const bool packed = !first.r_rows.at && !first.w_rows.at;
-  const bool few = first.rows == 1 || (in_registers(first.rows, first.recurrent, forward_depth_in_registers) && packed);
+  const size_t depth = first.input > first.recurrent ? first.input : first.recurrent; // of the deeper product
+  const bool few = first.rows == 1 || (in_registers(first.rows, depth, forward_depth_in_registers) && packed);
   const auto take = !few ? &forward_step<T, E> : packed ? &forward_few<T, E> : &forward_few<T, E, false>;
   if (first.steps == 1) return take(first);
   ForwardStep<T> s = first;
