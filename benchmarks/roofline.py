@@ -9,7 +9,7 @@ direction, on n cores that share the hidden units:
               + max(FLOP of h R / peak, R / read(W + R) + (T - 2) R / read(R))
     backward  = the same second term for dG R^T, + FLOP of dX, dW and dR / peak
 
-(no state is given, so the first step of T has no recurrent product, nor has a sequence of one any R to read)
+(no state is given: the first of T steps has no recurrent product, and a sequence of one step does not read R),
 where peak is n times the measured FMA rate of one core, and read(bytes) is n times the read bandwidth of the
 smallest level that holds a core's share. Activations, the tape and Python count as nothing: a limit, not a
 model. Arrays too large for the caches put a floor under it: x and y (and their gradients) at DRAM speed.

@@ -229,7 +229,7 @@ private:
     const size_t r0 = task.rows.begin, work = shape.gates() * p.H * (p.R + dir.input);
     for (size_t s = span.begin; s < span.end; s += step.steps) {
       const size_t n = active(task, s);
-      const bool from_zero = s == 0 && dir.starts_at_zero; // R 0 is 0, whatever R is
+      const bool from_zero = s == 0 && dir.starts_at_zero; // and R h_0 is zero
       step.recurrent = from_zero ? 0 : p.R;
       step.rows = n;
       step.steps = steps_at_once(w, dir, store, s, span.end, work * n);
