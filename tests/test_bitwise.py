@@ -352,7 +352,7 @@ def test_full_lengths_and_no_resets_change_nothing(kind: str, dtype: Any) -> Non
     assert_same_bits(run_layer(layer, case, lengths=full, reset=never), want)
 
 
-def without_state(case: Any, v: Variant, given: bool) -> Any:
+def from_zero(case: Any, v: Variant, given: bool) -> Any:
     """The case with no state, or with one of zeros."""
     shape = (v.num_layers * (2 if v.bidirectional else 1), v.B, v.H)
     h = np.zeros((*shape[:2], v.proj_size or v.H), v.dtype)
@@ -410,8 +410,8 @@ def test_no_state_equals_zeros(
     case = make_case(v, seed)
     layer = make_layer(v, case.params)
     kwargs = {key: getattr(case, key) for key in options} | {"checkpoint": checkpoint}
-    want = run_with(n, layer, without_state(case, v, given=True), **kwargs)
-    assert_same_bits(run_with(n, layer, without_state(case, v, given=False), **kwargs), want)
+    want = run_with(n, layer, from_zero(case, v, given=True), **kwargs)
+    assert_same_bits(run_with(n, layer, from_zero(case, v, given=False), **kwargs), want)
     kwargs.pop("checkpoint")
     frozen = make_layer(v, case.params)
     frozen.freeze()
