@@ -180,17 +180,19 @@ def test_sizes_cover_every_schedule(kind: str) -> None:
     assert {(*way, backward) for way in wanted for backward in (False, True)} <= plans
 
 
-def assert_packing_changes_nothing(v: Variant, threads: Any, *options: dict[str, Any]) -> None:
+def assert_packing_changes_nothing(
+    v: Variant, threads: Any, *options: dict[str, Any], **sequences: Any
+) -> None:
     """Frozen weights and weights that a call packs itself, or reads unpacked, give the same bits."""
     case = make_case(v)
     packed, own = make_layer(v, case.params), make_layer(v, case.params)
     packed.freeze()
     for n in (1, 2, 3):
         threads(n)
-        want = run_layer(packed, case)
+        want = run_layer(packed, case, **sequences)
         for kwargs in options:
-            assert_same_bits(run_layer(own, case, **kwargs), want, f"{n} threads {kwargs}")
-        assert_same_bits(own(case.x, case.state)[0], want["y"], f"{n} threads")
+            assert_same_bits(run_layer(own, case, **sequences, **kwargs), want, f"{n} threads {kwargs}")
+        assert_same_bits(own(case.x, case.state, **sequences)[0], want["y"], f"{n} threads")
 
 
 # (B, I, H): rows alone, in one tile, in several tiles and groups; widths that fit no register; depths of several pieces
@@ -208,6 +210,24 @@ def test_one_step_without_packing_equals_packed_weights(
     assert_packing_changes_nothing(v, threads, {})
 
 
+# (T, B, I, H): rows alone, and matrices beyond the near cache
+FEW_STEPS = [(2, 1, 7, 20), (2, 1, 129, 33), (3, 1, 30, 380), (3, 6, 70, 380), (2, 40, 9, 380)]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("T", "B", "I", "H"), FEW_STEPS)
+@DTYPES
+@KIND
+def test_few_steps_without_packing_equal_packed_weights(
+    kind: str, dtype: Any, T: int, B: int, I: int, H: int, bidirectional: bool, threads: Any
+) -> None:
+    v = Variant(kind, 1, bidirectional, True, 0, I=I, H=H, T=T, B=B, dtype=dtype)
+    case = make_case(v)
+    sequences = {"lengths": case.lengths, "reset": case.reset}
+    for options in ({}, sequences):
+        assert_packing_changes_nothing(v, threads, {}, {"checkpoint": 1}, **options)
+
+
 # (T, B, I, H): up to 128 steps and rows, a last panel and a last piece of the depth that are not full
 FEW_ROWS = [(2, 1, 7, 20), (9, 1, 200, 70), (16, 8, 129, 33), (64, 2, 10, 128), (5, 3, 300, 9)]
 
@@ -223,10 +243,10 @@ def test_input_weights_that_are_not_packed_equal_packed_ones(
     assert_packing_changes_nothing(v, threads, {}, {"checkpoint": 3})
 
 
-def test_weights_are_packed_where_they_serve_more_than_one_step() -> None:
-    def in_pieces(steps: int, threads: int = 1, **network: Any) -> Any:
-        cell, inputs = network.pop("cell", "lstm"), network.pop("inputs", 64)
-        sizes = (steps * 8, steps, 8, inputs, 64, 64, 4, 4, threads, 1 << 20)
+def test_weights_are_packed_where_they_serve_many_steps() -> None:
+    def in_pieces(steps: int, threads: int = 1, rows: int = 8, **network: Any) -> Any:
+        cell, inputs, hidden = network.pop("cell", "lstm"), network.pop("inputs", 64), network.pop("hidden", 64)
+        sizes = (steps * rows, steps, rows, inputs, hidden, hidden, 4, 4, threads, 1 << 20)
         return fastrnn._core.schedule(cell, *sizes, **network)[3:5]
 
     every, input_only, none = (True, True), (False, True), (False, False)
@@ -238,6 +258,15 @@ def test_weights_are_packed_where_they_serve_more_than_one_step() -> None:
         assert in_pieces(2, n, inputs=4) == none  # the input product is inside the step
     assert in_pieces(2) == in_pieces(16) == in_pieces(2, cell="gru_before") == input_only
     assert in_pieces(16, packed=True) == none
+
+    # few steps: most of them of one row, and of weights beyond the near cache
+    def longest(**network: Any) -> int:
+        return max(n for n in range(1, 9) if in_pieces(n, **network) == every)
+
+    far, back = {"hidden": 512}, {"hidden": 512, "backward": True}
+    assert [longest(rows=b) for b in (1, 2, 200)] == [2, 1, 1]
+    assert [longest(rows=b, **far) for b in (1, 16, 17, 128, 129)] == [3, 3, 2, 2, 1]
+    assert [longest(rows=b, **back) for b in (1, 8, 9)] == [3, 2, 1]
 
 
 def test_rows_that_cannot_be_shared_evenly_share_units() -> None:

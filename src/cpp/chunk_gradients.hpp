@@ -92,7 +92,7 @@ private:
     const T **a = own_[size_t(w.thread)].a.get();
     T **out = own_[size_t(w.thread)].out.get();
     size_t n = 0;
-    if (batch.rows == 1) {
+    if (batch.rows == 1 && rows.size() == 1) {
       n = chunk.end - chunk.begin;
       evenly(a, static_cast<const T *>(own.d[chunk.turn].get()), ptrdiff_t(ld_d_), n);
       evenly(out, dx(chunk.begin, 0), dx.step, n);

@@ -6,8 +6,24 @@ namespace fastrnn {
 
 namespace {
 
-// Each weight serves one step and is not packed yet.
-bool once(const Problem &p) { return p.steps <= 1 && !p.packed && p.one_product; }
+double recurrent_bytes(const Problem &p) {
+  return double(p.gates) * double(p.hidden) * double(p.recurrent) * double(p.number);
+}
+
+// The longest call for which packing weights does not pay: that reads them once, and writes as much again, which is
+// more than so few steps save. Beyond the near cache it costs more. Two steps of one row 1.0 to 2.8 times as fast
+// (training 0.9 to 2.2), three of 300 units and more 0.8 to 2.2 (0.85 to 1.56); of smaller ones 0.83 to 1.05, four of
+// either 0.6 to 1.7. More rows have more to save: two steps of 2 to 100 rows of 512 units 1.0 to 3.0, three of 2 to 16
+// rows 1.0 to 2.8, of 32 0.92 to 1.13; backward two steps of 2 to 8 rows of 300 to 700 units 0.87 to 1.43, geomean 1.1.
+size_t longest_unpacked(const Problem &p) {
+  if (p.packed || !p.one_product) return 0;
+  const bool far = recurrent_bytes(p) > double(p.l2);
+  if (p.rows == 1) return far ? 3 : 2;
+  if (!far) return 1;
+  if (p.backward) return p.rows <= 8 ? 2 : 1;
+  return p.rows <= 16 ? 3 : p.rows <= rows_in_pieces ? 2 : 1;
+}
+bool too_short_to_pack(const Problem &p) { return p.steps <= longest_unpacked(p); }
 
 // By how much the largest of `threads` shares of n exceeds an even one.
 double excess(size_t n, size_t threads) { return double((n + threads - 1) / threads * threads) / double(n) - 1; }
@@ -38,10 +54,10 @@ void share(Plan &plan, const Problem &p) {
 
   const size_t threads = size_t(p.threads);
   const size_t mean_rows = p.steps ? p.total / p.steps : 0;
-  const double recurrent_bytes = double(p.gates) * double(p.hidden) * double(p.recurrent) * double(p.number);
+  const double r_bytes = recurrent_bytes(p);
   // rows: every thread reads all of R each step, which only many rows pay off from beyond the near cache
   const bool rows_fit = mean_rows >= 3 * threads;
-  const bool rows_pay = recurrent_bytes <= double(p.l2) || mean_rows >= 64 * threads;
+  const bool rows_pay = r_bytes <= double(p.l2) || mean_rows >= 64 * threads;
   const bool units_fit = p.hidden * p.number >= 64 * threads;
   // units: a barrier costs about 0.2 us; a step must be worth several
   const double thread_work = step_work * double(mean_rows ? mean_rows : 1) / double(threads);
@@ -54,8 +70,8 @@ void share(Plan &plan, const Problem &p) {
                                excess(p.panels, threads) + meetings < excess(p.rows, threads);
   // tasks: no barrier at all, but every thread reads all of some R; enough pieces to keep the threads busy. Where W
   // pushes R out of the near cache, a sequence must be long to make up for fetching both at its start.
-  const double weight_bytes = recurrent_bytes + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
-  const bool tasks_pay = p.layers * p.directions >= threads && recurrent_bytes <= double(p.l2) &&
+  const double weight_bytes = r_bytes + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
+  const bool tasks_pay = p.layers * p.directions >= threads && r_bytes <= double(p.l2) &&
                          p.steps >= (weight_bytes < double(p.l2) ? 8 : 64) && !p.dropout;
   // apart: what the products over whole chunks take must be worth a region and a barrier a chunk. 1.1 to 1.4 times as
   // fast forward and 1.2 to 1.7 in training from there on; half as much 0.9 to 1.05.
@@ -66,8 +82,8 @@ void share(Plan &plan, const Problem &p) {
   // GRU of 128 units 1.5 for 1.4; in minutes when the cores are shared such barriers cost more than they bring.
   const bool apart_pays_more =
       apart_pays && mean_rows < threads && products >= 0.75 * step_work && thread_work < (p.backward ? 7e4 : 5e4);
-  if (once(p) && units_fit) {
-    plan.threads = p.threads; // no barrier, and each thread packs its own share of the weights
+  if (too_short_to_pack(p) && units_fit) {
+    plan.threads = p.threads; // no barrier or few, and each thread packs its own share of the weights
     plan.split = Split::units;
   } else if (!rows_fit && tasks_pay) {
     plan.threads = p.threads;
@@ -99,7 +115,7 @@ Plan schedule(const Problem &p) {
   Plan plan;
   share(plan, p);
   plan.fuse_input = fuses_input(plan, p);
-  plan.in_pieces = once(p);
+  plan.in_pieces = too_short_to_pack(p);
   // Up to 1.1 times as fast, training included. Threads that share rows would each pack all of W, and chunks of steps
   // would pack it anew. (The product of backward reads a few columns of all its rows: in pieces 0.92 to 1.05.)
   plan.w_in_pieces = plan.in_pieces || (!p.packed && !plan.fuse_input && p.total <= rows_in_pieces &&

@@ -37,7 +37,7 @@ struct Plan {
   Split split = Split::rows;
   bool fuse_input = false; // input product inside the step, for the narrowest inputs
   // weights are not packed for the call, but piece by piece as its products read them:
-  bool in_pieces = false;   // all of them, which its only step reads once; the input product is inside the step too
+  bool in_pieces = false;   // all of them, of few steps; the input product of a single one is inside the step too
   bool w_in_pieces = false; // those of the input product at least, of few rows in all
   bool paced = false;       // shares of rows or units follow the pace of the threads
 

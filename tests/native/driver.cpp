@@ -346,7 +346,8 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
           all.push_back(way);
           way.plan.w_in_pieces = !way.frozen;
           if (way.plan.w_in_pieces) all.push_back(way);
-          way.plan.in_pieces = fuse && steps == 1 && shape.one_product() && !way.frozen;
+          // the input product of a single step is inside it
+          way.plan.in_pieces = steps <= 6 && (fuse || steps > 1) && shape.one_product() && !way.frozen;
           if (way.plan.in_pieces) all.push_back(way);
           if (!way.plan.has_shares()) continue;
           way.plan.in_pieces = way.plan.w_in_pieces = false;
@@ -373,6 +374,7 @@ const Sizes check_sizes[] = {
     {1, 1, 1, 1, 1, 1},           {5, 7, 6, 3, 2, 2, true, true},    {3, 130, 9, 5, 1, 1},
     {20, 64, 11, 10, 2, 1, true}, {2, 40, 13, 6, 2, 2, false, true}, {140, 40, 1, 7, 2, 2},
     {6, 70, 5, 7, 1, 1},          {7, 16, 25, 4, 1, 2, true, true},
+    {9, 40, 3, 1, 2, 2, false, true},
 };
 
 template <class T> void check_case(const std::string &name, const Case<T> &c) {
