@@ -373,8 +373,7 @@ std::string name_of(const Way &way) {
 const Sizes check_sizes[] = {
     {1, 1, 1, 1, 1, 1},           {5, 7, 6, 3, 2, 2, true, true},    {3, 130, 9, 5, 1, 1},
     {20, 64, 11, 10, 2, 1, true}, {2, 40, 13, 6, 2, 2, false, true}, {140, 40, 1, 7, 2, 2},
-    {6, 70, 5, 7, 1, 1},          {7, 16, 25, 4, 1, 2, true, true},
-    {9, 40, 3, 1, 2, 2, false, true},
+    {6, 70, 5, 7, 1, 1},          {7, 16, 25, 4, 1, 2, true, true},  {9, 40, 3, 1, 2, 2, false, true},
 };
 
 template <class T> void check_case(const std::string &name, const Case<T> &c) {
