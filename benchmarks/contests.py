@@ -22,6 +22,7 @@ ORACLE_FLOPS = 2e9  # the reference loops over time in Python
 OWN = "fastrnn"  # engines whose name starts so are variants of it; all others are peers
 MACHINE = "machine"  # the engine that runs nothing but fma: no peer (`Prepared.other`)
 FMA_ROUNDS = 100_000  # of its loop in a call: some 0.2 ms
+LINE_ROUNDS = 500  # of an exchange between two threads: some 0.1 ms
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,14 @@ def fma(case: Case, threads: int) -> Prepared:
 
     run = partial(_core.run_fma, case.dtype == "float64", threads, FMA_ROUNDS)
     return Prepared(run, lambda flops: {"flops": np.asarray(flops)}, keep=run(), other=True)
+
+
+def exchange() -> Prepared:
+    """Return as an engine two threads of the machine that hand a cache line to and fro."""
+    from fastrnn import _core
+
+    run = partial(_core.exchange_lines, LINE_ROUNDS)
+    return Prepared(run, lambda rounds: {"rounds": np.asarray(rounds)}, other=True)
 
 
 def run_contest(contest: Contest, settings: Settings, progress: Callable[[str], None]) -> dict[str, Any]:

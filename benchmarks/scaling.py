@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from contests import MACHINE, OWN, Comparison, Contest, Settings, fma, own
+from contests import LINE_ROUNDS, MACHINE, OWN, Comparison, Contest, Settings, exchange, fma, own
 from shapes import RESEARCH, Case
 
 THREAD_FLOPS = 20e6  # below this two threads need not pay, only not hurt
@@ -21,18 +21,21 @@ STEPS = ((1, 64), (32, 64), (1, 256))  # (B, I = H)
 
 
 def threads_contest(case: Case, settings: Settings) -> Contest:
-    """One thread against all; and what a loop of fma gains by them at the same time."""
+    """One thread against all; and what the machine gives at the same time: to fma, to lines that go to and fro."""
+    line = f"{MACHINE} line"
     single, alone, name = f"{OWN} 1 thread", f"{MACHINE} 1 thread", f"1 -> {settings.threads} threads"
     engines = {
         OWN: own(case, settings),
         single: own(case, settings, threads=1),
         MACHINE: partial(fma, case, settings.threads),
         alone: partial(fma, case, 1),
+        line: exchange,
     }
     large = case.flops > THREAD_FLOPS
     comparisons = [
         Comparison(name, single, OWN, ">=", 1.85 if large else 1.0 - NOISE),
         Comparison(f"{name}, fma alone", alone, MACHINE, "", None, float(settings.threads)),
+        Comparison("a line to another core and back [ns]", line, None, "", None, 1e3),
     ]
     if large:
         beside = (alone, MACHINE)
@@ -40,7 +43,14 @@ def threads_contest(case: Case, settings: Settings) -> Contest:
             f"{name} over that of fma", single, OWN, ">=", 1.85 / 2, 1 / settings.threads, beside
         )
         comparisons.append(share)
-    return Contest(case, engines, {single: "all"}, comparisons=comparisons, title=f"{case.label}: threads")
+    return Contest(
+        case,
+        engines,
+        {single: "all"},
+        units={line: LINE_ROUNDS},
+        comparisons=comparisons,
+        title=f"{case.label}: threads",
+    )
 
 
 def shape_contest(case: Case, other: Case, what: str, settings: Settings) -> Contest:

@@ -245,7 +245,11 @@ def test_input_weights_that_are_not_packed_equal_packed_ones(
 
 def test_weights_are_packed_where_they_serve_many_steps() -> None:
     def in_pieces(steps: int, threads: int = 1, rows: int = 8, **network: Any) -> Any:
-        cell, inputs, hidden = network.pop("cell", "lstm"), network.pop("inputs", 64), network.pop("hidden", 64)
+        cell, inputs, hidden = (
+            network.pop("cell", "lstm"),
+            network.pop("inputs", 64),
+            network.pop("hidden", 64),
+        )
         sizes = (steps * rows, steps, rows, inputs, hidden, hidden, 4, 4, threads, 1 << 20)
         return fastrnn._core.schedule(cell, *sizes, **network)[3:5]
 

@@ -1,4 +1,5 @@
 // Bindings: check, allocate, release the interpreter, call, return. No arithmetic here.
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <variant>
@@ -661,6 +662,28 @@ double run_fma(bool is_double, int threads, size_t rounds) {
   return flops;
 }
 
+// Two threads hand a number to and fro; how often they did (none where there is but one). What a cache line takes from
+// one core to another and back changes on a virtual machine with where its cores happen to run.
+unsigned exchange_lines(unsigned rounds) {
+  const py::gil_scoped_release release;
+  struct alignas(64) Line {
+    std::atomic<unsigned> number{0};
+  } there, back;
+  const auto await = [](const Line &line, unsigned number) {
+    for (unsigned spins = 0; line.number.load(std::memory_order_acquire) != number; ++spins)
+      spins < 2000 ? cpu_relax() : yield_thread();
+  };
+  unsigned done = 0;
+  parallel(2, [&](int rank, int of) {
+    for (unsigned i = 1; of == 2 && i <= rounds; ++i) {
+      if (rank == 1) await(there, i);
+      (rank ? back : there).number.store(i, std::memory_order_release);
+      if (rank == 0) await(back, done = i);
+    }
+  });
+  return done;
+}
+
 template <class T> py::array elementwise(const py::array &a, void (*f)(T *, const T *, size_t)) {
   const py::array_t<T, py::array::c_style | py::array::forcecast> in(a);
   py::array out(py::dtype::of<T>(), std::vector<py::ssize_t>(in.shape(), in.shape() + in.ndim()));
@@ -696,6 +719,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("measure_limits", &measure_limits);
   m.def("shuffle_shares", &shuffle_shares, py::arg("seed")); // for tests
   m.def("run_fma", &run_fma, py::arg("is_double"), py::arg("threads"), py::arg("rounds"));
+  m.def("exchange_lines", &exchange_lines, py::arg("rounds"));
   m.def(
       "schedule",
       [](const std::string &cell, size_t total, size_t steps, size_t rows, size_t input, size_t hidden,

@@ -132,7 +132,7 @@ private:
   std::atomic<int> sleeping_{0};
   alignas(64) std::atomic<size_t> taken_{0};
   alignas(64) std::atomic<bool> stop_{false};
-  size_t work_ = 0;
+  alignas(64) size_t work_ = 0; // written at every step by the thread that polls; the others read `stop_`
   std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
 };
 
