@@ -12,9 +12,9 @@ double recurrent_bytes(const Problem &p) {
 
 // The longest call for which packing weights does not pay: that reads them once, and writes as much again, which is
 // more than so few steps save. Beyond the near cache it costs more. Two steps of one row 1.0 to 2.8 times as fast
-// (training 0.9 to 2.2), three of 300 units and more 0.8 to 2.2 (0.85 to 1.56); of smaller ones 0.83 to 1.05, four of
-// either 0.6 to 1.7. More rows have more to save: two steps of 2 to 100 rows of 512 units 1.0 to 3.0, three of 2 to 16
-// rows 1.0 to 2.8, of 32 0.92 to 1.13; backward two steps of 2 to 8 rows of 300 to 700 units 0.87 to 1.43, geomean 1.1.
+// (training 0.9 to 2.2), three of 300 units and more 0.8 to 2.2 (0.84 to 1.6); of smaller ones 0.86 to 1.06, four of
+// either 0.55 to 1.7. More rows have more to save: two steps of 2 to 100 rows of 512 units 1.0 to 3.0, three of 2 to
+// 16 rows 0.92 to 2.8, of 32 0.92 to 1.13; backward two steps of 2 to 8 rows of 300 to 700 units 0.87 to 1.43.
 size_t longest_unpacked(const Problem &p) {
   if (p.packed || !p.one_product) return 0;
   const bool far = recurrent_bytes(p) > double(p.l2);
