@@ -312,8 +312,7 @@ def test_threads_row_has_what_the_machine_gives() -> None:
     names = [item["name"] for item in row["comparisons"]]
     line = "a line to another core and back [ns]"
     assert names == ["1 -> 2 threads", "1 -> 2 threads, fma alone", line, "1 -> 2 threads over that of fma"]
-    nanoseconds = next(item["value"] for item in row["comparisons"] if item["name"] == line)
-    assert 1 < nanoseconds < 1e6  # a core's own cache, a thread that waits for its turn on a core
+    assert next(item["value"] for item in row["comparisons"] if item["name"] == line) > 0
     assert [item["met"] is None for item in row["comparisons"]] == [False, True, True, False]
 
 
