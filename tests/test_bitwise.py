@@ -244,14 +244,17 @@ def test_input_weights_that_are_not_packed_equal_packed_ones(
 
 
 def test_weights_are_packed_where_they_serve_many_steps() -> None:
-    def in_pieces(steps: int, threads: int = 1, rows: int = 8, **network: Any) -> Any:
-        cell, inputs, hidden = (
-            network.pop("cell", "lstm"),
-            network.pop("inputs", 64),
-            network.pop("hidden", 64),
-        )
+    def in_pieces(
+        steps: int,
+        threads: int = 1,
+        rows: int = 8,
+        inputs: int = 64,
+        hidden: int = 64,
+        cell: str = "lstm",
+        **options: bool,
+    ) -> Any:
         sizes = (steps * rows, steps, rows, inputs, hidden, hidden, 4, 4, threads, 1 << 20)
-        return fastrnn._core.schedule(cell, *sizes, **network)[3:5]
+        return fastrnn._core.schedule(cell, *sizes, **options)[3:5]
 
     every, input_only, none = (True, True), (False, True), (False, False)
     for n in (1, 2):
@@ -264,8 +267,8 @@ def test_weights_are_packed_where_they_serve_many_steps() -> None:
     assert in_pieces(16, packed=True) == none
 
     # few steps: most of them of one row, and of weights beyond the near cache
-    def longest(**network: Any) -> int:
-        return max(n for n in range(1, 9) if in_pieces(n, **network) == every)
+    def longest(**problem: Any) -> int:
+        return max(n for n in range(1, 9) if in_pieces(n, **problem) == every)
 
     far, back = {"hidden": 512}, {"hidden": 512, "backward": True}
     assert [longest(rows=b) for b in (1, 2, 200)] == [2, 1, 1]

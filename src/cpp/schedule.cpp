@@ -9,6 +9,8 @@ namespace {
 double recurrent_bytes(const Problem &p) {
   return double(p.gates) * double(p.hidden) * double(p.recurrent) * double(p.number);
 }
+// R fits in the near cache.
+bool r_is_near(const Problem &p) { return recurrent_bytes(p) <= double(p.l2); }
 
 // The longest call for which packing weights does not pay: that reads them once, and writes as much again, which is
 // more than so few steps save. Beyond the near cache it costs more. Two steps of one row 1.0 to 2.8 times as fast
@@ -17,9 +19,8 @@ double recurrent_bytes(const Problem &p) {
 // 16 rows 0.92 to 2.8, of 32 0.92 to 1.13; backward two steps of 2 to 8 rows of 300 to 700 units 0.87 to 1.43.
 size_t longest_unpacked(const Problem &p) {
   if (p.packed || !p.one_product) return 0;
-  const bool far = recurrent_bytes(p) > double(p.l2);
-  if (p.rows == 1) return far ? 3 : 2;
-  if (!far) return 1;
+  if (p.rows == 1) return r_is_near(p) ? 2 : 3;
+  if (r_is_near(p)) return 1;
   if (p.backward) return p.rows <= 8 ? 2 : 1;
   return p.rows <= 16 ? 3 : p.rows <= rows_in_pieces ? 2 : 1;
 }
@@ -54,10 +55,9 @@ void share(Plan &plan, const Problem &p) {
 
   const size_t threads = size_t(p.threads);
   const size_t mean_rows = p.steps ? p.total / p.steps : 0;
-  const double r_bytes = recurrent_bytes(p);
   // rows: every thread reads all of R each step, which only many rows pay off from beyond the near cache
   const bool rows_fit = mean_rows >= 3 * threads;
-  const bool rows_pay = r_bytes <= double(p.l2) || mean_rows >= 64 * threads;
+  const bool rows_pay = r_is_near(p) || mean_rows >= 64 * threads;
   const bool units_fit = p.hidden * p.number >= 64 * threads;
   // units: a barrier costs about 0.2 us; a step must be worth several
   const double thread_work = step_work * double(mean_rows ? mean_rows : 1) / double(threads);
@@ -70,8 +70,9 @@ void share(Plan &plan, const Problem &p) {
                                excess(p.panels, threads) + meetings < excess(p.rows, threads);
   // tasks: no barrier at all, but every thread reads all of some R; enough pieces to keep the threads busy. Where W
   // pushes R out of the near cache, a sequence must be long to make up for fetching both at its start.
-  const double weight_bytes = r_bytes + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
-  const bool tasks_pay = p.layers * p.directions >= threads && r_bytes <= double(p.l2) &&
+  const double weight_bytes =
+      recurrent_bytes(p) + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
+  const bool tasks_pay = p.layers * p.directions >= threads && r_is_near(p) &&
                          p.steps >= (weight_bytes < double(p.l2) ? 8 : 64) && !p.dropout;
   // apart: what the products over whole chunks take must be worth a region and a barrier a chunk. 1.1 to 1.4 times as
   // fast forward and 1.2 to 1.7 in training from there on; half as much 0.9 to 1.05.
