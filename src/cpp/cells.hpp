@@ -7,7 +7,7 @@
 //      candidate sees the recurrent part through r
 // dh   dL/dh_t, everything that reaches h_t;  carry: what flows to step t - 1 past the recurrent product
 // V    one vec or several side by side (vecs of simd.hpp)
-// mid  A cell with two exponentials one behind the other comes in halves, with `halves` numbers between them; the
+// mid  A cell with two activations one behind the other comes in halves, with `halves` numbers between them; the
 //      first saves s[0 .. saved_first - 1], the second the rest. Rows take the first half one after the other, then the
 //      second: less of what a processor can look ahead waits for something (LSTM of 64 to 100 units 1.03 to 1.06).
 // sigma(x) = 1 / (1 + e^-x);  o is the elementwise product.  reference.py has the same equations in NumPy.
@@ -45,27 +45,19 @@ template <class T> struct ElmanRelu {
 //   c_t = f o c_{t-1} + i o g              h_t = o o tanh(c_t)
 //   do = dh tanh(c_t)    dc = carry + dh o (1 - tanh(c_t)^2)
 //   di = dc g    df = dc c_{t-1}    dg = dc i    carry = dc f        each times the derivative of its gate
-// i o g and o o tanh(c_t) share one division each: it is the dearest instruction of the cell.
 template <class T> struct Lstm {
   static constexpr int gates = 4, saved = 4, grads = 4, halves = 1, saved_first = 3;
   static constexpr bool has_c = true, carries_h = false, split_candidate = false;
   template <class V> static FASTRNN_INLINE void first_half(V &c, V *mid, V *s, const V *a, const V &, const V &c_prev) {
-    const V one = constant<T>(1);
-    const V i_den = gate_denominator<T>(a[0]);
-    const V f_den = gate_denominator<T>(a[1]);
-    const tanh_parts<T, V> g(a[2]);
-    mid[0] = gate_denominator<T>(a[3]);
-    const V ig = one / (i_den * g.denominator);
-    s[0] = g.denominator * ig;
-    s[1] = one / f_den;
-    s[2] = g.numerator * (i_den * ig);
-    c = fma(s[1], c_prev, g.numerator * ig);
+    s[0] = sigmoid<T>(a[0]);
+    s[1] = sigmoid<T>(a[1]);
+    s[2] = tanh<T>(a[2]);
+    mid[0] = sigmoid<T>(a[3]);
+    c = fma(s[1], c_prev, s[0] * s[2]);
   }
   template <class V> static FASTRNN_INLINE void second_half(V &h, V *s, const V *mid, const V &c, const V &) {
-    const tanh_parts<T, V> tanh_c(c);
-    const V oc = constant<T>(1) / (mid[0] * tanh_c.denominator);
-    s[3] = tanh_c.denominator * oc;
-    h = tanh_c.numerator * oc;
+    s[3] = mid[0];
+    h = s[3] * tanh<T>(c);
   }
   template <class V>
   static FASTRNN_INLINE void backward(V *da, V &carry, const V &dh, const V *s, const V &c, const V &c_prev, const V &,
@@ -94,16 +86,14 @@ template <class T> struct Gru {
   static constexpr int gates = 3, saved = 4, grads = 4, halves = 2, saved_first = 2;
   static constexpr bool has_c = false, carries_h = true, split_candidate = true;
   template <class V> static FASTRNN_INLINE void first_half(V &, V *mid, V *s, const V *a, const V &x_n, const V &) {
-    s[0] = constant<T>(1) / gate_denominator<T>(a[0]);
+    s[0] = sigmoid<T>(a[0]);
     s[1] = a[2];
-    mid[0] = fma(s[0], a[2], x_n);
-    mid[1] = gate_denominator<T>(a[1]);
+    mid[0] = fma(s[0], s[1], x_n);
+    mid[1] = sigmoid<T>(a[1]);
   }
   template <class V> static FASTRNN_INLINE void second_half(V &h, V *s, const V *mid, const V &, const V &h_prev) {
-    const tanh_parts<T, V> n(mid[0]);
-    const V zn = constant<T>(1) / (mid[1] * n.denominator);
-    s[2] = n.denominator * zn;
-    s[3] = n.numerator * (mid[1] * zn);
+    s[2] = mid[1];
+    s[3] = tanh<T>(mid[0]);
     h = fma(s[2], h_prev - s[3], s[3]);
   }
   template <class V>
@@ -126,9 +116,8 @@ template <class T> struct Gru {
 template <class T> struct GruBefore {
   static constexpr int gates = 3, saved = 3, grads = 3;
   template <class V> static FASTRNN_INLINE void forward_gates(V &rh, V *s, const V *a, const V &h_prev) {
-    const V one = constant<T>(1);
-    s[0] = one / gate_denominator<T>(a[0]);
-    s[1] = one / gate_denominator<T>(a[1]);
+    s[0] = sigmoid<T>(a[0]);
+    s[1] = sigmoid<T>(a[1]);
     rh = s[0] * h_prev;
   }
   template <class V>

@@ -1,7 +1,11 @@
-// math: exp, tanh and sigmoid on vecs.
+// math: tanh and sigmoid on vecs.
 //
-// All rest on one decomposition, x = n ln2 + r with |r| <= ln2 / 2: e^x = 2^n (1 + p), p = e^r - 1 from a
-// polynomial (coefficients.py prints it and its error). From it 1 - e^x keeps full relative accuracy near 0.
+// Both rest on one decomposition, x = n ln2 / 2 + v with |v| <= ln2 / 4. With S = 2^-n, tanh(n ln2 / 2) is
+// (1 - S) / (1 + S), and tanh v is v / A, where A = v coth v is even and next to 1: a polynomial in v^2
+// (coefficients.py prints it and its error). The addition theorem makes of them
+//   tanh x = ((1 - S) A + (1 + S) v) / ((1 + S) A + (1 - S) v),   e^(-2x) = S (A - v) / (A + v).
+// One division, no cancellation near 0 (S is 1 there), and fewer operations one behind the other than an exponential
+// with a division after it takes.
 // NaN passes through (min and max give back their second operand when unordered). Results below the
 // smallest normal number count as zero: calls run with flush-to-zero.
 // V is one vec or several side by side (vecs of simd.hpp), T its number type.
@@ -12,102 +16,75 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-template <class T> struct exp_table;
-template <> struct exp_table<float> {
+template <class T> struct math_table;
+template <> struct math_table<float> {
   static constexpr float log2e = 1.44269504088896341f;
-  static constexpr float ln2_high = 0.693145751953125f, ln2_low = 1.42860677e-06f; // high part: 15 bits
+  // ln2 in two parts. n times the first must be exact: fma sees to that, without it the part has 15 bits.
+  static constexpr float ln2_high = has_fma ? 0.693147182464599609f : 0.693145751953125f;
+  static constexpr float ln2_low = has_fma ? -1.90465429995776804e-9f : 1.42860681949540318e-6f;
   // 1.5 * 2^23 rounds to an integer; + 127 leaves n in the low bits with the bias of the exponent
   static constexpr float round_shift = 12582912.0f + 127.0f;
-  static constexpr int terms = 5;
-  static constexpr float q[terms] = {0.500000002695f, 0.1666657697f, 0.0416663751327f, 0.00836318123465f,
-                                     0.00139411241068f};
-  // arguments of exp: 2^n stays a normal number
-  static constexpr float lowest = -87.0f, highest = 88.0f;
-  // sigmoid whose denominator is multiplied by that of a tanh, which is at most 2 (cells.hpp): one over the
-  // product must be a normal number, or the flush to zero would take the tanh along
-  static constexpr float gate_limit = 86.5f;
+  static constexpr int terms = 2; // A = 1 + a[0] v^2 + a[1] v^4 ...
+  static constexpr float a[terms] = {0.333332515188f, -0.0221340235038f};
+  static constexpr float saturated = 9.02f;                // tanh rounds to 1 from there on
+  static constexpr float lowest = -88.0f, highest = 87.0f; // of sigmoid, between which 2^-n is a normal number
 };
-template <> struct exp_table<double> {
+template <> struct math_table<double> {
   static constexpr double log2e = 1.4426950408889634074;
-  static constexpr double ln2_high = 0x1.62e42fefa3800p-1, ln2_low = 0x1.ef35793c76730p-45;
+  static constexpr double ln2_high = has_fma ? 0x1.62e42fefa39efp-1 : 0x1.62e42fefa3800p-1;
+  static constexpr double ln2_low = has_fma ? 0x1.abc9e3b39803fp-56 : 0x1.ef35793c76730p-45;
   static constexpr double round_shift = 6755399441055744.0 + 1023.0;
-  static constexpr int terms = 10;
-  static constexpr double q[terms] = {0x1.0000000000001p-1,  0x1.5555555555558p-3,  0x1.5555555553d62p-5,
-                                      0x1.111111110f803p-7,  0x1.6c16c1788c0a5p-10, 0x1.a01a01b00c774p-13,
-                                      0x1.a019b90c86cd7p-16, 0x1.71ddf6b3236dap-19, 0x1.2891860c00330p-22,
-                                      0x1.af632c4f54319p-26};
-  static constexpr double lowest = -708.0, highest = 709.0;
-  static constexpr double gate_limit = 707.5;
+  static constexpr int terms = 5;
+  static constexpr double a[terms] = {0x1.555555555553ep-2, -0x1.6c16c16bebca6p-6, 0x1.1566aaf2286fbp-9,
+                                      -0x1.bbd41bbb29034p-13, 0x1.637642fb45f6fp-16};
+  static constexpr double saturated = 19.1;
+  static constexpr double lowest = -709.0, highest = 708.0;
 };
 
 template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }
 
-// e^-x = scale (1 + p), for -x in [lowest, highest]. The sign costs nothing: it goes into the constants, u = -r takes
-// the place of r. near_zero: for functions that need no accuracy where n is large (tanh is 1 there), in float: one term
-// of n ln2 is enough.
-template <class T, class V, bool near_zero = false> struct exp_parts {
-  V scale, p;
-  FASTRNN_INLINE explicit exp_parts(const V &x) {
-    using table = exp_table<T>;
-    const vec<T> shift = broadcast(table::round_shift);
-    const V t = fma(x, broadcast(-table::log2e), shift);
-    const V n = t - shift;
-    V u;
-    if constexpr (near_zero && sizeof(T) == 4) {
-      u = fma(n, constant<T>(0.69314718055994531), x);
-    } else {
-      u = fma(n, broadcast(table::ln2_high), x);
-      u = fma(n, broadcast(table::ln2_low), u);
-    }
-    // neighbouring terms in pairs, then Horner in u^2: as many operations as Horner in u, half the latency
-    const V square = u * u;
-    constexpr int pairs = (table::terms + 1) / 2;
-    V q = pair<pairs - 1>(u);
-    unroll<pairs - 1>(
-        [&](auto i) __attribute__((always_inline)) { q = fma(q, square, pair<pairs - 2 - decltype(i)::value>(u)); });
-    p = fms(square, q, u);
-    scale = exponent_bits(t);
-  }
-  FASTRNN_INLINE V one_plus_exp() const { return fma(scale, p, scale + constant<T>(1)); }
-  FASTRNN_INLINE V one_minus_exp() const { return fnma(scale, p, constant<T>(1) - scale); }
+// (A - 1) / v^2 for the square of v. doubled: of 2 v, and half as large, which makes 2 A of it; constants absorb both.
+template <class T, bool doubled, int I = 0, class V> FASTRNN_INLINE V even_part(const V &square) {
+  typedef math_table<T> table;
+  constexpr T scale = doubled ? T(0.5) / T(1 << 2 * I) : T(1);
+  const V term = broadcast(table::a[I] * scale);
+  if constexpr (I + 1 == table::terms)
+    return term;
+  else
+    return fma(square, even_part<T, doubled, I + 1>(square), term);
+}
 
-private:
-  template <int I> static FASTRNN_INLINE V pair(const V &u) {
-    const vec<T> low = broadcast(exp_table<T>::q[2 * I]);
-    if constexpr (2 * I + 1 < exp_table<T>::terms)
-      return fnma(u, broadcast(exp_table<T>::q[2 * I + 1]), low);
-    else
-      return low;
-  }
-};
-
-// tanh(x) = numerator / denominator = sign(x) (1 - e^(-2|x|)) / (1 + e^(-2|x|)): exactly odd, and as the
-// exponential is at most 1 nothing can overflow or pass 1. tanh: at most 2 ULP.
-template <class T, class V> struct tanh_parts {
-  V numerator, denominator;
-  FASTRNN_INLINE explicit tanh_parts(const V &x) {
-    const V magnitude = without_sign(x);
-    const exp_parts<T, V, true> e(min(broadcast(-exp_table<T>::lowest), magnitude + magnitude));
-    numerator = give_sign(e.one_minus_exp(), sign_bits(x));
-    denominator = e.one_plus_exp(); // not 2 - numerator: that would amplify its rounding
-  }
-};
+// At most 2 ULP, exactly odd, never above 1.
 template <class T, class V> FASTRNN_INLINE V tanh(const V &x) {
-  const tanh_parts<T, V> parts(x);
-  return parts.numerator / parts.denominator;
+  typedef math_table<T> table;
+  const V one = constant<T>(1), shift = broadcast(table::round_shift);
+  const V magnitude = min(broadcast(table::saturated), without_sign(x));
+  const V t = fma(magnitude, broadcast(-2 * table::log2e), shift), n = t - shift;
+  const V near = fma(n, broadcast(table::ln2_high / 2), magnitude);
+  const V v = has_fma ? near : fma(n, broadcast(table::ln2_low / 2), near); // where n is large, tanh is almost 1
+  const V S = exponent_bits(t), minus = one - S, plus = one + S;
+  const V square = v * v, p = even_part<T, false>(square);
+  if constexpr (has_fma) {
+    const V A = fma(square, p, one);
+    return give_sign(fma(minus, A, plus * v), sign_bits(x)) / fma(plus, A, minus * v);
+  } else { // the same with the large terms last: they are rounded once
+    const V Sv = S * v, rest = square * p;
+    const V numerator = minus + (v + (Sv + minus * rest)), denominator = plus + (v - (Sv - plus * rest));
+    return give_sign(min(one, numerator / denominator), sign_bits(x));
+  }
 }
 
-// sigmoid(x) = 1 / (1 + e^-x); the denominator, with the argument limited so that it (and, for gates, its
-// product with another denominator) stays finite. sigmoid: at most 2 ULP.
-template <class T, class V> FASTRNN_INLINE V sigmoid_denominator(const V &x, T limit) {
-  const V limited = max(broadcast(-limit), min(broadcast(-exp_table<T>::lowest), x));
-  return exp_parts<T, V>(limited).one_plus_exp();
-}
-template <class T, class V> FASTRNN_INLINE V gate_denominator(const V &x) {
-  return sigmoid_denominator<T>(x, exp_table<T>::gate_limit);
-}
+// 1 / (1 + e^-x), at most 2 ULP.
 template <class T, class V> FASTRNN_INLINE V sigmoid(const V &x) {
-  return constant<T>(1) / sigmoid_denominator<T>(x, exp_table<T>::highest);
+  typedef math_table<T> table;
+  const V shift = broadcast(table::round_shift);
+  const V limited = max(broadcast(table::lowest), min(broadcast(table::highest), x));
+  const V t = fma(limited, broadcast(-table::log2e), shift), n = t - shift;
+  const V near = fma(n, broadcast(table::ln2_high), limited), v2 = fma(n, broadcast(table::ln2_low), near); // 2 v
+  // A of a float does not feel what the second part of ln2 adds where the first has 24 bits, and need not wait for it
+  const V square = has_fma && sizeof(T) == 4 ? near * near : v2 * v2;
+  const V A2 = fma(square, even_part<T, true>(square), constant<T>(2)), numerator = A2 + v2;
+  return numerator / fma(exponent_bits(t), A2 - v2, numerator);
 }
 
 } // namespace FASTRNN_ISA

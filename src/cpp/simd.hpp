@@ -61,6 +61,12 @@ template <> struct vec_of<double> {
 template <class T> using vec = typename vec_of<T>::type;
 template <class T> using vmask = typename vec_of<T>::mask;
 
+#if defined(FASTRNN_SET_SSE2)
+constexpr bool has_fma = false;
+#else
+constexpr bool has_fma = true;
+#endif
+
 // numbers in one register
 template <class T> constexpr int lanes = FASTRNN_VECTOR_BYTES / int(sizeof(T));
 
@@ -95,8 +101,6 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return _mm512_fmadd_ps
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return _mm512_fmadd_pd(a, b, c); }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return _mm512_fnmadd_ps(a, b, c); }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return _mm512_fnmadd_pd(a, b, c); }
-FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return _mm512_fmsub_ps(a, b, c); }
-FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return _mm512_fmsub_pd(a, b, c); }
 // second operand where either is NaN
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm512_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm512_min_pd(a, b); }
@@ -133,8 +137,6 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return _mm256_fmadd_ps
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return _mm256_fmadd_pd(a, b, c); }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return _mm256_fnmadd_ps(a, b, c); }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return _mm256_fnmadd_pd(a, b, c); }
-FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return _mm256_fmsub_ps(a, b, c); }
-FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return _mm256_fmsub_pd(a, b, c); }
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm256_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm256_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
@@ -176,8 +178,6 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return (vfloat)vfmaq_f
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return (vdouble)vfmaq_f64(c, a, b); }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return (vfloat)vfmsq_f32(c, a, b); }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return (vdouble)vfmsq_f64(c, a, b); }
-FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return (vfloat)vfmaq_f32(-c, a, b); }
-FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return (vdouble)vfmaq_f64(-c, a, b); }
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return a < b ? a : b; }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return a < b ? a : b; }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }
@@ -187,8 +187,6 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return a * b + c; }
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return a * b + c; }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return c - a * b; }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return c - a * b; }
-FASTRNN_INLINE vfloat fms(vfloat a, vfloat b, vfloat c) { return a * b - c; }
-FASTRNN_INLINE vdouble fms(vdouble a, vdouble b, vdouble c) { return a * b - c; }
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm_max_ps(a, b); }
@@ -268,7 +266,6 @@ template <class T, int N> struct vecs {
   FASTRNN_OF_TWO(zero_unless_positive, FASTRNN_ISA::zero_unless_positive(a.at[i], b.at[i]))
   FASTRNN_OF_THREE(fma)
   FASTRNN_OF_THREE(fnma)
-  FASTRNN_OF_THREE(fms)
   FASTRNN_OF_ONE(exponent_bits)
   FASTRNN_OF_ONE(sign_bits)
   FASTRNN_OF_ONE(without_sign)

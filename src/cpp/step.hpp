@@ -12,7 +12,7 @@ namespace fastrnn {
 namespace FASTRNN_ISA {
 
 // Rows of a panel whose products are finished before their cells are computed: the latency of a cell, from its first
-// exponential to h a hundred cycles and more, is then waited for once for all of them.
+// activation to h some ninety cycles, is then waited for once for all of them.
 constexpr size_t cells_at_once = 24;
 
 template <class T, class E> void forward_step(const ForwardStep<T> &s) {
