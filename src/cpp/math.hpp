@@ -26,8 +26,9 @@ template <> struct math_table<float> {
   static constexpr float round_shift = 12582912.0f + 127.0f;
   static constexpr int terms = 2; // A = 1 + a[0] v^2 + a[1] v^4 ...
   static constexpr float a[terms] = {0.333332515188f, -0.0221340235038f};
-  static constexpr float saturated = 9.02f;                // tanh rounds to 1 from there on
-  static constexpr float lowest = -88.0f, highest = 87.0f; // of sigmoid, between which 2^-n is a normal number
+  static constexpr float saturated = 9.02f; // tanh rounds to 1 from there on
+  // of sigmoid: 2^-n is a normal number, and three times as much does not overflow
+  static constexpr float lowest = -87.6f, highest = 87.0f;
 };
 template <> struct math_table<double> {
   static constexpr double log2e = 1.4426950408889634074;
@@ -38,7 +39,7 @@ template <> struct math_table<double> {
   static constexpr double a[terms] = {0x1.555555555553ep-2, -0x1.6c16c16bebca6p-6, 0x1.1566aaf2286fbp-9,
                                       -0x1.bbd41bbb29034p-13, 0x1.637642fb45f6fp-16};
   static constexpr double saturated = 19.1;
-  static constexpr double lowest = -709.0, highest = 708.0;
+  static constexpr double lowest = -708.7, highest = 708.0;
 };
 
 template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }
