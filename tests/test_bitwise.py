@@ -243,6 +243,20 @@ def test_input_weights_that_are_not_packed_equal_packed_ones(
     assert_packing_changes_nothing(v, threads, {}, {"checkpoint": 3})
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_frozen_weights_flush_subnormal_biases_too(dtype: Any) -> None:
+    """b_ih + b_hh is summed when weights are packed: within the call, or before it."""
+    least = np.finfo(dtype).tiny
+    layer = fastrnn.RNN(1, 1, nonlinearity="relu", dtype=dtype)
+    layer.flat[:] = 0
+    layer.params["bias_ih_l0"][:], layer.params["bias_hh_l0"][:] = least / 8, least
+    x = np.zeros((3, 1, 1), dtype)
+    want = layer(x)[0]
+    assert_same_bits(layer.stream().run(x), want)
+    layer.freeze()
+    assert_same_bits(layer(x)[0], want)
+
+
 def test_weights_are_packed_where_they_serve_many_steps() -> None:
     def in_pieces(
         steps: int,

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -257,12 +258,14 @@ def test_eight_threads_give_the_serial_bits() -> None:
     assert failures == []
 
 
-def test_one_tape_serves_one_of_many_threads() -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["as it is", "dy is cast first"])
+def test_one_tape_serves_one_of_many_threads(dtype: type) -> None:
     """A tape is used up by the first backward to begin, so that no two change or free its memory."""
     layer = fastrnn.LSTM(8, 64, rng=0)
     x = np.ones((400, 8, 8), np.float32)
     for _ in range(3):
         y, _, tape = layer.forward(x)
+        y = y.astype(dtype)
         outcomes: list[str] = []
         together = threading.Barrier(4)
 
@@ -286,6 +289,29 @@ def test_one_tape_serves_one_of_many_threads() -> None:
             thread.join()
         used = "tape: expected a fresh tape, got one that already served a backward"
         assert sorted(outcomes) == ["served", used, used, used]
+
+
+def test_a_tape_is_taken_while_its_gradient_is_read() -> None:
+    """Reading ``dy`` may run any code, another backward of the tape too; a call that fails leaves it fresh."""
+    layer = fastrnn.LSTM(3, 4, rng=0)
+    y, _, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+
+    class Gradient:
+        errors: ClassVar[list[str]] = []
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            try:
+                layer.backward(tape, np.ones_like(y))
+            except ValueError as error:
+                self.errors.append(str(error))
+            return np.ones_like(y)
+
+    with pytest.raises(ValueError, match="dstate"):
+        layer.backward(tape, np.ones_like(y), (np.ones(3, np.float32), None))
+    got = layer.backward(tape, Gradient()).flat
+    assert Gradient.errors == ["tape: expected a fresh tape, got one that already served a backward"]
+    y, _, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+    assert_same_bits(got, layer.backward(tape, np.ones_like(y)).flat)
 
 
 def test_a_python_thread_keeps_its_pace_during_a_call() -> None:
@@ -569,6 +595,56 @@ def test_kept_memory_is_given_back_where_it_is_missing() -> None:
     assert run.stdout.strip() == str(1400 * 1000 * 64 * 4), run.stderr[-2000:]
 
 
+FALLING = """
+import numpy as np
+import fastrnn
+layer, pages = fastrnn.RNN(1, 16), []
+for turn in range(8):
+    steps = 1024
+    while steps >= 64:  # as sorted batches do
+        layer(np.broadcast_to(np.zeros(1, np.float32), (steps, 512, 1)))
+        steps = steps * 9 // 10
+    pages.append(int(open("/proc/self/statm").read().split()[1]))
+print((pages[-1] - pages[1]) * 4096)
+"""
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="no /proc/self/statm, so memory is not watched")
+def test_kept_blocks_do_not_lose_their_size() -> None:
+    """A block used for a little less than it holds would come back as less, and the next call want a new one."""
+    assert int(run_python("-c", FALLING, OMP_NUM_THREADS="1").stdout) < 16 << 20
+
+
+CRAMPED = """
+import resource, sys
+import numpy as np
+import fastrnn
+layer, x = fastrnn.RNN(1, 1, 2, dropout=0.5, bidirectional=sys.argv[1] == "2"), np.zeros((1, 1 << 20, 1), np.float32)
+fastrnn.RNN(1, 64)(np.zeros((100, 20, 1), np.float32))  # threads are there
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+outcomes = set()
+for room in range(32 << 20, 2048 << 20, 8 << 20):
+    resource.setrlimit(resource.RLIMIT_AS, (used + room, resource.RLIM_INFINITY))
+    try:
+        y, _, tape = layer.forward(x)
+        layer.backward(tape, y)
+        outcomes.add("served")
+        break
+    except MemoryError:
+        outcomes.add("MemoryError")
+    y = tape = None
+print(sorted(outcomes))
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="RLIMIT_AS is not kept elsewhere")
+@pytest.mark.parametrize("directions", ["1", "2"])
+def test_memory_that_runs_out_anywhere_is_an_error(directions: str) -> None:
+    """Between threads nothing may be allocated: an exception cannot leave their region."""
+    run = run_python("-c", CRAMPED, directions, OMP_NUM_THREADS="2")
+    assert run.stdout.strip() == "['MemoryError', 'served']"
+
+
 def measure_memory() -> None:
     """Print by how much resident memory grows over many calls after the first ones."""
     layer = fastrnn.GRU(8, 16, bidirectional=True, rng=0)
@@ -630,6 +706,81 @@ def test_a_signal_handler_runs_during_a_call() -> None:
     result = json.loads(run.stdout)
     assert result["same"]
     assert result["seconds"] < 0.5
+
+
+@posix
+def test_a_signal_handler_computes_in_the_callers_mode() -> None:
+    layer, x, two, halves = fastrnn.GRU(8, 256, rng=0), np.zeros((6000, 16, 8), np.float32), 2.0, []
+    before = signal.signal(signal.SIGALRM, lambda *_: halves.append(sys.float_info.min / two))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        layer(x)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert halves == [sys.float_info.min / 2]
+
+
+FORKED = """
+import os, signal, threading, time
+import numpy as np
+import fastrnn
+layer, x = fastrnn.LSTM(8, 256, rng=0), np.zeros((6000, 16, 8), np.float32)
+layer(x[:2])
+def fork():
+    if os.fork():
+        os.wait()
+        return
+    def stop(*_):
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    began = time.perf_counter()
+    try:
+        layer(x)
+    except KeyboardInterrupt:
+        print(time.perf_counter() - began, flush=True)
+    os._exit(0)
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join()
+"""
+
+
+@posix
+def test_interrupt_in_the_child_of_a_thread() -> None:
+    """The thread that forked is the main thread of the child."""
+    assert float(run_python("-c", FORKED).stdout) < 0.6
+
+
+WAITING = """
+import signal, time
+import numpy as np
+import fastrnn
+fastrnn.set_num_threads(4)
+layer, x = fastrnn.LSTM(1, 64, 2, bidirectional=True), np.broadcast_to(np.zeros(1, np.float32), (600_000, 1, 1))
+def stop(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, stop)
+began = time.perf_counter()
+layer(x[:60_000])
+length = 10 * (time.perf_counter() - began)
+late = []
+for at in [0.55] * 12:  # two threads have the upper layer; now and then the main one is not among them
+    signal.setitimer(signal.ITIMER_REAL, at * length)
+    began = time.perf_counter()
+    try:
+        layer(x)
+    except KeyboardInterrupt:
+        late.append(time.perf_counter() - began - at * length)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+print(max(late, default=0))
+"""
+
+
+@posix
+@pytest.mark.slow
+def test_interrupt_while_threads_wait_for_each_other() -> None:
+    assert float(run_python("-c", WAITING).stdout) < 0.5
 
 
 AGAIN = """

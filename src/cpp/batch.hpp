@@ -84,6 +84,7 @@ template <class T> struct View {
   SmallVector<ptrdiff_t> row; // [rows], caller's order
   explicit operator bool() const { return base != nullptr; }
 };
+template <class T> View<const T> read_only(const View<T> &view) { return {view.base, view.time, view.row}; }
 
 // The same as one direction sees it: element (s, sorted r) starts at base + s * step + at[r].
 template <class T> struct Track {
@@ -103,7 +104,8 @@ template <class T> struct Track {
   T *operator()(size_t s, size_t r) const { return base + ptrdiff_t(s) * step + at[r]; }
   Rows<T> rows(size_t s, size_t r0) const { return {base ? base + ptrdiff_t(s) * step : nullptr, at.data() + r0}; }
   Rows<const T> read(size_t s, size_t r0) const {
-    return {base ? base + ptrdiff_t(s) * step : nullptr, at.data() + r0};
+    const Rows<T> at_s = rows(s, r0);
+    return {at_s.base, at_s.at};
   }
 };
 

@@ -23,7 +23,7 @@ public:
     const Batch &batch = tape.batch;
     const Shape &shape = p.shape;
     const bool tasks = p.plan.split == Split::tasks, two_products = shape.proj || shape.cell == Cell::gru_before;
-    ld_d_ = Pass<T>::round_up_row(p.k.grad_slots(shape.cell) * p.H);
+    ld_d_ = Pass<T>::round_up_row(p.k.gate_slots(shape.cell) * p.H);
     ld_carry_ = std::max(p.Hp, p.Rp);
     // a chunk of gradient rows: long enough for the products over it to run at full speed, short enough to
     // stay in the cache between the time loop and them
@@ -56,7 +56,12 @@ public:
         second_.emplace_back(l > 0 || g_.dx ? product(positions, p.directions[l * 2].input) : 0);
     tracks_.reserve(p.directions.size());
     for (const auto &dir : p.directions) tracks_.push_back(make_tracks(dir));
-    if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p, true);
+    // threads allocate nothing: what join_directions goes over
+    for (size_t l = 0; l < second_.size(); ++l) {
+      const size_t width = p.directions[l * 2].input;
+      shares_.push_back({hidden_view<T>(second_[l].get(), batch, p.arrays.starts, width), l ? inner(l - 1) : g_.dx});
+    }
+    if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p, true, true);
   }
 
   bool start(const Worker &w, const Direction<T> &dir, Position &at) {
@@ -65,9 +70,9 @@ public:
     return w.meet();
   }
 
-  // The first step of the next chunk.
+  // The first step of the next chunk, where there are any steps to go.
   size_t chunk_begin(const Position &at) const {
-    const size_t end = at.end ? at.end : 1, kept_from = segment_of(at);
+    const size_t end = at.end, kept_from = segment_of(at);
     if (p.batch.uniform && p.batch.rows)
       return end - std::min(end - kept_from, std::max<size_t>(chunk_rows_ / p.batch.rows, 1));
     size_t begin = end - 1, rows = p.batch.active(begin);
@@ -114,8 +119,7 @@ public:
     if (second_.empty() || !second_[layer].size()) return;
     const Batch &batch = p.batch;
     const size_t width = p.directions[layer * 2].input;
-    const View<T> from = hidden_view<T>(second_[layer].get(), batch, p.arrays.starts, width);
-    const View<T> to = layer ? hidden_view<T>(d_inner_[layer - 1].get(), batch, p.arrays.starts, width) : g_.dx;
+    const auto &[from, to] = shares_[layer];
     for (size_t r = 0; r < batch.rows; ++r) {
       const size_t b = batch.order[r];
       for (size_t t = 0; t < batch.length[r]; ++t) {
@@ -134,7 +138,7 @@ private:
   bool adds_to_dx(const Direction<T> &dir) const { return dir.direction == 1 && second_.empty(); }
   size_t segment_of(const Position &at) const {
     if (!tape_.segment || at.end > at.kept_from) return at.kept_from;
-    return (at.end ? at.end - 1 : 0) / tape_.segment * tape_.segment;
+    return (at.end - 1) / tape_.segment * tape_.segment;
   }
   Workspace<T> &workspace(const Direction<T> &dir) { return workspaces_[workspaces_.size() > 1 ? dir.index : 0]; }
 
@@ -224,7 +228,7 @@ private:
     const Shape &shape = p.shape;
     const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
     const TapeDirection<T> &kept = tape_.directions[dir.index];
-    const bool before = shape.cell == Cell::gru_before, carries_h = before || shape.cell == Cell::gru;
+    const bool before = shape.cell == Cell::gru_before;
     auto mine = [&](size_t n) { return n > rows.begin ? std::min(n, rows.end) - rows.begin : 0; };
     const size_t n = mine(batch.active(s));
     const size_t continuing = s + 1 < batch.steps ? mine(batch.active(s + 1)) : 0;
@@ -271,7 +275,7 @@ private:
     // the later step lies in this chunk or, for its last step, at the start of the chunk before
     const bool crosses = s + 1 == chunk.end;
     const size_t later_row = crosses ? rows.begin : batch.first(s + 1) + rows.begin - batch.first(chunk.begin);
-    q.d_later = own.d[crosses ? chunk.turn ^ 1 : chunk.turn].get() + later_row * ld_d_ + (carries_h ? p.H : 0);
+    q.d_later = own.d[crosses ? chunk.turn ^ 1 : chunk.turn].get() + later_row * ld_d_ + recurrent_part();
     q.d = own.d[chunk.turn].get() + row_d * ld_d_;
     q.ld_d = ld_d_;
     if (steps > 1) {
@@ -324,11 +328,13 @@ private:
     return p.in_step(w) ? w.meet_and_share() : !w.stopped();
   }
 
+  // where those numbers of a row of gradients begin that the recurrent product takes
+  size_t recurrent_part() const { return candidate_first(p.shape.cell) ? p.H : 0; }
+
   // dL/dh_0: one more product, back across the first step
   void initial_state(const Worker &w, const Direction<T> &dir, const T *d_first) {
     const Batch &batch = p.batch;
     Workspace<T> &own = workspace(dir);
-    const bool before = p.shape.cell == Cell::gru_before, carries_h = before || p.shape.cell == Cell::gru;
     const Range rows = p.rows_of(w, 0, batch.steps);
     const Range panels = p.panels_of(p.k.plain_panels(p.R), w);
     const uint8_t *cut = batch.reset_at(int(dir.direction), 0);
@@ -345,11 +351,11 @@ private:
     q.r = p.weights(dir.layer, dir.direction).r_back.get();
     q.r_rows = p.weights(dir.layer, dir.direction).r_back_rows;
     q.depth = p.shape.step_gates() * p.H;
-    q.d_later = d_first + rows.begin * ld_d_ + (carries_h ? p.H : 0);
+    q.d_later = d_first + rows.begin * ld_d_ + recurrent_part();
     q.ld_later = ld_d_;
     q.d = own.dh0.get() + rows.begin * p.R;
     q.ld_d = p.R;
-    (carries_h ? p.k.backward_store_carried : p.k.backward_store)(q);
+    (carries_h(p.shape.cell) ? p.k.backward_store_carried : p.k.backward_store)(q);
   }
   void store_initial_state(const Worker &w, const Direction<T> &dir) {
     const Batch &batch = p.batch;
@@ -368,6 +374,11 @@ private:
     }
   }
 
+  // the outputs of a layer below the last
+  View<T> inner(size_t layer) {
+    const size_t width = p.shape.directions * p.R;
+    return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width);
+  }
   // Addresses of dy and dx as a direction sees them.
   struct Cache {
     Track<const T> dy;
@@ -377,16 +388,10 @@ private:
   Cache make_tracks(const Direction<T> &dir) {
     Cache c;
     const size_t width = p.shape.directions * p.R;
-    auto inner = [&](size_t layer) { return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width); };
     if (dir.layer + 1 == p.shape.layers) {
       if (g_.dy) c.dy = Track<const T>(g_.dy, p.batch, int(dir.direction), dir.direction * p.R);
     } else {
-      const View<T> view = inner(dir.layer);
-      View<const T> read;
-      read.base = view.base;
-      read.time = view.time;
-      read.row = view.row;
-      c.dy = Track<const T>(read, p.batch, int(dir.direction), dir.direction * p.R);
+      c.dy = Track<const T>(read_only(inner(dir.layer)), p.batch, int(dir.direction), dir.direction * p.R);
     }
     if (dir.direction == 1 && !second_.empty())
       c.dx = Track<T>(hidden_view<T>(second_[dir.layer].get(), p.batch, p.arrays.starts, dir.input), p.batch, 1);
@@ -406,6 +411,10 @@ private:
   size_t ld_d_, ld_carry_, chunk_rows_;
   std::vector<Workspace<T>> workspaces_;
   std::vector<Buffer<T>> d_inner_, second_;
+  struct Shares {
+    View<T> reverse, sum;
+  };
+  std::vector<Shares> shares_; // [layers] of dL/dx, where there is a second_
   std::vector<Cache> tracks_;
   std::unique_ptr<ForwardLoop<T>> loop_;
   std::unique_ptr<ChunkGradients<T>> gradients_;

@@ -15,7 +15,7 @@ struct Chunk {
 template <class T> struct Workspace {
   Buffer<T> d[2];                     // [rows of a chunk][slot][H], alternating between chunks
   Buffer<T> m[2], dh[2];              // [rows of a chunk][H], [output]: see BackwardStep
-  Buffer<T> carry_h, carry_c, dh0;    // [B][H]
+  Buffer<T> carry_h, carry_c, dh0;    // [B][max(H, output) padded], the same, [B][output]
   Buffer<T> segment_gates, segment_c; // checkpointed: the segment at hand
 };
 

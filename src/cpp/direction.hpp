@@ -33,8 +33,6 @@ template <class T> View<T> hidden_view(T *base, const Batch &batch, const size_t
   return view;
 }
 
-template <class T> T *null_if_empty(Buffer<T> &b) { return b.size() ? b.get() : nullptr; }
-
 // n rows that lie evenly apart: the steps of a batch of one row.
 template <class T> void evenly(T **to, T *from, ptrdiff_t step, size_t n) {
   for (size_t i = 0; i < n; ++i) to[i] = from + ptrdiff_t(i) * step;

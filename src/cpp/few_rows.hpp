@@ -145,7 +145,7 @@ FASTRNN_INLINE void for_few_rows(size_t rows, size_t first, size_t last, bool de
   }
 }
 
-// Of weights that are not packed a row alone.
+// Where weights are not packed, there is one row.
 template <class T, class E, bool packed = true> void forward_few(const ForwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {
@@ -210,7 +210,7 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
   });
 }
 
-// Of weights that are not packed a row alone.
+// Where weights are not packed, there is one row.
 template <class T, class E, bool packed = true> void backward_few(const BackwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, 1, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {

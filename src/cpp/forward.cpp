@@ -12,10 +12,11 @@ public:
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
               how.plan),
-        loop_(pass_, false), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
+        loop_(pass_, tape && !tape->segment, false), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
         board_(how.plan.split == Split::tasks ? shape.count() : 0), packed_(weights), pack_(pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
+    if (drops()) hidden_ = hidden_view<T>(nullptr, batch, arrays.starts, shape.directions * pass_.R);
   }
 
   bool run() {
@@ -57,7 +58,7 @@ private:
       if (pass_.apart(w) && !w.meet()) return;
       finish(w, dir, store);
       const bool last_direction = dir.direction + 1 == pass_.shape.directions;
-      if (last_direction && dir.layer + 1 < pass_.shape.layers && tape_ && !tape_->dropped.empty()) {
+      if (last_direction && dir.layer + 1 < pass_.shape.layers && drops()) {
         drop(w, dir.layer);
         if (pass_.meet(w) && !w.meet()) return;
       }
@@ -99,7 +100,6 @@ private:
 
   Storage<T> storage(const Direction<T> &dir) {
     Storage<T> store;
-    store.end = pass_.batch.steps;
     if (!tape_) {
       if (!c_.empty()) store.c = c_[dir.index].get();
       return store;
@@ -146,20 +146,21 @@ private:
     }
   }
 
+  bool drops() const { return tape_ && !tape_->dropped.empty(); }
   void drop(const Worker &w, size_t layer) {
     const Batch &batch = pass_.batch;
     const size_t width = pass_.shape.directions * pass_.R;
-    const View<T> view = hidden_view<T>(nullptr, batch, pass_.arrays.starts, width);
     const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w, 0, batch.steps);
     for (size_t r = rows.begin; r < rows.end; ++r)
       for (size_t t = 0; t < batch.length[r]; ++t) {
-        const size_t at = size_t(view.row[batch.order[r]] + ptrdiff_t(t) * view.time);
+        const size_t at = size_t(hidden_.row[batch.order[r]] + ptrdiff_t(t) * hidden_.time);
         pass_.k.scale_mask(tape_->dropped[layer].get() + at, tape_->outputs[layer].get() + at,
                            pass_.arrays.dropout[layer] + at, pass_.arrays.dropout_scale, width);
       }
   }
 
   Tape<T> *tape_;
+  View<T> hidden_; // where the rows of hidden layers lie, for dropout: threads allocate nothing
   std::vector<Buffer<T>> outputs_, c_;
   Pass<T> pass_;
   ForwardLoop<T> loop_;

@@ -5,9 +5,9 @@
 
 namespace fastrnn {
 
-// Where a forward pass over steps [begin, end) keeps its gates and cell states.
+// Where a forward pass over the steps from `begin` on keeps its gates and cell states.
 template <class T> struct Storage {
-  size_t begin = 0, end = 0;
+  size_t begin = 0;
   T *gates = nullptr; // first row: first(begin); null: not kept
   T *c = nullptr;     // LSTM. kept: [B + rows][H], the state before `begin` first; else [B][H] in place
   bool keep_c = false;
@@ -17,11 +17,13 @@ template <class T> struct Storage {
 };
 
 template <class T> class ForwardLoop {
-  // What a process may hope for of a last-level cache that is shared: reads of 14 MB come from it, of 16 at times.
+  // Of a last-level cache of 32 MiB that guests share, what one process reads again and again came from it up to 14 MB,
+  // with 16 MB from memory at times.
   static constexpr size_t last_level = size_t(14) << 20;
 
 public:
-  ForwardLoop(Pass<T> &pass, bool recomputes) : p(pass) {
+  // keeps_gates: of cells that have any to keep, where Storage says; recomputes: y is there already
+  ForwardLoop(Pass<T> &pass, bool keeps_gates, bool recomputes) : p(pass) {
     // A chunk of pre-activations is to stay in the second-level cache next to the weights; but where W does not
     // fit in there either, half of that cache goes to them, since W is read once for all rows of a chunk. And where W
     // and R do not fit in the last-level cache together, every chunk reads both from memory, which many rows are to
@@ -46,13 +48,14 @@ public:
     // a single step, say, needs none of these
     const bool two_products = p.shape.proj || p.shape.cell == Cell::gru_before;
     const bool lists = !p.plan.fuse_input || two_products;
+    const bool kept = keeps_gates && p.k.saved_slots(p.shape.cell) > 0;
     scratch_ = std::vector<Scratch>(size_t(p.plan.threads));
     for (Scratch &scratch : scratch_) {
       scratch.x = Buffer<const T *>(lists ? rows : 0);
       scratch.to = Buffer<T *>(lists ? rows : 0);
       const bool own = &scratch == &scratch_[0] || !(apart || p.plan.split == Split::units);
       for (int turn = 0; turn < (apart ? 2 : 1); ++turn)
-        scratch.chunk[turn] = Buffer<T>(own && lists ? product(rows, p.row) : 0);
+        scratch.chunk[turn] = Buffer<T>(own && lists && !kept ? product(rows, p.row) : 0);
       scratch.nowhere = Buffer<T>(own && recomputes ? product(p.batch.rows, width) : 0);
       scratch.m = Buffer<T>(own && two_products ? product(p.batch.rows, width) : 0);
     }

@@ -8,11 +8,8 @@ namespace fastrnn {
 namespace FASTRNN_ISA {
 namespace {
 
-constexpr bool elman(Cell cell) { return cell == Cell::rnn_tanh || cell == Cell::rnn_relu; }
-size_t gate_slots(Cell cell) { return elman(cell) ? 1 : cell == Cell::gru_before ? 3 : 4; }
-size_t saved_slots(Cell cell) { return elman(cell) ? 0 : gate_slots(cell); }
-size_t grad_slots(Cell cell) { return gate_slots(cell); }
-size_t gate_count(Cell cell) { return elman(cell) ? 1 : cell == Cell::lstm ? 4 : 3; }
+size_t gate_slots(Cell cell) { return gate_count(cell) + (cell == Cell::gru ? 1 : 0); } // both parts of the candidate
+size_t saved_slots(Cell cell) { return gate_count(cell) == 1 ? 0 : gate_slots(cell); }  // Elman: y says it all
 
 template <class T> size_t gate_panels(size_t gates, size_t hidden) {
   return gate_panel_count(gates, blocks<T>(hidden));
@@ -96,7 +93,7 @@ template <class T> double peak(size_t rounds) {
   return sum > 0 ? double(rounds) * 12 * 2 * lanes<T> : 0;
 }
 
-size_t step_tile_rows(Cell cell) { return tile_rows(elman(cell) ? max_width : gate_count(cell)); }
+size_t step_tile_rows(Cell cell) { return tile_rows(gate_count(cell) == 1 ? max_width : gate_count(cell)); }
 
 template <class T> T read(const T *from, size_t n, size_t rounds) {
   vec<T> sums[8] = {};
@@ -116,7 +113,6 @@ template <class T> Kernels<T> kernels_of() {
   k.lanes = lanes<T>;
   k.gate_slots = gate_slots;
   k.saved_slots = saved_slots;
-  k.grad_slots = grad_slots;
   k.pack_gates = pack_gates<T>;
   k.pack_bias = pack_bias<T>;
   k.pack_unit_row = pack_unit_row<T>;

@@ -11,6 +11,27 @@
 namespace fastrnn {
 
 enum class Cell { rnn_tanh, rnn_relu, lstm, gru, gru_before };
+constexpr size_t cell_count = 5;
+
+// What the time loops must know of a cell. `static`: kernel files must not share functions.
+static inline size_t gate_count(Cell cell) {
+  switch (cell) {
+  case Cell::rnn_tanh:
+  case Cell::rnn_relu:
+    return 1;
+  case Cell::lstm:
+    return 4;
+  case Cell::gru:
+  case Cell::gru_before:
+    return 3;
+  }
+  return 0;
+}
+static inline bool is_gru(Cell cell) { return cell == Cell::gru || cell == Cell::gru_before; }
+// Rows of gradients begin with those of the candidate, which is the last gate of the weights.
+static inline bool candidate_first(Cell cell) { return is_gru(cell); }
+// dL/dh_{t-1} has a part beside the recurrent product.
+static inline bool carries_h(Cell cell) { return is_gru(cell); }
 
 // Row r starts at base + at[r]: covers time-major and batch-major arrays, ragged ones and reversed time.
 template <class T> struct Rows {
@@ -33,7 +54,7 @@ template <class T> struct RowMajor {
 // Whether a step takes its rows in registers, two at a time, rather than in tiles, around which more is to be done: any
 // number of rows where a product is no deeper than `always`, few where it is a little deeper. (A product of two rows
 // reads its panel more often than a tile does.) Forward at 8, 16, 32 units: 1.1 to 2.0, 1.05 to 1.4, 1.0 to 1.2 times
-// as fast; training 1.05 to 1.25, 1.0 to 1.2, 1.0 to 1.1. `static`: kernel files must not share functions.
+// as fast; training 1.05 to 1.25, 1.0 to 1.2, 1.0 to 1.1.
 constexpr size_t forward_depth_in_registers = 24, backward_depth_in_registers = 32;
 static inline bool in_registers(size_t rows, size_t depth, size_t always) {
   return rows == 1 || depth <= always || (rows + rows % 2) * depth <= 224;
@@ -106,7 +127,7 @@ template <class T> struct Product {
   const T *const *a = nullptr; // [rows] -> [depth]
   T *const *out = nullptr;     // [rows]
   const T *b = nullptr;        // packed
-  RowMajor<T> b_rows;          // plain panels only
+  RowMajor<T> b_rows;          // or not packed
   const T *init = nullptr;     // packed row, gate panels only
   size_t columns = 0;          // plain: N; gates: H
   bool add = false;            // plain: out += product
@@ -134,9 +155,8 @@ template <class T> struct OuterProduct {
 template <class T> struct Kernels {
   size_t lanes;
 
-  size_t (*gate_slots)(Cell); // slots of a packed row: its length is slots * H padded
+  size_t (*gate_slots)(Cell); // slots of a packed row, whose length is slots * H padded; and of a row of gradients
   size_t (*saved_slots)(Cell);
-  size_t (*grad_slots)(Cell);
 
   // W [G H, K] -> gate panels [begin, end); gates [first, first + count) of a matrix of gates each `hidden` rows
   void (*pack_gates)(T *to, const T *w, size_t ld, size_t first, size_t count, size_t hidden, size_t depth,
@@ -152,9 +172,9 @@ template <class T> struct Kernels {
 
   void (*gate_product)(const Product<T> &, Cell);
   void (*plain_product)(const Product<T> &);
-  void (*forward[5])(const ForwardStep<T> &);              // by Cell; reset-before GRU: first half
+  void (*forward[cell_count])(const ForwardStep<T> &);     // by Cell; reset-before GRU: first half
   void (*forward_candidate)(const ForwardStep<T> &);       // reset-before GRU: second half
-  void (*backward[5])(const BackwardStep<T> &);            // by Cell; reset-before GRU: first half
+  void (*backward[cell_count])(const BackwardStep<T> &);   // by Cell; reset-before GRU: first half
   void (*backward_gates)(const BackwardStep<T> &);         // reset-before GRU: second half
   void (*backward_store)(const BackwardStep<T> &);         // d = dh: initial state, projection
   void (*backward_store_carried)(const BackwardStep<T> &); // the same for cells with a carry of h

@@ -18,8 +18,16 @@ constexpr size_t most_pooled = size_t(2) << 30; // a training step of an LSTM of
 #endif
 constexpr size_t line = 64, page = 4096, huge_page = size_t(2) << 20, freed_from = size_t(1) << 20;
 
-// where a block begins and what its size is rounded up to
+// where a block begins
 size_t unit_of(size_t bytes) { return bytes >= huge_page * 3 / 4 ? huge_page : page; }
+// What its size is rounded up to: one of at most eight sizes between a power of two and the next, so that calls of
+// changing shapes find blocks of earlier ones. A block is used for requests of its own size alone, since the pool
+// would forget what lies beyond a smaller one.
+size_t block_size(size_t n) {
+  size_t step = unit_of(n);
+  while (step * 16 <= n) step *= 2;
+  return round_up(n, step);
+}
 
 // Blocks nobody uses, those returned last at the end. A training step of some layers needs some fifty. Nobody ever
 // waits for the pool: who finds it taken (another thread, or in a child forked at that moment for ever) goes to the
@@ -43,14 +51,11 @@ struct Pool {
     std::copy(blocks + i + 1, blocks + count--, blocks + i);
     return at;
   }
-  // the smallest that fits without wasting a quarter of it
+  // the one returned last of this size
   void *find(size_t bytes) {
-    size_t best = count;
-    for (size_t i = 0; i < count; ++i)
-      if (blocks[i].bytes >= bytes && blocks[i].bytes - bytes <= blocks[i].bytes / 4 &&
-          (best == count || blocks[i].bytes < blocks[best].bytes))
-        best = i;
-    return best < count ? remove(best) : nullptr;
+    for (size_t i = count; i-- > 0;)
+      if (blocks[i].bytes == bytes) return remove(i);
+    return nullptr;
   }
   void give_back() {
     while (count) std::free(remove(count - 1));
@@ -75,7 +80,7 @@ void *allocate_bytes(size_t n) {
     reinterpret_cast<void **>(at)[-1] = block;
     return reinterpret_cast<void *>(at);
   }
-  const size_t unit = unit_of(n), bytes = round_up(n, unit);
+  const size_t unit = unit_of(n), bytes = block_size(n);
   if (pool.take()) {
     void *at = pool.find(bytes);
     pool.leave();
@@ -97,7 +102,7 @@ void release_bytes(void *p, size_t n) {
   if (!p) return;
   if (!pooled(n)) return std::free(static_cast<void **>(p)[-1]);
   if (pool.take()) {
-    const size_t bytes = round_up(n, unit_of(n));
+    const size_t bytes = block_size(n);
     const bool kept = pool.keep(p, bytes);
 #if defined(__linux__) && defined(MADV_FREE)
     // contents may go; pages stay as long as nobody else needs them. Small blocks stay as they are: telling the

@@ -1,4 +1,6 @@
 // Bindings: check, allocate, release the interpreter, call, return. No arithmetic here.
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -13,6 +15,8 @@ namespace fastrnn {
 namespace {
 
 unsigned long main_thread = 0;
+// a forked child has another one where another thread forked
+void in_child() { main_thread = PyThread_get_thread_ident(); }
 
 // Asked by the calling thread of a long call, which has released the interpreter.
 bool interrupted() {
@@ -47,7 +51,7 @@ struct PackedWeights {
 
 struct TapeHandle {
   std::variant<std::unique_ptr<Tape<float>>, std::unique_ptr<Tape<double>>> of;
-  py::object weights, x, h0, c0, y, masks; // kept alive; y is what the caller got
+  py::object weights, x, h0, y, masks; // kept alive; y is what the caller got
   Shape shape;
   Layout layout;
   double scale = 1;
@@ -109,27 +113,32 @@ public:
   bool is_double() const { return is_double_; }
 
 private:
+  // f(direction of a layer, which of its parameters, numbers) for all there are, in the order of a layer's arrays.
+  template <class T, class F> void each_parameter(F &&f) const {
+    typedef Parameters<T> P;
+    const size_t GH = shape_.gates() * shape_.hidden;
+    for (size_t i = 0; i < shape_.count(); ++i) {
+      f(i, &P::w_ih, GH * shape_.layer_input(i / shape_.directions));
+      f(i, &P::w_hh, GH * shape_.output());
+      if (shape_.bias) f(i, &P::b_ih, GH);
+      if (shape_.bias) f(i, &P::b_hh, GH);
+      if (shape_.proj) f(i, &P::w_hr, shape_.proj * shape_.hidden);
+    }
+  }
   template <class T> std::vector<Parameters<const T>> parameters(py::handle weights) const {
     const py::tuple arrays = py::cast<py::tuple>(weights);
     std::vector<Parameters<const T>> all(shape_.count());
     size_t at = 0;
-    auto next = [&](bool present) -> const T * {
-      if (!present) return nullptr;
-      return static_cast<const T *>(py::reinterpret_borrow<py::array>(arrays[at++]).data());
-    };
-    for (auto &p : all) {
-      p.w_ih = next(true);
-      p.w_hh = next(true);
-      p.b_ih = next(shape_.bias);
-      p.b_hh = next(shape_.bias);
-      p.w_hr = next(shape_.proj > 0);
-    }
+    each_parameter<const T>([&](size_t i, auto which, size_t) {
+      all[i].*which = static_cast<const T *>(py::reinterpret_borrow<py::array>(arrays[at++]).data());
+    });
     return all;
   }
 
   template <class T> PackedPointer<T> pack_as(py::handle weights) const {
     auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), shape_, parameters<T>(weights), true, true);
     without_interpreter([&] {
+      const FlushSubnormals mode; // as in a call, which packs what is not frozen
       packed->pack({nullptr, 0, 0, 1});
       return true;
     });
@@ -219,6 +228,8 @@ private:
     const auto checks = [] { return py::module_::import("fastrnn._arrays"); };
     py::object lengths;
     const int64_t *length = nullptr;
+    if (layout.ragged && sequence.lengths.is_none()) // an attribute of Ragged, which can be assigned
+      throw py::type_error("x.lengths: expected an array of integers, got None");
     if (!sequence.lengths.is_none()) {
       if (!layout.batched) throw py::value_error("lengths: expected None for an unbatched sequence, got an array");
       if (layout.ragged) {
@@ -295,7 +306,7 @@ private:
     const Batch batch = batch_of(layout, sequence, x);
 
     Arrays<T> arrays;
-    if (!x.is_none()) arrays.x = read_view<T>(py::reinterpret_borrow<py::array>(x), layout);
+    if (!x.is_none()) arrays.x = read_only(view_of<T>(py::reinterpret_borrow<py::array>(x), layout));
     arrays.h0 = state_array_of<T>("h0", h0, layout, shape_.output());
     arrays.c0 = state_array_of<T>("c0", c0, layout, shape_.hidden);
     py::array y = fresh<T>(layout.shape(width));
@@ -335,7 +346,6 @@ private:
     handle->weights = weights;
     handle->x = x;
     handle->h0 = h0;
-    handle->c0 = c0;
     handle->y = y;
     handle->masks = masks;
     handle->shape = shape_;
@@ -343,6 +353,16 @@ private:
     handle->scale = scale;
     return py::make_tuple(y, state_n, py::cast(std::move(handle)));
   }
+
+  // A tape in use: another backward, from another thread or from within the conversion of this one's arguments, finds
+  // none. It goes back where the call fails before it has changed anything.
+  template <class T> struct Taken {
+    std::unique_ptr<Tape<T>> &home, tape;
+    explicit Taken(std::unique_ptr<Tape<T>> &from) : home(from), tape(std::move(from)) {}
+    ~Taken() {
+      if (tape) home = std::move(tape);
+    }
+  };
 
   template <class T> py::tuple backward_as(TapeHandle &handle, py::object dy, py::object dstate) const {
     const Kernels<T> &k = kernels().of<T>();
@@ -352,14 +372,14 @@ private:
     if (!tape) throw py::value_error("tape: expected a fresh tape, got one that already served a backward");
     if (!(handle.shape == shape_) || (handle.layout.batched && handle.layout.batch_first != batch_first_))
       throw py::value_error("tape: expected a tape of this layer, got one of another network");
+    Taken<T> taken(tape);
     const Layout &layout = handle.layout;
-    const Batch &batch = tape->batch;
+    const Batch &batch = taken.tape->batch;
     const size_t width = shape_.directions * shape_.output();
 
     Arrays<T> arrays;
-    if (!handle.x.is_none()) arrays.x = read_view<T>(py::reinterpret_borrow<py::array>(handle.x), layout);
+    if (!handle.x.is_none()) arrays.x = read_only(view_of<T>(py::reinterpret_borrow<py::array>(handle.x), layout));
     if (!handle.h0.is_none()) arrays.h0 = data<T>(py::reinterpret_borrow<py::array>(handle.h0));
-    if (!handle.c0.is_none()) arrays.c0 = data<T>(py::reinterpret_borrow<py::array>(handle.c0));
     arrays.y = view_of<T>(py::reinterpret_borrow<py::array>(handle.y), layout);
     if (layout.ragged) arrays.starts = layout.starts.data();
     const size_t positions = layout.ragged ? layout.starts.back() : layout.steps * layout.rows;
@@ -375,7 +395,7 @@ private:
       const Sizes last = layout.batched ? Sizes{layout.rows, width} : Sizes{width};
       const Sizes got(dy_kept.shape(), dy_kept.shape() + dy_kept.ndim());
       if (got == whole) {
-        g.dy = read_view<T>(dy_kept, layout);
+        g.dy = read_only(view_of<T>(dy_kept, layout));
       } else if (got == last) {
         dy_kept = state_array<T>("dy", dy_kept, last);
         g.dy_last = data<T>(dy_kept);
@@ -402,52 +422,28 @@ private:
       g.dc0 = data<T>(py::reinterpret_borrow<py::array>(dc0));
     }
     size_t numbers = 0;
-    py::array flat = fresh<T>({parameter_count()});
+    each_parameter<T>([&](size_t, auto, size_t n) { numbers += n; });
+    py::array flat = fresh<T>({numbers});
     g.parameters.resize(shape_.count());
-    for (size_t i = 0; i < shape_.count(); ++i) {
-      auto next = [&](size_t n) -> T * {
-        T *at = data<T>(flat) + numbers;
-        numbers += n;
-        return at;
-      };
-      const size_t GH = shape_.gates() * shape_.hidden, I = shape_.layer_input(i / shape_.directions);
-      Parameters<T> &p = g.parameters[i];
-      p.w_ih = next(GH * I);
-      p.w_hh = next(GH * shape_.output());
-      if (shape_.bias) {
-        p.b_ih = next(GH);
-        p.b_hh = next(GH);
-      }
-      if (shape_.proj) p.w_hr = next(shape_.proj * shape_.hidden);
-      if (i / shape_.directions == 0 && !arrays.x) std::memset(p.w_ih, 0, GH * I * sizeof(T));
-    }
+    T *next = data<T>(flat);
+    each_parameter<T>([&](size_t i, auto which, size_t n) {
+      g.parameters[i].*which = next;
+      next += n;
+    });
+    for (size_t d = 0; d < shape_.directions && !arrays.x; ++d)
+      std::memset(g.parameters[d].w_ih, 0, shape_.gates() * shape_.hidden * shape_.input * sizeof(T));
 
     const Execution how = execution<T>(batch, !mask_rows.empty(), handle.weights, true);
     bool pack;
-    const PackedPointer<T> packed = weights_of<T>(handle.weights, how.plan, tape->segment > 0, true, pack);
-    // From here on a second backward is refused, also from another thread and after an interruption: this one
-    // changes the tape's memory and then frees it.
-    const std::unique_ptr<Tape<T>> serving = std::move(tape);
+    const PackedPointer<T> packed = weights_of<T>(handle.weights, how.plan, taken.tape->segment > 0, true, pack);
+    // From here on it does not go back, an interruption or not: BPTT changes its memory.
+    const std::unique_ptr<Tape<T>> serving = std::move(taken.tape);
     without_interpreter([&] { return fastrnn::backward(k, shape_, *packed, pack, *serving, arrays, g, how); });
-    handle.x = handle.h0 = handle.c0 = handle.y = handle.masks = handle.weights = py::none();
+    handle.x = handle.h0 = handle.y = handle.masks = handle.weights = py::none();
     const py::object dstate0 = shape_.has_c() ? py::object(py::make_tuple(dh0, dc0)) : py::object(dh0);
     return py::make_tuple(dx, dstate0, flat);
   }
 
-  size_t parameter_count() const {
-    size_t n = 0;
-    for (size_t i = 0; i < shape_.count(); ++i) {
-      const size_t GH = shape_.gates() * shape_.hidden;
-      n += GH * (shape_.layer_input(i / shape_.directions) + shape_.output() + (shape_.bias ? 2 : 0)) +
-           shape_.proj * shape_.hidden;
-    }
-    return n;
-  }
-
-  template <class T> static View<const T> read_view(const py::array &a, const Layout &layout) {
-    const View<T> view = view_of<T>(a, layout);
-    return {view.base, view.time, view.row};
-  }
   // the byte count of an output, checked before NumPy sees it: MemoryError rather than a surprise
   template <class T> static void checked_size(const Layout &layout, size_t width) {
     if (!layout.ragged)
@@ -699,6 +695,7 @@ PYBIND11_MODULE(_core, m) {
   using namespace fastrnn;
   kernels(); // an unknown FASTRNN_ISA is an error of the import
   main_thread = py::cast<unsigned long>(py::module_::import("threading").attr("main_thread")().attr("ident"));
+  pthread_atfork(nullptr, nullptr, in_child);
 
   py::class_<PackedWeights>(m, "PackedWeights").def_property_readonly("nbytes", &PackedWeights::bytes);
   py::class_<TapeHandle>(m, "Tape").def_property_readonly("nbytes", &TapeHandle::bytes);

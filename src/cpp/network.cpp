@@ -16,7 +16,7 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
     if (w_in_pieces) d.w_rows = {parameters_[i].w_ih, I};
     if (in_pieces) {
       d.w_back_rows = {parameters_[i].w_ih, I};
-      if (shape.cell == Cell::gru) d.w_back_rows.first_row = 2 * H; // gradient rows of the GRU start with the candidate
+      if (candidate_first(shape.cell)) d.w_back_rows.first_row = (G - 1) * H;
       d.r_rows = d.r_back_rows = {parameters_[i].w_hh, R};
     }
     if (forward) {
@@ -81,7 +81,7 @@ template <class T> void Packed<T>::pack_backward(size_t i, const Worker &w) {
       k_.pack_plain(to.get(), from + (first + part.begin) * columns, columns, at + part.begin, part.size(), depth,
                     columns);
   };
-  const size_t candidate = G == 3 ? 2 * H : 0; // gradient rows of the GRU start with the candidate
+  const size_t candidate = candidate_first(shape_.cell) ? (G - 1) * H : 0; // where it stands in the weights
   plain(d.w_back, p.w_ih, candidate, 0, G * H - candidate, G * H, I);
   if (candidate) plain(d.w_back, p.w_ih, 0, H, candidate, G * H, I);
   const size_t depth = shape_.step_gates() * H;

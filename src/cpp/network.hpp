@@ -21,7 +21,7 @@ struct Shape {
   }
 
   size_t output() const { return proj ? proj : hidden; } // h_t, and what the recurrent product reads
-  size_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_before ? 3 : 1; }
+  size_t gates() const { return gate_count(cell); }
   size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
   size_t count() const { return layers * directions; }
   // of the product with R that begins a step: all, but for the GRU that resets before its candidate's product

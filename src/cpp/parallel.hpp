@@ -32,34 +32,38 @@ void yield_thread();
 void sleep_while(const std::atomic<unsigned> &word, unsigned value);
 void wake_all(const std::atomic<unsigned> &word);
 
-// Subnormals flushed to zero while it lives, on this thread only; the caller's mode is restored after.
-class FlushSubnormals {
+// The control register of floating-point arithmetic, of this thread.
+#if defined(__x86_64__) || defined(_M_X64)
+typedef unsigned FloatMode;
+inline FloatMode float_mode() { return _mm_getcsr(); }
+inline void set_float_mode(FloatMode mode) { _mm_setcsr(mode); }
+// FTZ, DAZ, exceptions masked, round to nearest
+inline FloatMode flushing(FloatMode mode) { return (mode | 0x9fc0u) & ~0x6000u; }
+#elif defined(__aarch64__)
+typedef uint64_t FloatMode;
+inline FloatMode float_mode() {
+  FloatMode mode;
+  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  return mode;
+}
+inline void set_float_mode(FloatMode mode) { asm volatile("msr fpcr, %0" ::"r"(mode)); }
+inline FloatMode flushing(FloatMode mode) { return (mode | (1u << 24)) & ~(3ull << 22); }
+#endif
+
+// A mode while it lives; what was there before comes back after.
+class WithFloatMode {
 public:
-  FlushSubnormals() {
-#if defined(__x86_64__) || defined(_M_X64)
-    saved_ = _mm_getcsr();
-    _mm_setcsr((saved_ | 0x9fc0u) & ~0x6000u); // FTZ, DAZ, exceptions masked, round to nearest
-#elif defined(__aarch64__)
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"((saved_ | (1u << 24)) & ~(3ull << 22)));
-#endif
-  }
-  ~FlushSubnormals() {
-#if defined(__x86_64__) || defined(_M_X64)
-    _mm_setcsr(saved_);
-#elif defined(__aarch64__)
-    asm volatile("msr fpcr, %0" ::"r"(saved_));
-#endif
-  }
-  FlushSubnormals(const FlushSubnormals &) = delete;
-  FlushSubnormals &operator=(const FlushSubnormals &) = delete;
+  explicit WithFloatMode(FloatMode mode) : before_(float_mode()) { set_float_mode(mode); }
+  ~WithFloatMode() { set_float_mode(before_); }
+  WithFloatMode(const WithFloatMode &) = delete;
+  WithFloatMode &operator=(const WithFloatMode &) = delete;
 
 private:
-#if defined(__aarch64__)
-  uint64_t saved_ = 0;
-#else
-  unsigned saved_ = 0;
-#endif
+  const FloatMode before_;
+};
+// Subnormals are flushed to zero.
+struct FlushSubnormals : WithFloatMode {
+  FlushSubnormals() : WithFloatMode(flushing(float_mode())) {}
 };
 
 // What the threads of a call share.
@@ -119,6 +123,7 @@ public:
     const auto now = std::chrono::steady_clock::now();
     if (now - asked_ < std::chrono::milliseconds(50)) return;
     asked_ = now;
+    const WithFloatMode mode(caller_mode_); // signal handlers run in it
     if (!interrupted_()) return;
     stop_.store(true, std::memory_order_relaxed);
     wake_all(round_); // they look at `stop_` now and then anyway
@@ -127,6 +132,7 @@ public:
 private:
   static constexpr unsigned spin_limit = 2000; // some 30 us: longer than any step between two barriers waits
   bool (*const interrupted_)();
+  const FloatMode caller_mode_ = float_mode(); // the team is made outside of the threads' region
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> round_{0};
   std::atomic<int> sleeping_{0};

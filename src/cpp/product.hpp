@@ -1,8 +1,6 @@
 // Whole-sequence products on the microkernels: input products, gradients of inputs and of weights.
 #pragma once
 
-#include <algorithm>
-
 #include "panels.hpp"
 
 namespace fastrnn {
@@ -16,7 +14,7 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   const auto nothing = [](size_t, size_t, auto...) {};
   alignas(64) T piece[piece_numbers<T>];
   const T *from[group_rows_in_pieces];
-  std::fill_n(from, least(q.rows, group_rows_in_pieces), q.init);
+  for (size_t j = 0; j < least(q.rows, group_rows_in_pieces); ++j) from[j] = q.init;
   for (size_t p = q.first_panel; p < q.last_panel; ++p) {
     const panel_place place = gate_panel(p, gates, all_blocks);
     const size_t at = place.block * VL * slots, column = place.block * VL * gates;
@@ -44,7 +42,7 @@ template <class T> void plain_product(const Product<T> &q) {
   alignas(64) static const T zeros[max_width * VL] = {};
   T *to[group_rows_in_pieces];
   const T *from[group_rows_in_pieces];
-  std::fill_n(from, least(q.rows, group_rows_in_pieces), zeros);
+  for (size_t j = 0; j < least(q.rows, group_rows_in_pieces); ++j) from[j] = zeros;
   tile_operands<T> o;
   o.to = to;
   o.from = from;
@@ -176,7 +174,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   const bool packs = packs_left<T>(q.columns);
   T *const packed = q.scratch + outer_right<T>(q.columns, q.depth);
   const T *left[outer_depth + prefetch_distance], *from_zeros[max_rows];
-  std::fill_n(from_zeros, max_rows, zeros);
+  for (const T *&from : from_zeros) from = zeros;
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
     const bool fresh = q.fresh && k0 == 0;

@@ -15,7 +15,6 @@ public:
   void reset_row(size_t row);
   void get_state(T *h, T *c) const; // [L, B, R], [L, B, H]
   void set_state(const T *h, const T *c);
-  size_t rows() const { return rows_; }
   // operations of one step: whether releasing the interpreter pays
   size_t work() const;
 

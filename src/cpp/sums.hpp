@@ -24,7 +24,7 @@ public:
     typedef ChunkRows<T> Rows;
     const size_t H = p.H, GH = product(p.shape.gates(), H), lanes = p.k.lanes;
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
-    const int *order = gru || before ? candidate_first : natural;
+    const int *order = order_of(p.shape.cell);
     // A register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle. For
     // the former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
     const size_t turned = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
@@ -71,7 +71,7 @@ public:
   void finish(const Worker &w) {
     const size_t H = p.H, GH = p.shape.gates() * H;
     if (turned_) {
-      const int *order = p.shape.gates() == 3 ? candidate_first : natural;
+      const int *order = order_of(p.shape.cell);
       const T *from = sums_.front().result;
       const Range rows = share(GH, w);
       for (size_t r = rows.begin; r < rows.end; ++r) {
@@ -106,8 +106,11 @@ private:
     T *current;          // of the block at hand: the result itself where there is one block only
     Buffer<T> own, part; // memory of the two where it is not the caller's
   };
-  static constexpr size_t block = 4096; // its roundings and those of a thousand times as many terms weigh the same
-  static constexpr int natural[4] = {0, 1, 2, 3}, candidate_first[3] = {2, 0, 1};
+  // A term goes through so many roundings at most in its block, and one for every block after it, which are fewer for
+  // up to 16 million terms.
+  static constexpr size_t block = 4096;
+  static constexpr int natural[4] = {0, 1, 2, 3}, last_first[3] = {2, 0, 1};
+  static const int *order_of(Cell cell) { return candidate_first(cell) ? last_first : natural; }
 
   void add_sum(const Left &left, const Right &right, size_t terms, T *result) {
     const size_t n = product(left.rows, right.columns);

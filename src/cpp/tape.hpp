@@ -8,9 +8,9 @@ namespace fastrnn {
 
 // One direction of one layer. Rows are numbered as Batch::first(s) + r.
 template <class T> struct TapeDirection {
-  Buffer<T> gates;        // [total rows][slots][H]; checkpointed: one segment
-  Buffer<T> c;            // LSTM: [B + total rows][H], the first B rows are c_0; checkpointed: one segment
-  Buffer<T> c_checkpoint; // LSTM, checkpointed: [segments][B][H], the state before each segment
+  Buffer<T> gates;        // [total rows] packed (kernels.hpp); checkpointed: none, BPTT computes a segment's anew
+  Buffer<T> c;            // LSTM: [B + total rows][H padded], the first B rows are c_0; checkpointed: none either
+  Buffer<T> c_checkpoint; // LSTM, checkpointed: [segments][B][H padded], the state before each segment
 };
 
 template <class T> struct Tape {
@@ -19,7 +19,6 @@ template <class T> struct Tape {
   std::vector<TapeDirection<T>> directions;
   std::vector<Buffer<T>> outputs; // of the layers below the last, in the caller's layout
   std::vector<Buffer<T>> dropped; // the same after dropout: the next layer's input
-  bool used = false;
 
   Tape(Batch b, size_t k) : batch(std::move(b)), segment(k) {}
   size_t bytes() const {

@@ -33,6 +33,7 @@ public:
       if (found != none) state_[found].busy = true;
       unlock();
       if (found != none) return found;
+      w.poll(Team::poll_work); // others may be at their pieces for seconds
       if (spins < 200)
         cpu_relax();
       else

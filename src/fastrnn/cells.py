@@ -80,7 +80,7 @@ class Cell(Parameters):
 
     def backward(self, tape: Any, dstate: State) -> Gradients:
         """Gradients from those of the next state; see :class:`fastrnn.Gradients`."""
-        if isinstance(dstate, (tuple, list)):
+        if isinstance(self._layer, LSTM) and isinstance(dstate, (tuple, list)):
             lifted: Any = tuple(
                 None if d is None else as_array("dstate", d, self.dtype)[None] for d in dstate
             )

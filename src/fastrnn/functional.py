@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 import fastrnn._core as _core
 from fastrnn.gradients import Gradients
-from fastrnn.layers import Recurrent, State, _float_dtype, parameter_shapes
+from fastrnn.layers import Recurrent, State, _float_dtype, _probability, parameter_shapes
 
 
 class _Borrowed(Recurrent):
@@ -46,7 +46,7 @@ class _Borrowed(Recurrent):
         self.num_layers = 1
         while f"weight_ih_l{self.num_layers}" in arrays:
             self.num_layers += 1
-        self.batch_first, self.dropout = batch_first, dropout
+        self.batch_first, self.dropout = batch_first, _probability("dropout", dropout)
         self.rng = np.random.default_rng(rng)
         self._stateful = cell == "lstm"
         self.shapes = parameter_shapes(

@@ -35,6 +35,14 @@ def _size(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def _probability(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected at least 0 and less than 1, got {value}")
+    return float(value)
+
+
 def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         kind = np.dtype(dtype)
@@ -156,12 +164,8 @@ class Recurrent(Parameters):
         self.proj_size = _size("proj_size", proj_size, 0)
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float, np.floating)):
-            raise TypeError(f"dropout: expected a number, got {type(dropout).__name__}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected at least 0 and less than 1, got {dropout}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
-        self.dropout = float(dropout)
+        self.dropout = _probability("dropout", dropout)
         self.dtype = _float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         directions = 2 if self.bidirectional else 1
@@ -234,7 +238,7 @@ class Recurrent(Parameters):
         """
         if lengths is None and type(x) is not Ragged and x is not None:
             return self._network.infer(self._weights, x, state, reset, steps)
-        return self._forward(x, state, lengths, reset, steps, False, 0, None)
+        return self._forward(x, state, lengths, reset, steps, False, 0)
 
     def forward(
         self,
@@ -249,8 +253,8 @@ class Recurrent(Parameters):
         """Training pass: as a call, and the tape that :meth:`backward` needs.
 
         The layer stays untouched; any number of tapes can be alive, from any number of threads. The tape
-        refers to ``x``, ``y`` (which comes back read-only) and the parameters: neither may change before
-        its backward. Dropout between layers is drawn from the layer's ``rng``.
+        refers to ``x``, the initial state, ``y`` (which comes back read-only) and the parameters: none
+        may change before its backward. Dropout between layers is drawn from the layer's ``rng``.
 
         Parameters
         ----------
@@ -289,8 +293,7 @@ class Recurrent(Parameters):
             reset,
             steps,
             True,
-            _checkpoint(checkpoint, x, steps, lengths, self.batch_first),
-            self,
+            _checkpoint(checkpoint, x, steps, self.batch_first),
         )
 
     def _readable(self, name: str, value: Any) -> Any:
@@ -306,7 +309,6 @@ class Recurrent(Parameters):
         steps: int | None,
         keep: bool,
         checkpoint: int,
-        dropping: Recurrent | None,
     ) -> tuple[Any, ...]:
         ragged = isinstance(x, Ragged)
         values, row_lengths = x, lengths
@@ -317,8 +319,8 @@ class Recurrent(Parameters):
         if steps is not None:
             steps = _size("steps", steps, 0)
         masks, scale = None, 1.0
-        if dropping is not None and dropping.dropout and dropping.num_layers > 1:
-            masks, scale = dropping._dropout_masks(values, steps, state, row_lengths, ragged)
+        if keep and self.dropout and self.num_layers > 1:
+            masks, scale = self._dropout_masks(values, steps, state, row_lengths)
         out = self._network.forward(
             self._weights, values, state, row_lengths, reset, steps, ragged, keep, checkpoint, masks, scale
         )
@@ -331,7 +333,7 @@ class Recurrent(Parameters):
         return (y, out[1], _RaggedTape(out[2], x.lengths))
 
     def _dropout_masks(
-        self, x: Any, steps: int | None, state: State, lengths: Any, ragged: bool
+        self, x: Any, steps: int | None, state: State, lengths: Any
     ) -> tuple[NDArray[np.bool_], float]:
         """Kept units between layers, drawn once for both passes: [L - 1, positions, D * output]."""
         if x is not None:
@@ -375,9 +377,14 @@ class Recurrent(Parameters):
         """
         ragged = isinstance(tape, _RaggedTape)
         if ragged:
-            if isinstance(dy, Ragged):
-                dy = dy.values
             lengths, tape = tape.lengths, tape.tape
+            if isinstance(dy, Ragged):
+                if not np.array_equal(dy.lengths, lengths):
+                    expected, got = (
+                        np.array2string(np.asarray(a), threshold=8) for a in (lengths, dy.lengths)
+                    )
+                    raise ValueError(f"dy.lengths: expected {expected}, got {got}")
+                dy = dy.values
         elif not isinstance(tape, _core.Tape):
             raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
         dx, dstate0, flat = self._network.backward(tape, dy, dstate)
@@ -498,7 +505,7 @@ class _RaggedTape:
         return int(self.tape.nbytes)
 
 
-def _checkpoint(value: int | str | None, x: Any, steps: int | None, lengths: Any, batch_first: bool) -> int:
+def _checkpoint(value: int | str | None, x: Any, steps: int | None, batch_first: bool) -> int:
     if value is None:
         return 0
     if value == "auto":
