@@ -129,3 +129,15 @@ def test_parameters(kind: str, bias: bool) -> None:
     assert list(cell.params) == list(shapes)
     cell.flat[:] = 0
     assert not any(p.any() for p in cell.params.values())
+
+
+def test_options_are_shown() -> None:
+    assert repr(fastrnn.RNNCell(3, 4, False, "relu")) == "RNNCell(3, 4, bias=False, nonlinearity='relu')"
+    assert repr(fastrnn.GRUCell(3, 4, reset_after=False)) == "GRUCell(3, 4, reset_after=False)"
+
+
+def test_a_gradient_may_be_a_list() -> None:
+    cell = fastrnn.GRUCell(2, 3, rng=0)
+    x, dh = np.ones((2, 2), np.float32), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    want = cell.backward(cell.forward(x)[1], np.array(dh, np.float32))
+    assert_same_bits(cell.backward(cell.forward(x)[1], dh).flat, want.flat)

@@ -62,6 +62,41 @@ def set_state(value: Any, layer: Any = None) -> None:
     (layer or gru()).stream(2).state = value
 
 
+class Unreadable:
+    """As a tensor of PyTorch that requires a gradient."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise RuntimeError("it has a gradient")
+
+
+def masked(*shape: int, dtype: Any = f32) -> Any:
+    return np.ma.masked_array(zeros(*shape, dtype=dtype), mask=np.ones(shape, bool))
+
+
+def without_lengths() -> Any:
+    rows = ragged()
+    rows.lengths = None
+    return rows
+
+
+def backward_ragged(lengths: list[int], dy: Any) -> Any:
+    layer = gru()
+    _, _, tape = layer.forward(fastrnn.Ragged(zeros(sum(lengths), I), lengths))
+    return layer.backward(tape, dy)
+
+
+def step_back(cell: Any, dstate: Any) -> Any:
+    return cell.backward(cell.forward(zeros(2, 3))[1], dstate)
+
+
+def projected(gates: int) -> dict[str, Any]:
+    return {
+        "weight_ih_l0": zeros(gates * H, I),
+        "weight_hh_l0": zeros(gates * H, 8),
+        "weight_hr_l0": zeros(8, H),
+    }
+
+
 # id, call, exception, message
 BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     # constructors
@@ -80,6 +115,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("proj_size", lambda: lstm(proj_size=64), ValueError, "proj_size: expected less than hidden_size 64, got 64"),
     ("proj_size negative", lambda: lstm(proj_size=-1), ValueError, "proj_size: expected at least 0, got -1"),
     ("dtype int", lambda: gru(dtype=int), TypeError, "dtype: expected float32 or float64, got int64"),
+    ("dtype None", lambda: gru(dtype=None), TypeError, "dtype: expected float32 or float64, got None"),
     ("dtype half", lambda: gru(dtype="float16"), TypeError, "dtype: expected float32 or float64, got float16"),
     ("dtype unknown", lambda: gru(dtype="float31"), TypeError, "dtype: expected float32 or float64, got 'float31'"),
     ("cell hidden_size", lambda: fastrnn.GRUCell(3, 0), ValueError, "hidden_size: expected at least 1, got 0"),
@@ -100,6 +136,10 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("steps negative", lambda: gru()(None, steps=-1), ValueError, "steps: expected at least 0, got -1"),
     ("steps float", lambda: gru()(None, steps=2.5), TypeError, "steps: expected an integer, got float"),
     ("x uneven lists", lambda: gru()([[[1.0, 2.0, 3.0]], [[1.0]]]), TypeError, "x: expected an array of real floats, got list"),
+    ("x that NumPy cannot read", lambda: gru()(Unreadable()), TypeError, "x: expected an array of real floats, got Unreadable: it has a gradient"),
+    ("x uneven lists, checkpoints", lambda: gru().forward([[[1.0, 2.0, 3.0]], [[1.0]]], checkpoint="auto"), TypeError, "x: expected an array of real floats, got list"),
+    ("x uneven lists, dropout", lambda: gru(num_layers=2, dropout=0.5).forward([[[1.0, 2.0, 3.0]], [[1.0]]]), TypeError, "x: expected an array of real floats, got list"),
+    ("x masked in a list", lambda: gru()([masked(B, I)] * T), TypeError, "x: expected an array without masked elements, got a masked array"),
     # state
     ("h0 layers", lambda: gru(num_layers=2)(X, H0), ValueError, "h0: expected shape (2, 8, 64), got (1, 8, 64)"),
     ("h0 batch", lambda: gru()(X, zeros(1, 7, H)), ValueError, "h0: expected shape (1, 8, 64), got (1, 7, 64)"),
@@ -112,6 +152,8 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("lstm h0 projected", lambda: lstm(proj_size=5)(X, (H0, H0)), ValueError, "h0: expected shape (1, 8, 5), got (1, 8, 64)"),
     ("lstm c0", lambda: lstm(proj_size=5)(X, (zeros(1, B, 5), zeros(1, B, 5))), ValueError, "c0: expected shape (1, 8, 64), got (1, 8, 5)"),
     ("x None h0 dimensions", lambda: gru()(None, zeros(B, H), steps=3), ValueError, "h0: expected shape (1, 64), got (8, 64)"),
+    ("x None h0 number, dropout", lambda: gru(num_layers=2, dropout=0.5).forward(None, 5.0, steps=3), ValueError, "h0: expected shape (2, B, 64), got ()"),
+    ("x None c0 dimensions", lambda: lstm()(None, (None, zeros(B, H)), steps=3), ValueError, "c0: expected shape (1, 64), got (8, 64)"),
     # lengths
     ("lengths negative", lambda: gru()(X, lengths=[4, -1, 0, 0, 0, 0, 0, 0]), ValueError, "lengths: expected values from 0 to 4, got -1"),
     ("lengths too long", lambda: gru()(X, lengths=[5] * 8), ValueError, "lengths: expected values from 0 to 4, got 5"),
@@ -120,6 +162,9 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("lengths scalar", lambda: gru()(X, lengths=4), ValueError, "lengths: expected shape (8,), got ()"),
     ("lengths float", lambda: gru()(X, lengths=[4.0] * 8), TypeError, "lengths: expected an array of integers, got an array of float64"),
     ("lengths bool", lambda: gru()(X, lengths=[True] * 8), TypeError, "lengths: expected an array of integers, got an array of bool"),
+    ("lengths number, x None", lambda: gru()(None, steps=3, lengths=5), TypeError, "lengths: expected an array of integers, got int"),
+    ("lengths uneven lists", lambda: gru()(X, lengths=[[1], [1, 2]]), TypeError, "lengths: expected an array of integers, got list"),
+    ("lengths masked", lambda: gru()(X, lengths=masked(B, dtype=int)), TypeError, "lengths: expected an array without masked elements, got a masked array"),
     ("lengths unbatched", lambda: gru()(X[:, 0], lengths=[4]), ValueError, "lengths: expected None for an unbatched sequence, got an array"),
     ("lengths and Ragged", lambda: gru()(ragged(), lengths=[2, 3]), ValueError, "lengths: expected None with a Ragged x, got an array"),
     ("lengths of training", lambda: gru().forward(X, lengths=[9] * 8), ValueError, "lengths: expected values from 0 to 4, got 9"),
@@ -128,6 +173,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("reset batch_first", lambda: gru(batch_first=True)(zeros(B, T, I), reset=zeros(T, B, dtype=bool)), ValueError, "reset: expected shape (8, 4), got (4, 8)"),
     ("reset int", lambda: gru()(X, reset=zeros(T, B, dtype=int)), TypeError, "reset: expected an array of bool, got an array of int64"),
     ("reset 1 dimension", lambda: gru().forward(X, reset=zeros(T, dtype=bool)), ValueError, "reset: expected shape (4, 8), got (4,)"),
+    ("reset masked", lambda: gru()(X, reset=masked(T, B, dtype=bool)), TypeError, "reset: expected an array without masked elements, got a masked array"),
     ("reset of a Ragged", lambda: gru()(ragged(), reset=zeros(3, 2, dtype=bool)), ValueError, "reset: expected shape (5,), got (3, 2)"),
     # checkpoint
     ("checkpoint zero", lambda: gru().forward(X, checkpoint=0), ValueError, "checkpoint: expected at least 1, got 0"),
@@ -152,9 +198,15 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("tape of another proj_size", lambda: lstm(proj_size=5).backward(lstm().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
     ("tape of a layer for two", lambda: gru(num_layers=2).backward(gru(bidirectional=True).forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
     ("tape of another dtype", lambda: gru(dtype=float).backward(gru().forward(X)[2]), TypeError, "tape: expected a tape of this layer, got one of another dtype"),
+    ("Ragged dy of other lengths", lambda: backward_ragged([3, 1], fastrnn.Ragged(zeros(4, H), [1, 3])), ValueError, "dy.lengths: expected [3 1], got [1 3]"),
+    ("Ragged as many steps as rows", lambda: backward_ragged([2, 0, 1], zeros(3, H)), ValueError, "dy: expected a Ragged, since 3 rows may be all steps or the last ones, got shape (3, 64)"),
     ("Ragged dy of a padded x", lambda: backward(gru(), ragged()), TypeError, "dy: expected an array of real floats, got Ragged"),
     # Ragged and chunks
     ("Ragged sum", lambda: fastrnn.Ragged(zeros(5, 3), [2, 2]), ValueError, "lengths: expected a sum of 5, got 4"),
+    ("Ragged masked", lambda: fastrnn.Ragged(masked(5, 3), [2, 3]), TypeError, "values: expected an array without masked elements, got a masked array"),
+    ("Ragged list masked", lambda: fastrnn.Ragged.from_list([masked(5, 3)]), TypeError, "rows[0]: expected an array without masked elements, got a masked array"),
+    ("Ragged lengths replaced", lambda: gru()(without_lengths()), TypeError, "x.lengths: expected an array of integers, got None"),
+    ("Ragged lengths replaced, training", lambda: gru().forward(without_lengths()), TypeError, "x.lengths: expected an array of integers, got None"),
     ("Ragged negative", lambda: fastrnn.Ragged(zeros(5, 3), [6, -1]), ValueError, "lengths: expected values of at least 0, got -1"),
     ("Ragged float lengths", lambda: fastrnn.Ragged(zeros(5, 3), [2.0, 3.0]), TypeError, "lengths: expected an array of integers, got an array of float64"),
     ("Ragged dimensions", lambda: fastrnn.Ragged(zeros(5), [5]), ValueError, "values: expected shape (total, features), got (5,)"),
@@ -162,9 +214,15 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("Ragged list", lambda: fastrnn.Ragged.from_list([zeros(2, 3), zeros(2, 4)]), ValueError, "rows[1]: expected shape (steps, 3), got (2, 4)"),
     ("Ragged no rows", lambda: fastrnn.Ragged.from_list([]), ValueError, "rows: expected at least one row, got none"),
     ("chunks size", lambda: list(fastrnn.chunks(X, 0)), ValueError, "size: expected at least 1, got 0"),
+    ("chunks size float", lambda: list(fastrnn.chunks(X, 2.0)), TypeError, "size: expected an integer, got float"),
+    ("chunks lengths negative", lambda: list(fastrnn.chunks(X, 2, [1, -3] + [0] * 6)), ValueError, "lengths: expected values from 0 to 4, got -3"),
+    ("chunks lengths beyond", lambda: list(fastrnn.chunks(X, 2, [9] + [0] * 7)), ValueError, "lengths: expected values from 0 to 4, got 9"),
     ("chunks lengths", lambda: list(fastrnn.chunks(X, 2, [1, 2])), ValueError, "lengths: expected one for each row of x of shape (4, 8, 3), got (2,)"),
     # freeze, stream
     ("load into frozen", lambda: frozen().load_state_dict(gru().state_dict()), ValueError, "load_state_dict: the layer is frozen; unfreeze() it first"),
+    ("flat of a frozen layer", lambda: setattr(frozen(), "flat", gru().flat), ValueError, "flat: the layer is frozen; unfreeze() it first"),
+    ("flat shape", lambda: setattr(gru(), "flat", zeros(3)), ValueError, "flat: expected shape (13248,), got (3,)"),
+    ("params shape", lambda: gru().params.update(bias_ih_l0=zeros(3)), ValueError, "bias_ih_l0: expected shape (192,), got (3,)"),
     ("stream of both directions", lambda: gru(bidirectional=True).stream(), ValueError, "stream: expected a layer of one direction, got a bidirectional one"),
     ("stream batch_size", lambda: gru().stream(0), ValueError, "batch_size: expected at least 1, got 0"),
     ("stream batch_size float", lambda: gru().stream(1.0), TypeError, "batch_size: expected an integer, got float"),
@@ -189,18 +247,30 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("cell h", lambda: fastrnn.GRUCell(3, 4)(zeros(2, 3), zeros(2, 5)), ValueError, "h: expected shape (2, 4), got (2, 5)"),
     ("cell state", lambda: fastrnn.LSTMCell(3, 4)(zeros(2, 3), zeros(2, 4)), TypeError, "state: expected a pair (h, c), got ndarray"),
     ("cell c", lambda: fastrnn.LSTMCell(3, 4)(zeros(2, 3), (zeros(2, 4), zeros(2, 5))), ValueError, "c: expected shape (2, 4), got (2, 5)"),
+    ("cell dstate", lambda: step_back(fastrnn.GRUCell(3, 4), zeros(2, 3)), ValueError, "dstate: expected shape (2, 4), got (2, 3)"),
+    ("cell dstate c", lambda: step_back(fastrnn.LSTMCell(3, 4), (None, zeros(1, 4))), ValueError, "dstate[1]: expected shape (2, 4), got (1, 4)"),
+    ("cell dstate alone", lambda: step_back(fastrnn.LSTMCell(3, 4), zeros(2, 4)), TypeError, "dstate: expected a pair (h, c), got ndarray"),
+    ("cell tape", lambda: fastrnn.GRUCell(I, H).backward(gru().forward(X)[2], zeros(B, H)), TypeError, "tape: expected a tape of forward, got Tape"),
     # parameters
+    ("state_dict list", lambda: gru().load_state_dict([1]), TypeError, "state_dict: expected a mapping, got list"),
+    ("state_dict unreadable", lambda: gru().load_state_dict(params(bias_hh_l0=Unreadable())), TypeError, "state_dict: bias_hh_l0: expected real floats, got Unreadable: it has a gradient"),
     ("state_dict missing", lambda: gru(bias=False).load_state_dict({}), ValueError, "state_dict: missing weight_ih_l0; missing weight_hh_l0"),
     ("state_dict shape", lambda: gru().load_state_dict(params(bias_hh_l0=zeros(4))), ValueError, "state_dict: bias_hh_l0: expected shape (192,), got (4,)"),
     ("state_dict unexpected", lambda: gru().load_state_dict(params(weight=zeros(1))), ValueError, "state_dict: unexpected weight"),
     ("state_dict int", lambda: gru().load_state_dict(params(bias_hh_l0=zeros(192, dtype=int))), ValueError, "state_dict: bias_hh_l0: expected real floats, got int64"),
     ("functional empty", lambda: functional.gru(X, None, {}), ValueError, "params: expected a matrix weight_ih_l0, got the names []"),
+    ("functional list", lambda: functional.gru(X, None, [zeros(3)]), TypeError, "params: expected a mapping, got list"),
+    ("functional projected GRU", lambda: functional.gru_forward(zeros(T, B, I), None, projected(3)), ValueError, "params: unexpected weight_hr_l0; weight_hh_l0: expected shape (192, 64), got (192, 8)"),
+    ("functional projected RNN", lambda: functional.rnn_forward(zeros(T, B, I), None, projected(1)), ValueError, "params: unexpected weight_hr_l0; weight_hh_l0: expected shape (64, 64), got (64, 8)"),
+    ("functional dropout", lambda: functional.gru_forward(X, None, params(), dropout=1.5), ValueError, "dropout: expected at least 0 and less than 1, got 1.5"),
+    ("functional dropout bool", lambda: functional.gru_forward(X, None, params(), dropout=True), TypeError, "dropout: expected a number, got bool"),
     ("functional shape", lambda: functional.gru(X, None, params(weight_hh_l0=zeros(192, 63))), ValueError, "params: weight_hh_l0: expected shape (192, 64), got (192, 63)"),
     ("functional dtype", lambda: functional.gru(X, None, params(bias_ih_l0=zeros(192, dtype=float))), ValueError, "params: bias_ih_l0: expected float32, got float64"),
     ("functional half a bias", lambda: functional.gru(X, None, params(bias_hh_l0=None)), ValueError, "params: missing bias_hh_l0"),
     ("functional tape", lambda: functional.gru_backward(gru().forward(X)[2]), TypeError, "tape: expected a tape of the forward function, got Tape"),
     ("functional nonlinearity", lambda: functional.rnn(X, None, {}, nonlinearity="cos"), ValueError, "nonlinearity: expected 'tanh' or 'relu', got 'cos'"),
     ("functional integers", lambda: functional.gru(X, None, params(weight_hh_l0=zeros(192, 64, dtype=int))), TypeError, "dtype: expected float32 or float64, got int64"),
+    ("indices beyond int64", lambda: fastrnn.Embedding(3, 2)(np.array([2**63], np.uint64)), ValueError, "x: expected values that fit int64, got 9223372036854775808"),
     # threads
     ("threads zero", lambda: fastrnn.set_num_threads(0), ValueError, "n: expected 1 to 1024, got 0"),
     ("threads float", lambda: fastrnn.set_num_threads(1.5), TypeError, "n: expected an integer, got float"),
@@ -252,6 +322,9 @@ def test_a_failed_call_changes_nothing() -> None:
     for bad in (zeros(T, B, 5), zeros(T, B, H, dtype=int)):
         with pytest.raises((ValueError, TypeError)):
             layer.backward(tape, bad)
+    with pytest.raises(ValueError, match=r"^h0: "):
+        layer.forward(X, H0)  # draws no masks
+    assert layer.rng.bit_generator.state == same.rng.bit_generator.state
     np.testing.assert_array_equal(layer.flat, same.flat)
     assert layer.backward(tape, np.ones_like(y)).flat.any()  # the tape has not been used up
 

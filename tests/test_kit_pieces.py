@@ -143,7 +143,7 @@ def test_state_dict_names_everything_wrong_and_changes_nothing() -> None:
             ValueError,
             r"dy: expected shape \(4, 2\)",
         ),
-        (lambda: Dropout(1.0), ValueError, "p: expected 0 <= p < 1, got 1.0"),
+        (lambda: Dropout(1.0), ValueError, "p: expected at least 0 and less than 1, got 1.0"),
         (lambda: Dropout(0.5).forward([1]), TypeError, "x: expected real floats, got int64"),
     ],
 )

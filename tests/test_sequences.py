@@ -632,3 +632,26 @@ def test_lengths_at_an_odd_address() -> None:
     layer, x = fastrnn.GRU(2, 3, rng=0), np.ones((4, 3, 2), np.float32)
     assert np.array_equal(layer(x, lengths=lengths)[0], layer(x, lengths=[2, 0, 4])[0])
     assert fastrnn.Ragged(np.ones((6, 2), np.float32), lengths).lengths.flags.aligned
+
+
+def test_a_state_of_c_alone_says_how_many_rows_there_are() -> None:
+    layer, c0 = fastrnn.LSTM(3, 4, rng=0), np.ones((1, 5, 4), np.float32)
+    y, _ = layer(None, (None, c0), steps=3)
+    assert_same_bits(y, layer(None, (np.zeros((1, 5, 4), np.float32), c0), steps=3)[0])
+
+
+def test_rows_of_a_subclass() -> None:
+    class Named(fastrnn.Ragged):
+        pass
+
+    layer, values = fastrnn.GRU(3, 4, rng=0), np.ones((3, 3), np.float32)
+    assert_same_bits(layer(Named(values, [2, 1]))[0].values, layer(fastrnn.Ragged(values, [2, 1]))[0].values)
+
+
+def test_the_last_steps_of_ragged_rows() -> None:
+    layer, rows = fastrnn.GRU(3, 4, rng=0), fastrnn.Ragged(np.ones((4, 3), np.float32), [3, 1])
+    last = np.ones((2, 4), np.float32)
+    whole = np.zeros((4, 4), np.float32)
+    whole[[2, 3]] = last
+    got = layer.backward(layer.forward(rows)[2], last)
+    assert_same_bits(got.flat, layer.backward(layer.forward(rows)[2], fastrnn.Ragged(whole, [3, 1])).flat)

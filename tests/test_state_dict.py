@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +69,90 @@ def test_a_frozen_layer_is_not_overwritten() -> None:
     with pytest.raises(ValueError, match=r"freeze|frozen|read-only"):
         layer.load_state_dict(fastrnn.GRU(3, 4).state_dict())
     assert_same_bits(layer.flat, before)
+
+
+PIECES = {
+    "layer": lambda rng: fastrnn.GRU(3, 4, 2, rng=rng),
+    "cell": lambda rng: fastrnn.LSTMCell(3, 4, rng=rng),
+    "linear": lambda rng: fastrnn.Linear(3, 2, rng=rng),
+}
+COPIES = {
+    "copy": lambda objects: tuple(copy.copy(o) for o in objects),
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda objects: pickle.loads(pickle.dumps(objects)),
+}
+
+
+def output(piece: Any) -> np.ndarray:
+    """What a piece makes of ones: y, or the state of a cell."""
+    y = piece(np.ones((5, 2, 3) if isinstance(piece, fastrnn.GRU) else (2, 3), np.float32))
+    return y[0] if isinstance(y, tuple) else y
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("kind", PIECES)
+def test_copies_can_be_trained(kind: str, way: str) -> None:
+    """A copy's buffer is what its calls read, and not that of the original."""
+    piece, other = PIECES[kind](0), PIECES[kind](1)
+    (twin,) = COPIES[way]((piece,))
+    want = output(piece)
+    assert_same_bits(output(twin), want)
+    twin.flat[:] = other.flat
+    assert_same_bits(output(twin), output(other))
+    assert all(np.shares_memory(p, twin.flat) for p in twin.params.values())
+    assert_same_bits(output(piece), want)
+
+
+@pytest.mark.parametrize("kind", PIECES)
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_a_piece_and_its_optimiser_stay_together(kind: str, way: str) -> None:
+    piece = PIECES[kind](0)
+    piece, steps = COPIES[way]((piece, fastrnn.optim.SGD([piece], 0.5)))
+    before = piece.flat.copy()
+    steps.step([np.ones_like(piece.flat)])
+    np.testing.assert_array_equal(piece.flat, before - np.float32(0.5))
+    same = PIECES[kind](0)
+    same.flat[:] = piece.flat
+    assert_same_bits(output(piece), output(same))
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_copied_gradients_are_views_of_their_buffer(way: str) -> None:
+    layer = fastrnn.GRU(3, 4)
+    y, _, tape = layer.forward(np.ones((5, 2, 3), np.float32))
+    g = layer.backward(tape, y)
+    assert g.params
+    (twin,) = COPIES[way]((g,))
+    twin.flat[:] = 7
+    assert all((p == 7).all() for p in twin.params.values())
+
+
+def test_a_map_of_a_file_is_not_taken_for_the_buffer(tmp_path: Path) -> None:
+    """As joblib hands over large arrays: parameters must stay writeable."""
+    np.save(tmp_path / "flat.npy", fastrnn.GRU(3, 4, rng=0).flat)
+    layer = fastrnn.GRU(3, 4, rng=1)
+    state = layer.__getstate__() | {"_flat": np.load(tmp_path / "flat.npy", mmap_mode="r")}
+    layer.__setstate__(state)
+    layer.flat[:] = 0
+    assert not layer(np.ones((2, 1, 3), np.float32))[0].any()
+
+
+def test_assigned_numbers_reach_the_buffer() -> None:
+    layer, other = fastrnn.GRU(3, 4, rng=0), fastrnn.GRU(3, 4, rng=1)
+    x = np.ones((5, 2, 3), np.float32)
+    buffer = layer.flat
+    layer.flat = other.flat * 1.0
+    assert layer.flat is buffer
+    assert_same_bits(layer(x)[0], other(x)[0])
+    other.params["weight_ih_l0"] *= 2
+    layer.params["weight_ih_l0"] = layer.params["weight_ih_l0"] * 2
+    assert_same_bits(layer(x)[0], other(x)[0])
+    layer.params.update(bias_ih_l0=np.zeros(12))
+    other.params |= {"bias_ih_l0": 0.0}
+    assert_same_bits(layer(x)[0], other(x)[0])
+    with pytest.raises(KeyError, match="bias_ih_l1"):
+        layer.params["bias_ih_l1"] = np.zeros(12)
+    assert type(copy.deepcopy(layer.params)) is dict
 
 
 @pytest.mark.parametrize("v", variants()[::5], ids=str)

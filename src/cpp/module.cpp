@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <variant>
 
@@ -38,6 +39,12 @@ template <class F> void without_interpreter(F &&pass) {
     if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
     throw py::error_already_set();
   }
+}
+
+std::string type_name(py::handle object) { return py::str(py::type::of(object).attr("__name__")); }
+// what may stand for the state of an LSTM
+bool is_pair(py::handle object) {
+  return (PyTuple_Check(object.ptr()) || PyList_Check(object.ptr())) && py::len(object) == 2;
 }
 
 template <class T> using PackedPointer = std::shared_ptr<Packed<T>>;
@@ -83,6 +90,7 @@ public:
         found = true;
       }
     if (!found) throw py::value_error("cell: expected a cell of the core, got '" + cell + "'");
+    if (proj && shape_.cell != Cell::lstm) throw py::value_error("proj_size: expected 0 for this cell, which has none");
     shape_.input = input;
     shape_.hidden = hidden;
     shape_.proj = proj;
@@ -92,7 +100,7 @@ public:
   }
 
   py::tuple forward(py::object weights, py::object x, py::object state, py::object lengths, py::object reset,
-                    py::object steps, bool ragged, bool keep, size_t checkpoint, py::object masks, double scale) const {
+                    py::object steps, bool ragged, bool keep, long checkpoint, py::object masks, double scale) const {
     const Sequence sequence{lengths, reset, steps, ragged};
     return is_double_ ? forward_as<double>(weights, x, state, sequence, keep, checkpoint, masks, scale)
                       : forward_as<float>(weights, x, state, sequence, keep, checkpoint, masks, scale);
@@ -182,7 +190,8 @@ private:
   }
 
   // Sizes from x, or, without input, from the state, the lengths and `steps`.
-  template <class T> Layout layout_of(const py::object &x, const Sequence &sequence, py::handle h0) const {
+  template <class T>
+  Layout layout_of(const py::object &x, const Sequence &sequence, py::handle h0, py::handle c0) const {
     Layout layout;
     layout.batch_first = batch_first_;
     const auto width = [&] { return std::to_string(shape_.input); };
@@ -193,15 +202,19 @@ private:
       if (steps < 0) throw py::value_error("steps: expected at least 0, got " + std::to_string(steps));
       layout.steps = size_t(steps);
       layout.rows = 1;
-      if (!h0.is_none()) {
-        const py::array a = real_array<T>("h0", h0);
+      if (!h0.is_none() || !c0.is_none()) {
+        const char *const name = h0.is_none() ? "c0" : "h0";
+        const py::array a = real_array<T>(name, h0.is_none() ? c0 : h0);
+        const size_t width = h0.is_none() ? shape_.hidden : shape_.output();
         if (a.ndim() == 2)
           layout.batched = false;
         else if (a.ndim() == 3)
           layout.rows = size_t(a.shape(1));
         else
-          wrong_shape("h0", "(" + std::to_string(shape_.count()) + ", B, " + std::to_string(shape_.output()) + ")", a);
+          wrong_shape(name, "(" + std::to_string(shape_.count()) + ", B, " + std::to_string(width) + ")", a);
       } else if (!sequence.lengths.is_none()) {
+        if (!py::hasattr(sequence.lengths, "__len__"))
+          throw py::type_error("lengths: expected an array of integers, got " + type_name(sequence.lengths));
         layout.rows = py::len(sequence.lengths);
       }
       return layout;
@@ -281,9 +294,7 @@ private:
   std::pair<py::object, py::object> state_parts(const char *name, py::handle state) const {
     if (state.is_none()) return {py::none(), py::none()};
     if (!shape_.has_c()) return {py::reinterpret_borrow<py::object>(state), py::none()};
-    if ((!py::isinstance<py::tuple>(state) && !py::isinstance<py::list>(state)) || py::len(state) != 2)
-      throw py::type_error(std::string(name) + ": expected a pair (h, c), got " +
-                           std::string(py::str(py::type::of(state).attr("__name__"))));
+    if (!is_pair(state)) throw py::type_error(std::string(name) + ": expected a pair (h, c), got " + type_name(state));
     const py::sequence pair = py::reinterpret_borrow<py::sequence>(state);
     return {pair[0], pair[1]};
   }
@@ -296,11 +307,11 @@ private:
 
   template <class T>
   py::tuple forward_as(py::object weights, py::object x, py::object state, const Sequence &sequence, bool keep,
-                       size_t checkpoint, py::object masks, double scale) const {
+                       long checkpoint, py::object masks, double scale) const {
     const Kernels<T> &k = kernels().of<T>();
     if (!x.is_none()) x = real_array<T>(sequence.ragged ? "x.values" : "x", x);
     auto [h0, c0] = state_parts("state", state);
-    Layout layout = layout_of<T>(x, sequence, h0);
+    Layout layout = layout_of<T>(x, sequence, h0, c0);
     const size_t width = product(shape_.directions, shape_.output());
     checked_size<T>(layout, width); // first: lists of 2**29 rows take half a minute
     const Batch batch = batch_of(layout, sequence, x);
@@ -321,6 +332,7 @@ private:
     }
     if (layout.ragged) arrays.starts = layout.starts.data();
     const size_t positions = layout.ragged ? layout.starts.back() : product(layout.steps, layout.rows);
+    if (!masks.is_none()) masks = masks(positions); // drawn now that nothing is wrong with the other arguments
     std::vector<const uint8_t *> mask_rows = mask_pointers(masks, positions * width);
     if (!mask_rows.empty()) arrays.dropout = mask_rows.data();
     arrays.dropout_scale = T(scale);
@@ -330,7 +342,8 @@ private:
     const PackedPointer<T> packed = weights_of<T>(weights, how.plan, true, false, pack);
     std::unique_ptr<Tape<T>> tape;
     if (keep) {
-      tape = std::make_unique<Tape<T>>(batch, std::min(checkpoint, batch.steps));
+      const auto root = size_t(std::ceil(std::sqrt(double(batch.steps))));
+      tape = std::make_unique<Tape<T>>(batch, checkpoint < 0 ? root : std::min(size_t(checkpoint), batch.steps));
       allocate(*tape, k, shape_, positions, !mask_rows.empty());
     }
     without_interpreter([&] {
@@ -552,7 +565,7 @@ private:
                            (py::isinstance<py::array>(out)
                                 ? "an array of " + std::string(py::str(static_cast<py::object>(
                                                        py::reinterpret_borrow<py::array>(out).dtype())))
-                                : std::string(py::str(py::type::of(out).attr("__name__")))));
+                                : type_name(out)));
     const py::array a = py::reinterpret_borrow<py::array>(out);
     const size_t n = size_t(a.ndim());
     const bool fits = flat ? n == 1 && size_t(a.shape(0)) == shape_.output()
@@ -577,10 +590,8 @@ private:
   template <class T> void set_state_as(Stream<T> &stream, py::handle state) {
     py::object h = py::reinterpret_borrow<py::object>(state), c = py::none();
     if (shape_.has_c()) {
-      if (!py::isinstance<py::tuple>(state) || py::len(state) != 2)
-        throw py::type_error("state: expected a pair (h, c), got " +
-                             std::string(py::str(py::type::of(state).attr("__name__"))));
-      const py::tuple pair = py::reinterpret_borrow<py::tuple>(state);
+      if (!is_pair(state)) throw py::type_error("state: expected a pair (h, c), got " + type_name(state));
+      const py::sequence pair = py::reinterpret_borrow<py::sequence>(state);
       h = pair[0];
       c = state_array<T>("c", pair[1], {shape_.layers, rows_, shape_.hidden});
     }

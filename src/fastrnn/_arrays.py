@@ -1,12 +1,76 @@
-"""Conversion of array arguments: the slow path behind the checks of the core."""
+"""Checks of arguments, and their conversion: the slow path behind the checks of the core."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+
+
+def _size(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value > 2**31 - 1:
+        raise ValueError(f"{name}: expected at most {2**31 - 1}, got {value}")
+    return int(value)
+
+
+def _probability(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected at least 0 and less than 1, got {value}")
+    return float(value)
+
+
+def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    if dtype is None:
+        raise TypeError("dtype: expected float32 or float64, got None")
+    try:
+        kind = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}") from error
+    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise TypeError(f"dtype: expected float32 or float64, got {kind}")
+    return kind
+
+
+def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
+    """``value`` as NumPy or DLPack reads it, without a copy where there need be none.
+
+    Raises
+    ------
+    TypeError
+        Where it cannot be read, or some elements are masked.
+    """
+    parts = (
+        value if isinstance(value, (list, tuple)) and value and isinstance(value[0], np.ndarray) else [value]
+    )
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+        raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        value = np.from_dlpack(value)
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from error
+    except RuntimeError as error:  # a tensor of PyTorch that requires a gradient, say
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}: {error}") from error
+
+
+def misfits(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    """What is missing, unexpected or of another shape."""
+    wrong = [f"missing {name}" for name in shapes if name not in arrays]
+    wrong += [f"unexpected {name}" for name in arrays if name not in shapes]
+    return wrong + [
+        f"{name}: expected shape {shape}, got {arrays[name].shape}"
+        for name, shape in shapes.items()
+        if name in arrays and arrays[name].shape != shape
+    ]
 
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -20,14 +84,7 @@ def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     TypeError
         Where the elements are not real floating-point numbers, or some of them are masked.
     """
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
-    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
-        value = np.from_dlpack(value)
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise TypeError(f"{name}: expected an array of real floats, got {type(value).__name__}") from error
+    array = readable(name, value, "an array of real floats")
     if array.dtype.kind != "f" and not (array.size == 0 and isinstance(value, (list, tuple))):
         kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
         raise TypeError(f"{name}: expected an array of real floats, got {kind}")
@@ -47,7 +104,7 @@ def as_lengths(value: Any, rows: int, steps: int, name: str = "lengths") -> NDAr
 
 def as_rows(value: Any, rows: int) -> NDArray[np.int64]:
     """Indices of rows of a stream."""
-    array = np.atleast_1d(np.asarray(value))
+    array = np.atleast_1d(readable("rows", value, "an array of integers"))
     if array.dtype.kind == "b":
         if array.shape != (rows,):
             raise ValueError(f"rows: expected shape ({rows},), got {array.shape}")
@@ -61,7 +118,7 @@ def as_rows(value: Any, rows: int) -> NDArray[np.int64]:
 
 def as_reset(value: Any, shape: Sequence[int]) -> NDArray[np.bool_]:
     """Reset flags as a C-contiguous bool array of ``shape``."""
-    array = np.asarray(value)
+    array = readable("reset", value, "an array of bool")
     if array.dtype.kind != "b":
         raise TypeError(f"reset: expected an array of bool, got an array of {array.dtype}")
     if array.shape != tuple(shape):
@@ -70,12 +127,16 @@ def as_reset(value: Any, shape: Sequence[int]) -> NDArray[np.bool_]:
 
 
 def _integers(name: str, value: Any) -> NDArray[np.int64]:
-    array = np.asarray(value)
+    array = readable(name, value, "an array of integers")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name}: expected an array of integers, got an array of {array.dtype}")
+    _fit_int64(name, array)
+    return np.require(array, np.int64, ["C", "ALIGNED"]).reshape(array.shape)
+
+
+def _fit_int64(name: str, array: NDArray[Any]) -> None:
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: expected values that fit int64, got {int(array.max())}")
-    return np.require(array, np.int64, ["C", "ALIGNED"]).reshape(array.shape)
 
 
 def expect(
@@ -88,15 +149,16 @@ def expect(
 
 def floats(name: str, value: Any) -> NDArray[Any]:
     """Give a NumPy array of real floats, of any float dtype and without a copy."""
-    array = np.asarray(value)
+    array = readable(name, value, "real floats")
     expect(array.dtype.kind == "f", name, "real floats", array.dtype, TypeError)
     return array
 
 
 def indices(name: str, value: Any) -> NDArray[np.intp]:
     """Give an array of integers."""
-    array = np.asarray(value)
+    array = readable(name, value, "integers")
     expect(array.dtype.kind in "iu" or not array.size, name, "integers", array.dtype, TypeError)
+    _fit_int64(name, array)
     return array.astype(np.intp, copy=False)
 
 

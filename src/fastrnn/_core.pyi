@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -35,7 +36,7 @@ class Network:
         ragged: bool,
         keep: bool,
         checkpoint: int,
-        masks: NDArray[Any] | None,
+        masks: Callable[[int], NDArray[Any]] | None,
         scale: float,
         /,
     ) -> tuple[Any, ...]: ...

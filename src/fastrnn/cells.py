@@ -5,12 +5,13 @@ A cell is a layer of one step: the same core, the same bits as one step of the l
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastrnn._arrays import as_array
+from fastrnn._arrays import as_array, expect
 from fastrnn.gradients import Gradients, views_of
 from fastrnn.layers import GRU, LSTM, RNN, Parameters, Recurrent, State
 
@@ -22,9 +23,29 @@ class Cell(Parameters):
         # the layer owns the numbers; this is only another naming of them
         self._layer = layer
         self.input_size, self.hidden_size, self.bias = layer.input_size, layer.hidden_size, layer.bias
-        self.dtype, self.flat = layer.dtype, layer.flat
+        self.dtype = layer.dtype
         self.shapes = {name.removesuffix("_l0"): shape for name, shape in layer.shapes.items()}
+        self.params = views_of(layer.flat, self.shapes)
+
+    @property
+    def flat(self) -> NDArray[Any]:
+        """All parameters in one contiguous buffer."""
+        return self._layer.flat
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        self._layer.flat = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle, as :class:`fastrnn.layers.Parameters`."""
+        return {name: value for name, value in self.__dict__.items() if name != "params"}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(kept)
         self.params = views_of(self.flat, self.shapes)
+
+    def __copy__(self) -> Cell:
+        return copy.deepcopy(self)
 
     def _one_step(self, x: ArrayLike, state: State) -> tuple[Any, State]:
         """x with a time axis, and the state with a layer axis."""
@@ -76,22 +97,46 @@ class Cell(Parameters):
         """
         x_1, state_0 = self._one_step(x, state)
         _, state_n, tape = self._layer.forward(x_1, state_0)
-        return self._without_layer(state_n), tape
+        return self._without_layer(state_n), _CellTape(tape, x_1.shape[1:-1])
 
     def backward(self, tape: Any, dstate: State) -> Gradients:
         """Gradients from those of the next state; see :class:`fastrnn.Gradients`."""
-        if isinstance(self._layer, LSTM) and isinstance(dstate, (tuple, list)):
-            lifted: Any = tuple(
-                None if d is None else as_array("dstate", d, self.dtype)[None] for d in dstate
-            )
+        expect(type(tape) is _CellTape, "tape", "a tape of forward", type(tape).__name__, TypeError)
+        expected = (*tape.rows, self.hidden_size)
+
+        def part(name: str, value: Any) -> Any:
+            if value is None:
+                return None
+            d = as_array(name, value, self.dtype)
+            expect(d.shape == expected, name, f"shape {expected}", d.shape)
+            return d[None]
+
+        lifted: Any
+        if not isinstance(self._layer, LSTM):
+            lifted = part("dstate", dstate)
+        elif isinstance(dstate, (tuple, list)) and len(dstate) == 2:
+            lifted = (part("dstate[0]", dstate[0]), part("dstate[1]", dstate[1]))
         else:
-            lifted = None if dstate is None else as_array("dstate", dstate, self.dtype)[None]
-        g = self._layer.backward(tape, None, lifted)
+            expect(dstate is None, "dstate", "a pair (h, c)", type(dstate).__name__, TypeError)
+            lifted = None
+        g = self._layer.backward(tape.tape, None, lifted)
         return Gradients(g.x[0], self._without_layer(g.state), self.shapes, g.flat)
 
     def __repr__(self) -> str:
-        bias = "" if self.bias else ", bias=False"
-        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{bias})"
+        return f"{type(self).__name__}{repr(self._layer).removeprefix(type(self._layer).__name__)}"
+
+
+class _CellTape:
+    """A tape of one step and its rows: (B,) or, for one row, ()."""
+
+    __slots__ = ("rows", "tape")
+
+    def __init__(self, tape: Any, rows: tuple[int, ...]) -> None:
+        self.tape, self.rows = tape, rows
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.tape.nbytes)
 
 
 class RNNCell(Cell):

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import fastrnn._core as _core
+from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readable
 from fastrnn.gradients import Gradients
-from fastrnn.layers import Recurrent, State, _float_dtype, _probability, parameter_shapes
+from fastrnn.layers import Recurrent, State, parameter_shapes
 
 
 class _Borrowed(Recurrent):
@@ -32,7 +33,8 @@ class _Borrowed(Recurrent):
     def __init__(
         self, cell: str, gates: int, params: Mapping[str, Any], batch_first: bool, dropout: float, rng: Any
     ):
-        arrays = {name: np.asarray(value) for name, value in params.items()}
+        expect(isinstance(params, Mapping), "params", "a mapping", type(params).__name__, TypeError)
+        arrays = {name: readable(f"params: {name}", value, "real floats") for name, value in params.items()}
         for name in ("weight_ih_l0", "weight_hh_l0"):
             if name not in arrays or arrays[name].ndim != 2:
                 got = f"shape {arrays[name].shape}" if name in arrays else f"the names {sorted(arrays)}"
@@ -40,26 +42,25 @@ class _Borrowed(Recurrent):
         self.dtype = _float_dtype(arrays["weight_hh_l0"].dtype)
         self.input_size = arrays["weight_ih_l0"].shape[1]
         self.hidden_size = max(arrays["weight_hh_l0"].shape[0] // gates, 1)
-        self.proj_size = arrays["weight_hr_l0"].shape[0] if "weight_hr_l0" in arrays else 0
+        self.proj_size = arrays["weight_hr_l0"].shape[0] if cell == "lstm" and "weight_hr_l0" in arrays else 0
         self.bidirectional = "weight_ih_l0_reverse" in arrays
         self.bias = "bias_ih_l0" in arrays
         self.num_layers = 1
         while f"weight_ih_l{self.num_layers}" in arrays:
             self.num_layers += 1
-        self.batch_first, self.dropout = batch_first, _probability("dropout", dropout)
+        self.batch_first, self.dropout = bool(batch_first), _probability("dropout", dropout)
         self.rng = np.random.default_rng(rng)
         self._stateful = cell == "lstm"
         self.shapes = parameter_shapes(
             gates, self.input_size, self.hidden_size, self.num_layers, self.bias, 1 + self.bidirectional,
             self.proj_size,
         )  # fmt: skip
-        wrong = [f"missing {name}" for name in self.shapes if name not in arrays]
-        wrong += [f"unexpected {name}" for name in arrays if name not in self.shapes]
-        for name, shape in self.shapes.items():
-            if name in arrays and arrays[name].shape != shape:
-                wrong.append(f"{name}: expected shape {shape}, got {arrays[name].shape}")
-            if name in arrays and arrays[name].dtype != self.dtype:
-                wrong.append(f"{name}: expected {self.dtype}, got {arrays[name].dtype}")
+        wrong = misfits(self.shapes, arrays)
+        wrong += [
+            f"{name}: expected {self.dtype}, got {arrays[name].dtype}"
+            for name in self.shapes
+            if name in arrays and arrays[name].dtype != self.dtype
+        ]
         if wrong:
             raise ValueError("params: " + "; ".join(wrong))
         self._network = _core.Network(

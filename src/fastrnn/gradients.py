@@ -6,19 +6,45 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def views_of(flat: NDArray[Any], shapes: Shapes) -> dict[str, NDArray[Any]]:
+class Views(dict[str, NDArray[Any]]):
+    """Arrays by name that are pieces of one buffer: to assign to a name is to set its numbers there."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        view = self[name]
+        if value is view:  # as after views[name] -= ...
+            return
+        array = np.asarray(value)
+        if array.shape not in ((), view.shape):
+            raise ValueError(f"{name}: expected shape {view.shape}, got {array.shape}")
+        view[...] = array
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
+
+    def __ior__(self, other: Any) -> Views:  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
+def views_of(flat: NDArray[Any], shapes: Shapes) -> Views:
     """Consecutive pieces of ``flat`` in the given shapes."""
-    views, at = {}, 0
+    views: dict[str, NDArray[Any]] = {}
+    at = 0
     for name, shape in shapes.items():
         size = math.prod(shape)
         views[name] = flat[at : at + size].reshape(shape)
         at += size
-    return views
+    return Views(views)
 
 
 class Gradients:
@@ -51,6 +77,9 @@ class Gradients:
         if self._params is None:
             self._params = views_of(self.flat, self._shapes)
         return self._params
+
+    def __reduce__(self) -> Any:
+        return Gradients, (self.x, self.state, self._shapes, self.flat)
 
     def __repr__(self) -> str:
         return f"Gradients(x, state, params=[{', '.join(self._shapes)}], flat[{self.flat.size}])"

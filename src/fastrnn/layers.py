@@ -5,6 +5,7 @@ Names, argument order, parameter shapes and gate order are those of ``torch.nn``
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
-from fastrnn._arrays import as_array
+from fastrnn._arrays import _float_dtype, _probability, _size, as_array, expect, misfits, readable
 from fastrnn.gradients import Gradients as Gradients
 from fastrnn.gradients import views_of
 from fastrnn.ragged import Ragged
@@ -23,34 +24,6 @@ Array = NDArray[Any]
 State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
 
 MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
-
-
-def _size(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
-    if value > 2**31 - 1:
-        raise ValueError(f"{name}: expected at most {2**31 - 1}, got {value}")
-    return int(value)
-
-
-def _probability(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected at least 0 and less than 1, got {value}")
-    return float(value)
-
-
-def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        kind = np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}") from error
-    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"dtype: expected float32 or float64, got {kind}")
-    return kind
 
 
 def parameter_shapes(
@@ -79,15 +52,33 @@ def parameter_shapes(
 
 
 class Parameters:
-    """Named parameters that are views of one contiguous buffer."""
+    """Named parameters that are views of one contiguous buffer.
+
+    Assigning to ``flat``, or to a name in ``params``, sets the numbers in that buffer. Copies are independent, those of
+    pickle and :mod:`copy` too; what is copied together, as a layer and its optimiser, stays together.
+    """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
         self.shapes = dict(shapes)
         size = sum(math.prod(shape) for shape in self.shapes.values())
         if size * dtype.itemsize > sys.maxsize:
             raise MemoryError(f"parameters: {size} numbers of {dtype} cannot be addressed")
-        self.flat: Array = np.zeros(size, dtype)
-        self.params: dict[str, Array] = views_of(self.flat, self.shapes)
+        self._flat: Array = np.zeros(size, dtype)
+        self.params: dict[str, Array] = views_of(self._flat, self.shapes)
+
+    @property
+    def flat(self) -> Array:
+        """All parameters in one contiguous buffer."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        if value is self._flat:  # as after flat -= ...
+            return
+        array = as_array("flat", value, self._flat.dtype)
+        expect(array.shape == self._flat.shape, "flat", f"shape {self._flat.shape}", array.shape)
+        self._before_change("flat")
+        self._flat[...] = array
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name.
@@ -114,14 +105,11 @@ class Parameters:
         >>> bool((a.flat == b.flat).all())
         True
         """
-        arrays = {name: np.asarray(value) for name, value in state.items()}
-        wrong = [f"missing {name}" for name in self.shapes if name not in arrays]
-        wrong += [f"unexpected {name}" for name in arrays if name not in self.shapes]
-        wrong += [
-            f"{name}: expected shape {shape}, got {arrays[name].shape}"
-            for name, shape in self.shapes.items()
-            if name in arrays and arrays[name].shape != shape
-        ]
+        expect(isinstance(state, Mapping), "state_dict", "a mapping", type(state).__name__, TypeError)
+        arrays = {
+            name: readable(f"state_dict: {name}", value, "real floats") for name, value in state.items()
+        }
+        wrong = misfits(self.shapes, arrays)
         wrong += [
             f"{name}: expected real floats, got {arrays[name].dtype}"
             for name in self.shapes
@@ -129,12 +117,25 @@ class Parameters:
         ]
         if wrong:
             raise ValueError("state_dict: " + "; ".join(wrong))
-        self._before_change()
+        self._before_change("load_state_dict")
         for name, view in self.params.items():
             view[...] = arrays[name]
 
-    def _before_change(self) -> None:
-        """Called before parameters are overwritten."""
+    def _before_change(self, what: str) -> None:
+        """Called before parameters are overwritten, by ``what``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: views would come back as arrays of their own."""
+        return {name: value for name, value in self.__dict__.items() if name != "params"}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(kept)
+        # the array itself, which others may have been copied with, unless it is one of another kind (joblib's maps)
+        self._flat = np.require(self._flat, requirements=["C", "A", "W", "E"])
+        self.params = views_of(self._flat, self.shapes)
+
+    def __copy__(self) -> Parameters:
+        return copy.deepcopy(self)
 
 
 class Recurrent(Parameters):
@@ -236,7 +237,7 @@ class Recurrent(Parameters):
         MemoryError
             Where the outputs cannot be held.
         """
-        if lengths is None and type(x) is not Ragged and x is not None:
+        if lengths is None and x is not None and not isinstance(x, Ragged):
             return self._network.infer(self._weights, x, state, reset, steps)
         return self._forward(x, state, lengths, reset, steps, False, 0)
 
@@ -284,21 +285,7 @@ class Recurrent(Parameters):
             return self._network.forward(
                 self._weights, x, state, None, reset, None, False, True, 0, None, 1.0
             )
-        if not isinstance(x, Ragged):
-            x = self._readable("x", x)
-        return self._forward(
-            x,
-            state,
-            lengths,
-            reset,
-            steps,
-            True,
-            _checkpoint(checkpoint, x, steps, self.batch_first),
-        )
-
-    def _readable(self, name: str, value: Any) -> Any:
-        """``value``, or an array of what only DLPack can read, so that it has a shape."""
-        return as_array(name, value, self.dtype) if value is not None and not _has_shape(value) else value
+        return self._forward(x, state, lengths, reset, steps, True, _checkpoint(checkpoint))
 
     def _forward(
         self,
@@ -320,7 +307,7 @@ class Recurrent(Parameters):
             steps = _size("steps", steps, 0)
         masks, scale = None, 1.0
         if keep and self.dropout and self.num_layers > 1:
-            masks, scale = self._dropout_masks(values, steps, state, row_lengths)
+            masks, scale = self._dropout_masks, 1.0 / (1.0 - self.dropout)
         out = self._network.forward(
             self._weights, values, state, row_lengths, reset, steps, ragged, keep, checkpoint, masks, scale
         )
@@ -332,26 +319,10 @@ class Recurrent(Parameters):
             return (y, *out[1:])
         return (y, out[1], _RaggedTape(out[2], x.lengths))
 
-    def _dropout_masks(
-        self, x: Any, steps: int | None, state: State, lengths: Any
-    ) -> tuple[NDArray[np.bool_], float]:
+    def _dropout_masks(self, positions: int) -> NDArray[np.bool_]:
         """Kept units between layers, drawn once for both passes: [L - 1, positions, D * output]."""
-        if x is not None:
-            shape = np.shape(x)
-            positions = math.prod(shape[:-1])
-        else:
-            h0 = self._readable("h0", state[0] if self._stateful and state is not None else state)
-            rows = (
-                np.shape(h0)[1]
-                if h0 is not None and np.ndim(h0) == 3
-                else len(lengths)
-                if lengths is not None
-                else 1
-            )
-            positions = int(steps or 0) * rows
         width = (2 if self.bidirectional else 1) * (self.proj_size or self.hidden_size)
-        kept = self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
-        return kept, 1.0 / (1.0 - self.dropout)
+        return self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
 
     def backward(self, tape: Any, dy: ArrayLike | Ragged | None = None, dstate: State = None) -> Gradients:
         """BPTT: gradients of a loss with respect to input, initial state and parameters.
@@ -378,6 +349,10 @@ class Recurrent(Parameters):
         ragged = isinstance(tape, _RaggedTape)
         if ragged:
             lengths, tape = tape.lengths, tape.tape
+            if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
+                total = int(lengths.sum())
+                expected = f"a Ragged, since {total} rows may be all steps or the last ones"
+                expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
             if isinstance(dy, Ragged):
                 if not np.array_equal(dy.lengths, lengths):
                     expected, got = (
@@ -425,9 +400,9 @@ class Recurrent(Parameters):
         for view in self.params.values():
             view.flags.writeable = value
 
-    def _before_change(self) -> None:
+    def _before_change(self, what: str) -> None:
         if self.frozen:
-            raise ValueError("load_state_dict: the layer is frozen; unfreeze() it first")
+            raise ValueError(f"{what}: the layer is frozen; unfreeze() it first")
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A running state with packed weights, for one step at a time.
@@ -465,31 +440,22 @@ class Recurrent(Parameters):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle: everything but the core's objects."""
-        kept = {
-            k: v for k, v in self.__dict__.items() if k not in ("_network", "_arrays", "_weights", "params")
-        }
-        return {**kept, "frozen": self.frozen}
+        core = ("_network", "_arrays", "_weights")
+        return {k: v for k, v in super().__getstate__().items() if k not in core} | {"frozen": self.frozen}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        frozen = kept.pop("frozen")
-        self.__dict__.update(kept)
-        self.flat = np.array(self.flat)
-        self.params = views_of(self.flat, self.shapes)
+        super().__setstate__({name: value for name, value in kept.items() if name != "frozen"})
         self._network = _core.Network(
             self._cell_name(), self.input_size, self.hidden_size, self.proj_size, self.num_layers,
             self.bidirectional, self.bias, self.batch_first, self.dtype == np.float64,
         )  # fmt: skip
         self._arrays = tuple(self.params.values())
         self._weights = self._arrays
-        if frozen:
+        if kept["frozen"]:
             self.freeze()
 
     def _cell_name(self) -> str:
         raise NotImplementedError
-
-
-def _has_shape(value: Any) -> bool:
-    return hasattr(value, "shape") or hasattr(value, "__array__") or not hasattr(value, "__dlpack__")
 
 
 class _RaggedTape:
@@ -505,21 +471,11 @@ class _RaggedTape:
         return int(self.tape.nbytes)
 
 
-def _checkpoint(value: int | str | None, x: Any, steps: int | None, batch_first: bool) -> int:
-    if value is None:
-        return 0
-    if value == "auto":
-        if isinstance(x, Ragged):
-            longest = int(x.lengths.max(initial=0))
-        elif x is None:
-            longest = steps or 0
-        else:
-            shape = np.shape(x)
-            longest = shape[1] if batch_first and len(shape) == 3 else shape[0] if shape else 0
-        return max(1, int(np.ceil(np.sqrt(longest))))
-    if isinstance(value, str):
+def _checkpoint(value: int | str | None) -> int:
+    """Steps between checkpoints; 0: none, -1: as the core chooses, about the square root of all."""
+    if isinstance(value, str) and value != "auto":
         raise ValueError(f'checkpoint: expected None, "auto" or a number of steps, got {value!r}')
-    return _size("checkpoint", value)
+    return 0 if value is None else -1 if isinstance(value, str) else _size("checkpoint", value)
 
 
 class RNN(Recurrent):
@@ -698,9 +654,8 @@ class Stream:
 
     def run(self, x: ArrayLike) -> Array:
         """A chunk of steps [T, B, I] ([B, T, I] if the layer is batch-first, [T, I] for one row)."""
-        if not _has_shape(x):
-            x = np.from_dlpack(x)  # type: ignore[arg-type]
-        shape = np.shape(x)
+        x = readable("x", x, "an array of real floats")
+        shape = x.shape
         unbatched = len(shape) == 2 and self.batch_size == 1
         if not unbatched and (len(shape) != 3 or shape[0 if self._batch_first else 1] != self.batch_size):
             raise ValueError(f"x: expected 3 dimensions with {self.batch_size} rows, got shape {shape}")

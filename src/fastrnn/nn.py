@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn import init
-from fastrnn._arrays import expect, floats, indices, within
+from fastrnn._arrays import _float_dtype, _probability, _size, expect, floats, indices, within
 from fastrnn.gradients import Gradients
-from fastrnn.layers import Parameters, _float_dtype, _size
+from fastrnn.layers import Parameters
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
@@ -67,7 +67,8 @@ class Embedding(Piece):
         self.flat[...] = np.random.default_rng(rng).standard_normal(self.flat.size)
 
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim] and the tape."""
+        """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim] and the tape, which refers
+        to `x`."""
         ids = indices("x", x)
         within("x", ids, self.num_embeddings)
         return self.params["weight"][ids], ids
@@ -152,9 +153,8 @@ class Dropout(Piece):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Seed = None) -> None:
-        expect(0 <= p < 1, "p", "0 <= p < 1", p)
         super().__init__()
-        self.p = float(p)
+        self.p = _probability("p", p)
         self.rng = np.random.default_rng(rng)
 
     def __call__(self, x: ArrayLike) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import _integers
+from fastrnn._arrays import _integers, _size, readable
 
 
 class Ragged:
@@ -40,7 +40,7 @@ class Ragged:
     __slots__ = ("lengths", "values")
 
     def __init__(self, values: ArrayLike, lengths: ArrayLike) -> None:
-        self.values: NDArray[Any] = np.asarray(values)
+        self.values: NDArray[Any] = readable("values", values, "an array")
         self.lengths: NDArray[np.int64] = _integers("lengths", lengths)
         if self.values.ndim != 2:
             raise ValueError(f"values: expected shape (total, features), got {self.values.shape}")
@@ -60,7 +60,7 @@ class Ragged:
         >>> fastrnn.Ragged.from_list([np.ones((2, 3)), np.ones((1, 3))])
         Ragged(B=2, total=3, features=3, float64)
         """
-        arrays = [np.asarray(row) for row in rows]
+        arrays = [readable(f"rows[{i}]", row, "an array") for i, row in enumerate(rows)]
         for i, row in enumerate(arrays):
             if row.ndim != 2 or row.shape[1] != arrays[0].shape[1]:
                 features = arrays[0].shape[1] if arrays[0].ndim == 2 else "features"
@@ -72,7 +72,7 @@ class Ragged:
     @classmethod
     def from_padded(cls, x: ArrayLike, lengths: ArrayLike, *, batch_first: bool = False) -> Ragged:
         """The valid steps of a padded array [T, B, features] ([B, T, features] if ``batch_first``)."""
-        padded = np.asarray(x)
+        padded = readable("x", x, "an array")
         if padded.ndim != 3:
             raise ValueError(f"x: expected 3 dimensions, got shape {padded.shape}")
         rows = padded if batch_first else padded.swapaxes(0, 1)
@@ -137,15 +137,17 @@ def chunks(
     >>> y.shape
     (2, 2, 4)
     """
-    array = np.asarray(x)
-    if size < 1:
-        raise ValueError(f"size: expected at least 1, got {size}")
+    array = readable("x", x, "an array")
+    size = _size("size", size)
     if array.ndim not in (2, 3):
         raise ValueError(f"x: expected 2 or 3 dimensions, got shape {array.shape}")
     axis = 1 if batch_first and array.ndim == 3 else 0
     left = None if lengths is None else _integers("lengths", lengths)
     if left is not None and (array.ndim != 3 or left.shape != (array.shape[1 - axis],)):
         raise ValueError(f"lengths: expected one for each row of x of shape {array.shape}, got {left.shape}")
+    if left is not None and left.size and (left.min() < 0 or left.max() > array.shape[axis]):
+        wrong = int(left.min() if left.min() < 0 else left.max())
+        raise ValueError(f"lengths: expected values from 0 to {array.shape[axis]}, got {wrong}")
     for start in range(0, array.shape[axis], size):
         piece = array[:, start : start + size] if axis else array[start : start + size]
         yield piece, None if left is None else np.clip(left - start, 0, piece.shape[axis])
