@@ -374,7 +374,7 @@ private:
     }
   }
 
-  // the outputs of a layer below the last
+  // dL/dy of a layer below the last
   View<T> inner(size_t layer) {
     const size_t width = p.shape.directions * p.R;
     return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width);
