@@ -198,6 +198,18 @@ def test_softmax_cross_entropy_zero_weight_counts_nothing(smoothing: float) -> N
     assert (loss, float(np.abs(dz).sum())) == (0, 0)
 
 
+@pytest.mark.parametrize("name", ["mse", "huber", "gaussian_nll"])
+def test_gradients_have_the_dtype_of_their_arguments(name: str) -> None:
+    y, other = np.ones(2, np.float32), np.zeros(2)
+    options = {"delta": np.float64(1)} if name == "huber" else {}
+    for a, b in ((y, other), (other, y)):
+        args = (a, b) if name == "gaussian_nll" else (a,)
+        for weights in (None, [0.5, 2.0]):
+            _, g = getattr(losses, name)(*args, other, weights, **options)
+            gradients = g if name == "gaussian_nll" else (g,)
+            assert [d.dtype for d in gradients] == [x.dtype for x in args]
+
+
 @pytest.mark.parametrize("weighted", [None, "element", "step"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("name", ["mse", "huber", "gaussian_nll"])
@@ -297,10 +309,36 @@ def test_log_softmax() -> None:
             r"weights: expected shape",
         ),
         (
+            lambda: losses.softmax_cross_entropy(np.zeros((2, 2, 3)), np.zeros((2, 2), int), [1, 0]),
+            ValueError,
+            r"weights: expected shape \(2, 2\), got \(2,\)",
+        ),
+        (
+            lambda: losses.softmax_cross_entropy(np.ones((1, 3)), [0], [np.inf]),
+            ValueError,
+            "weights: expected no negative weight, NaN or infinity, got inf",
+        ),
+        (
+            lambda: losses.mse(np.ones((2, 3)), np.ones((2, 3)), [1, 2, 3]),
+            ValueError,
+            r"weights: expected shape \(2, 3\) or \(2,\), got \(3,\)",
+        ),
+        (
             lambda: losses.softmax_cross_entropy(np.ones((1, 3)), [0], label_smoothing=2),
             ValueError,
             "label_smoothing",
         ),
+        (
+            lambda: losses.softmax_cross_entropy(np.ones((1, 3)), [0], label_smoothing="a"),
+            TypeError,
+            "label_smoothing: expected a number, got str",
+        ),
+        (
+            lambda: losses.log_softmax(np.ones((2, 0))),
+            ValueError,
+            r"logits: expected shape \[..., C\] with C >= 1, got \(2, 0\)",
+        ),
+        (lambda: losses.huber([1.0], [1.0], delta="1"), TypeError, "delta: expected a number, got str"),
         (lambda: losses.mse([1.0], [1.0, 2.0]), ValueError, r"target: expected shape \(1,\), got \(2,\)"),
         (
             lambda: losses.mse([1.0], [1.0], reduction="max"),
