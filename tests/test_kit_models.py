@@ -515,6 +515,27 @@ def test_save_and_load(name: str, suffix: str, tmp_path: Path) -> None:
         (Captioner if name != "captioner" else Seq2Seq).load(path)
 
 
+def test_what_is_saved_is_the_fitted_network(tmp_path: Path) -> None:
+    model, X, y = make("classifier")
+    made_with = model.fit(X, y).get_params()
+    model.set_params(hidden_size=99, cell="gru", bidirectional=False, epochs=7)
+    model.save(tmp_path / "model.npz")
+    other = SequenceClassifier.load(tmp_path / "model.npz")
+    assert other.get_params() == made_with
+    assert_same_bits(bits(other), bits(model))
+    assert model.set_params(epochs=1).fit(X, y).hidden_size == 99
+    model.save(tmp_path / "model.npz")
+    assert SequenceClassifier.load(tmp_path / "model.npz").get_params() == model.get_params()
+
+
+def test_a_file_of_another_model_is_named(tmp_path: Path) -> None:
+    model, X, y = make("language")
+    model.fit(X, y).save(tmp_path / "model.npz")
+    message = "class: expected a file of a SequenceClassifier, got one of a LanguageModel"
+    with pytest.raises(ValueError, match=f"not a sound SequenceClassifier file: {message}"):
+        SequenceClassifier.load(tmp_path / "model.npz")
+
+
 def rewritten(path: Path, part: str, key: str, value: Any) -> None:
     """Change one entry of a file's header."""
     tensors, metadata = io.read(path)

@@ -232,6 +232,7 @@ class Model:
         self.history_: list[dict[str, float]] = []
         self._kept_optimiser: Any = None  # of partial_fit
 
+        self._made_with = self.get_params()
     def _weights(self) -> dict[str, Array]:
         return _flat({name: piece.params for name, piece in self.pieces_.items()})
 
@@ -280,7 +281,10 @@ class Model:
     # ---- files
 
     def save(self, path: PathLike) -> None:
-        """Write hyperparameters, configuration and weights to one ``.safetensors`` (or ``.npz``) file."""
+        """Write hyperparameters, configuration and weights to one ``.safetensors`` (or ``.npz``) file.
+
+        The hyperparameters are those that the weights were made with, whatever `set_params` changed since.
+        """
         self._check_fitted()
         io.save(path, self._weights(), self._metadata())
 
@@ -289,7 +293,10 @@ class Model:
         """Read what `save` wrote; a damaged or hostile file is a ValueError."""
         with _blamed_on(f"{os.fspath(path)}: not a sound {cls.__name__} file"):
             tensors, header = _read(path)
-            model: Any = {c.__name__: c for c in _subclasses(cls)}[header["class"]](**header["params"])
+            classes = {c.__name__: c for c in _subclasses(cls)}
+            held, wanted = header["class"], " or ".join(classes)
+            expect(held in list(classes), "class", f"a file of a {wanted}", f"one of a {held}")
+            model: Any = classes[held](**header["params"])
             model._check_params()
             # A hostile configuration could ask for any size: there must be no more weights than the file has.
             model._start(header["config"], sum(array.size for array in tensors.values()))
@@ -318,7 +325,7 @@ class Model:
             self.history_ = history
 
     def _metadata(self, **more: Any) -> dict[str, str]:
-        header = {"class": type(self).__name__, "params": self.get_params(), "config": self.config_, **more}
+        header = {"class": type(self).__name__, "params": self._made_with, "config": self.config_, **more}
         return {FORMAT: json.dumps(header, default=lambda number: number.item())}
 
     # ---- scikit-learn
