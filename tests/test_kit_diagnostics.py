@@ -131,6 +131,29 @@ def test_layouts_agree() -> None:
     assert hidden_states(layer, rows[0]).shape == (4, 4, 1, 5)
 
 
+def test_states_are_those_of_a_call() -> None:
+    rng = np.random.default_rng(0)
+    layer = fastrnn.LSTM(2, 4, 2, proj_size=3, rng=0)
+    x, h, c = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 1, 2), (2, 1, 3), (2, 1, 4)))
+    for state in ((None, c), (h, None), (None, None), [h, c]):
+        y, _ = layer(x, state)
+        assert_same_bits(hidden_states(layer, x, state=state)[-1], y)
+        one = tuple(None if s is None else s[:, 0] for s in state)
+        assert_same_bits(hidden_states(layer, x[:, 0], state=one), hidden_states(layer, x, state=state))
+        assert_same_bits(gradient_flow(layer, x[:, 0], state=one), gradient_flow(layer, x, state=state))
+
+
+def test_the_gradient_of_a_ragged_batch_may_be_ragged() -> None:
+    ragged = fastrnn.Ragged(np.ones((6, 2)), [2, 4])
+    dy = fastrnn.Ragged(np.random.default_rng(0).standard_normal((6, 3)), [2, 4])
+    for first in (False, True):
+        layer = fastrnn.GRU(2, 3, batch_first=first, rng=0)
+        whole = gradient_flow(layer, ragged, dy)
+        assert_same_bits(gradient_flow(layer, ragged, dy.to_padded()), whole)
+        x = ragged.to_padded(batch_first=first)
+        assert_same_bits(gradient_flow(layer, x, dy, lengths=[2, 4]), whole)
+
+
 def test_padding_reaches_nothing_and_nan_stays() -> None:
     layer = fastrnn.LSTM(2, 4, 2, bidirectional=True, rng=0)
     x = np.random.default_rng(0).standard_normal((5, 2, 2))
@@ -232,6 +255,40 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
             lambda layer: hidden_states(layer, fastrnn.Ragged(np.ones((4, 2)), [4]), lengths=[4]),
             ValueError,
             "lengths: expected None with a Ragged x",
+        ),
+        (
+            lambda layer: hidden_states(layer, np.ones((4, 2)), lengths=[4]),
+            ValueError,
+            "lengths: expected None for an unbatched sequence, got an array",
+        ),
+        (
+            lambda layer: hidden_states(layer, np.ones((4, 1, 2)), state=np.ones((2, 1, 3))),
+            ValueError,
+            r"h0: expected shape \(1, 1, 3\), got \(2, 1, 3\)",
+        ),
+        (
+            lambda layer: gradient_flow(layer, np.ones((4, 1, 2)), state=np.ones((1, 3))),
+            ValueError,
+            r"h0: expected shape \(1, 1, 3\), got \(1, 3\)",
+        ),
+        (
+            lambda layer: hidden_states(fastrnn.LSTM(2, 3), np.ones((4, 1, 2)), state=np.ones((1, 1, 3))),
+            TypeError,
+            r"state: expected a pair \(h, c\), got ndarray",
+        ),
+        (
+            lambda layer: hidden_states(
+                fastrnn.LSTM(2, 3, proj_size=2), np.ones((4, 1, 2)), state=(None, np.ones((1, 1, 2)))
+            ),
+            ValueError,
+            r"c0: expected shape \(1, 1, 3\), got \(1, 1, 2\)",
+        ),
+        (
+            lambda layer: gradient_flow(
+                layer, fastrnn.Ragged(np.ones((6, 2)), [2, 4]), fastrnn.Ragged(np.ones((6, 3)), [4, 2])
+            ),
+            ValueError,
+            r"dy: expected rows of lengths \[2, 4\], got \[4, 2\]",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import io as weights
 from fastrnn.nn import Embedding, Linear
 
@@ -85,6 +86,25 @@ def test_readable_by_the_usual_libraries(tmp_path: Path) -> None:
     np.testing.assert_array_equal(library.load_file(tmp_path / "a.safetensors")["x"], np.arange(3.0))
 
 
+def test_compressed_files_are_not_read_and_the_error_says_so(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(3.0))
+    with pytest.raises(
+        ValueError, match=r"a.npz: expected an uncompressed .npz file .*, got a compressed one"
+    ):
+        weights.load(tmp_path / "a.npz")
+
+
+def test_nothing_is_restored_into_a_frozen_layer(path: Path) -> None:
+    pieces = {"a": Linear(2, 3, rng=0), "b": fastrnn.GRU(2, 3, rng=0)}
+    weights.save(path, pieces)
+    others = {"a": Linear(2, 3, rng=1), "b": fastrnn.GRU(2, 3, rng=1)}
+    before = others["a"].flat.copy()
+    others["b"].freeze()
+    with pytest.raises(ValueError, match=r"pieces: expected writeable .* b.weight_ih_l0 \(a frozen layer\?"):
+        weights.restore(path, others)
+    np.testing.assert_array_equal(others["a"].flat, before)
+
+
 def test_a_failed_write_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights.save(path, {"x": np.zeros(3)})
 
@@ -152,6 +172,14 @@ def npz(name: str, content: bytes, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def twice() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in ("a", "a.npy"):  # one array of both names
+            archive.writestr(name, npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1,)}\n", b"1"))
+    return buffer.getvalue()
+
+
 def npy(header: str, body: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + body
 
@@ -170,6 +198,7 @@ HOSTILE = {
         "a.npy", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -1)}\n", b"12345678")
     ),
     "object.npz": npz("a.npy", npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}\n", b"12345678")),
+    "twice.npz": twice(),
     "text.npz": npz("a.npy", b"hello"),
     "deep.npz": npz("a.npy", npy("(" * 5000 + "\n")),
     "metadata.npz": npz(
@@ -199,7 +228,9 @@ def test_hostile_files_allocate_nothing(name: str, tmp_path: Path) -> None:
     path.write_bytes(HOSTILE[name])
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="not a sound"):
+        with pytest.raises(
+            ValueError, match="expected an uncompressed" if name == "bomb.npz" else "not a sound"
+        ):
             weights.load(path)
         assert tracemalloc.get_traced_memory()[1] < 4 * len(HOSTILE[name]) + 2_000_000
     finally:
@@ -224,6 +255,41 @@ def test_hostile_files_allocate_nothing(name: str, tmp_path: Path) -> None:
             lambda: weights.save("x.npz", {"a": np.array([None])}),
             TypeError,
             "a: expected real numbers, got object",
+        ),
+        (
+            lambda: weights.save("x.npz", Linear(2, 3)),
+            TypeError,
+            "weights: expected a dict of arrays, or of layers and pieces, got Linear",
+        ),
+        (
+            lambda: weights.save("x.npz", {1: np.ones(1)}),
+            TypeError,
+            "weights: expected names that are str, got int",
+        ),
+        (
+            lambda: weights.save("x.safetensors", {"a": np.ones(1, np.longdouble)}),
+            TypeError,
+            "a: expected a dtype that safetensors has, got",
+        ),
+        (
+            lambda: weights.save("x.npz", {"a": Linear(2, 3), "a.weight": np.ones(1)}),
+            ValueError,
+            "weights: expected every name once, got a.weight twice",
+        ),
+        (
+            lambda: weights.restore("x.npz", Linear(2, 3)),
+            TypeError,
+            "pieces: expected a dict of layers and pieces, got Linear",
+        ),
+        (
+            lambda: weights.restore("x.npz", {"a": np.ones(1)}),
+            TypeError,
+            "pieces: expected a dict of layers and pieces, got one of ndarray",
+        ),
+        (
+            lambda: weights.save("x.npz", {"a": np.ones(1)}, "b"),
+            TypeError,
+            "metadata: expected a dict of str",
         ),
         (
             lambda: weights.save("x.npz", {"a": np.ones(1)}, {"b": 1}),

@@ -515,6 +515,27 @@ def test_save_and_load(name: str, suffix: str, tmp_path: Path) -> None:
         (Captioner if name != "captioner" else Seq2Seq).load(path)
 
 
+def test_what_is_saved_is_the_fitted_network(tmp_path: Path) -> None:
+    model, X, y = make("classifier")
+    made_with = model.fit(X, y).get_params()
+    model.set_params(hidden_size=99, cell="gru", bidirectional=False, epochs=7)
+    model.save(tmp_path / "model.npz")
+    other = SequenceClassifier.load(tmp_path / "model.npz")
+    assert other.get_params() == made_with
+    assert_same_bits(bits(other), bits(model))
+    assert model.set_params(epochs=1).fit(X, y).hidden_size == 99
+    model.save(tmp_path / "model.npz")
+    assert SequenceClassifier.load(tmp_path / "model.npz").get_params() == model.get_params()
+
+
+def test_a_file_of_another_model_is_named(tmp_path: Path) -> None:
+    model, X, y = make("language")
+    model.fit(X, y).save(tmp_path / "model.npz")
+    message = "class: expected a file of a SequenceClassifier, got one of a LanguageModel"
+    with pytest.raises(ValueError, match=f"not a sound SequenceClassifier file: {message}"):
+        SequenceClassifier.load(tmp_path / "model.npz")
+
+
 def rewritten(path: Path, part: str, key: str, value: Any) -> None:
     """Change one entry of a file's header."""
     tensors, metadata = io.read(path)
@@ -733,7 +754,8 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ("classifier", {"epochs": 0}, None, "epochs: expected an integer of at least 1, got 0"),
     ("classifier", {"dropout": 1.0}, None, "dropout: expected 0 <= dropout < 1, got 1.0"),
     ("classifier", {"lr": "fast"}, None, "lr: expected 0 <= lr < inf, got 'fast'"),
-    ("classifier", {"clip": 0}, None, "max_norm: expected more than 0"),
+    ("classifier", {"clip": 0}, None, "clip: expected 0 < clip < inf, got 0"),
+    ("classifier", {"clip": "1"}, None, "clip: expected 0 < clip < inf, got '1'"),
     ("classifier", {"verbose": "no"}, None, "verbose: expected True or False, got 'no'"),
     ("classifier", {"patience": 2}, None, "patience: expected validation data"),
     ("classifier", {"init": "forget_bias", "cell": "gru"}, None, "target: expected an LSTM"),
@@ -757,7 +779,20 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
         "y: expected one label for each step of each sequence",
     ),
     ("tagger", {}, (WORDS, [[]] * 6), "y: expected a list of labels"),
+    ("tagger", {}, (WORDS, range(6)), "y: expected a list of labels for each sequence, got int"),
     ("language", {}, ("a", None), "X: expected at least 2 symbols, got 1"),
+    ("language", {}, (None, None), "X: expected a sequence, got NoneType"),
+    (
+        "language",
+        {"min_count": 1000},
+        None,
+        r"X: expected a symbol that is there at least 1000 times \(min_count\), got none",
+    ),
+    ("forecaster", {}, ([1e300, -1e300], None), "X: expected numbers whose variance is finite in float64"),
+    ("seq2seq", {}, (WORDS, [1] * 6), "y: expected sequences of symbols that are str or int, got 'int'"),
+    ("seq2seq", {}, (WORDS, [[1.5]] * 6), "y: expected symbols that are str or int, got float"),
+    ("seq2seq", {}, (WORDS, zip(WORDS)), "y: expected a sequence, got zip"),
+    ("captioner", {}, (np.full((3, 2), np.nan), ["a"] * 3), "X: expected numbers that are finite in float32"),
     ("language", {}, ([1.5, 2.5], None), "expected symbols that are str or int, got float"),
     ("forecaster", {}, ([1.0], None), "X: expected at least 2 steps"),
     ("forecaster", {}, (np.ones((3, 2, 2)), None), r"X: expected numbers \[T\] or \[T, D\]"),
@@ -784,12 +819,103 @@ def test_bad_fits(name: str, options: dict[str, Any], data: Any, message: str) -
         model.fit(X, y)
 
 
+def state(model: Any) -> dict[str, Any]:
+    """All that a model is, but for its hyperparameters."""
+    return {name: value for name, value in vars(model).items() if name not in model.get_params()}
+
+
+def test_a_failed_fit_changes_nothing(tmp_path: Path) -> None:
+    model, X, y = make("classifier")
+    model.fit(X, y, resume=tmp_path / "run.npz")
+    before, weights = state(model), {name: array.copy() for name, array in bits(model).items()}
+    bad: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
+        ({"clip": 0}, X, {}),
+        ({"cell": "gru", "init": "forget_bias"}, X, {}),
+        ({"num_layers": 20_000}, X, {}),
+        ({"hidden_size": 99}, X, {"resume": tmp_path / "run.npz"}),
+        ({}, X, {"resume": tmp_path / "missing" / "run.npz"}),
+        ({}, X, {"validation": (X, [5] * 6)}),
+        ({}, np.ones((5, 3, 2)), {}),
+        ({}, X, {"callbacks": 3}),
+    ]
+    for params, data, options in bad:
+        changed = {name: model.get_params()[name] for name in params}
+        with pytest.raises((ValueError, TypeError, OSError)):
+            model.set_params(**params).fit(data, y, **options)
+        model.set_params(**changed)
+        assert state(model) == before
+        assert_same_bits(bits(model), weights)
+    model, X, y = make("seq2seq")
+    model.fit(X, y)
+    before = state(model)
+    with pytest.raises(ValueError, match="hidden_size: expected an even one"):
+        model.set_params(hidden_size=15).fit(X[:2], y[:2])
+    assert state(model) == before
+
+
+def test_callbacks_may_be_any_iterable() -> None:
+    model, X, y = make("classifier")
+    epochs: list[float] = []
+    model.fit(X, y, callbacks=(lambda m, log: epochs.append(log["epoch"]) for _ in range(1)))
+    assert epochs == [1, 2, 3]
+    with pytest.raises(TypeError, match="callbacks: expected a list, got function"):
+        model.fit(X, y, callbacks=lambda m, log: None)
+
+
+def test_captions_to_features_that_are_not_finite_change_nothing() -> None:
+    model, X, y = make("captioner")
+    bad = X.copy()
+    bad[0, 0] = np.nan
+    with pytest.raises(
+        ValueError, match="X: expected numbers that are finite in float32, got NaN or infinity"
+    ):
+        model.partial_fit(bad, y)
+    assert not state(model)
+    with pytest.raises(ValueError, match="captions: expected at least 1 sequence, got 0"):
+        model.partial_fit(X, y, captions=[])
+    model.partial_fit(X, y)
+    weights = {name: array.copy() for name, array in bits(model).items()}
+    with pytest.raises(ValueError, match="X: expected numbers that are finite"):
+        model.partial_fit(bad, y)
+    assert_same_bits(bits(model), weights)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("what", ["loss", "norm of the gradient"])
+def test_no_step_makes_weights_that_are_not_finite(what: str, clip: float | None) -> None:
+    class Exploding(Captioner):
+        def _step(self, run: Any, data: Any, batch: Any) -> tuple[float, int]:
+            loss, n = super()._step(run, data, batch)
+            run.grads["head"].flat[0] = np.inf
+            return (math.nan if what == "loss" else loss), n
+
+    fitted, X, y = make("captioner", clip=clip)
+    fitted.fit(X, y)
+    model = Exploding(**fitted.get_params())
+    with pytest.raises(FloatingPointError, match=f"the {what} became (nan|inf) in epoch 1: lr too high"):
+        model.fit(X, y)
+    assert all(np.isfinite(array).all() for array in bits(model).values())
+    weights = {name: array.copy() for name, array in bits(model).items()}
+    with pytest.raises(FloatingPointError, match=f"the {what} became (nan|inf): lr too high"):
+        model.partial_fit(X, y)
+    assert_same_bits(bits(model), weights)
+
+
+def test_the_norm_of_the_gradient_is_told_without_clip() -> None:
+    model, X, y = make("classifier", clip=None)
+    assert all(0 < log["grad_norm"] < math.inf for log in model.fit(X, y).history_)
+
+
 def test_bad_validation_is_named() -> None:
     model, X, y = make("classifier")
     with pytest.raises(ValueError, match=r"validation: y: expected labels among \[0, 1\], got \[5\]"):
         model.fit(X, y, validation=(["a"], [5]))
     with pytest.raises(ValueError, match="validation: "):
         model.fit(X, y, validation=X)
+    for name, argument in (("classifier", "X"), ("seq2seq", "y"), ("captioner", "y")):
+        model, X, y = make(name)
+        with pytest.raises(ValueError, match=f"validation: {argument}: expected .*at least (1|one)"):
+            model.fit(X, y, validation=(X[:0], y[:0]))
 
 
 def test_bad_calls() -> None:
@@ -808,7 +934,30 @@ def test_bad_calls() -> None:
         (lambda: one["language"].generate(3, temperature=-1), "temperature: expected at least 0, got -1"),
         (lambda: one["language"].generate(3, top_k=0), "top_k: expected at least 1, got 0"),
         (lambda: one["language"].predict(""), "X: expected at least 1 symbol, got 0"),
-        (lambda: one["forecaster"].predict(SINE, 0), "horizon, samples: expected at least 1, got 0"),
+        (lambda: one["forecaster"].predict(SINE, 0), "horizon: expected at least 1, got 0"),
+        (lambda: one["forecaster"].predict_interval(SINE, samples=0), "samples: expected at least 1, got 0"),
+        (lambda: one["forecaster"].predict([]), "X: expected at least 1 step, got 0"),
+        (lambda: one["forecaster"].predict([1e300]), "X: expected numbers that are finite in float32"),
+        (lambda: one["ragged"].predict([np.full((1, 2), 1e300)]), "X: expected numbers that are finite in"),
+        (lambda: one["captioner"].predict(np.full((1, 3), np.nan)), "X: expected numbers that are finite in"),
+        (lambda: one["captioner"].predict(np.full((1, 3), 1e300)), "X: expected numbers that are finite in"),
+        (
+            lambda: one["captioner"].partial_fit(np.ones((0, 3)), []),
+            "y: expected .*at least one, got 0 and 0",
+        ),
+        (lambda: one["captioner"].partial_fit(np.eye(3), None), "y: expected .*at least one, got None"),
+        (
+            lambda: one["seq2seq"].score(WORDS, WORDS[:2]),
+            "y: expected a sequence for each of X .* got 6 and 2",
+        ),
+        (lambda: one["seq2seq"].predict(WORDS, max_length=-1), "max_length: expected at least 0, got -1"),
+        (lambda: one["language"].generate(-1), "length: expected at least 0, got -1"),
+        (lambda: one["classifier"].score(WORDS, [0]), "y: expected one label for each sequence, and 6 seq"),
+        (lambda: one["tagger"].score(["ab"], [["A"], ["B"]]), "y: expected one label for each step .* got 2"),
+        (
+            lambda: one["tagger"].score(["ab", "c"], [["A", "B"], ["C", "C"]]),
+            r"got 2 labels for the 1 steps of X\[1\]",
+        ),
         (lambda: one["forecaster"].predict(np.ones((5, 2))), "X: expected 1 values a step, as in fit, got"),
         (lambda: one["forecaster"].predict([SINE, SINE]), "X: expected one series, got 2"),
         (lambda: one["forecaster"].predict_interval(SINE, level=1.0), "level: expected 0 < level < 1, got 1"),
@@ -817,6 +966,23 @@ def test_bad_calls() -> None:
         (lambda: one["captioner"].predict(np.ones((2, 4))), r"X: expected shape \[n, 3\], got \(2, 4\)"),
     ]:
         with pytest.raises(ValueError, match=message):
+            call()
+    for call, message in [
+        (lambda: one["language"].generate(2.5), "length: expected an integer, got float"),
+        (lambda: one["language"].generate(2, temperature="1"), "temperature: expected a number, got str"),
+        (lambda: one["language"].generate(2, 3), "prompt: expected a sequence, got int"),
+        (lambda: one["language"].score(None), "X: expected a sequence, got NoneType"),
+        (lambda: one["forecaster"].predict(SINE, 2.5), "horizon: expected an integer, got float"),
+        (lambda: one["forecaster"].predict_interval(SINE, level="1"), "level: expected a number, got str"),
+        (lambda: one["seq2seq"].predict(WORDS, beam=1.5), "beam: expected an integer, got float"),
+        (
+            lambda: one["seq2seq"].predict([1]),
+            "X: expected sequences of symbols that are str or int, got 'int'",
+        ),
+        (lambda: one["seq2seq"].predict(3), "X: expected a sequence, got int"),
+        (lambda: one["tagger"].score(["ab"], [1]), "y: expected a list of labels for each sequence, got int"),
+    ]:
+        with pytest.raises(TypeError, match=message):
             call()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import optim
 from fastrnn.nn import Linear
 
@@ -87,6 +88,34 @@ def test_moments_never_stay_subnormal() -> None:
     for _ in range(1200):
         optimiser.step([0 * g])
     assert optimiser.state_dict()["m.0"].max() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-8, 1e-16, 1e-18])
+@pytest.mark.parametrize("eps", [1e-8, 1e-16, 0.0])
+@pytest.mark.parametrize("name", ["Adam", "RMSprop"])
+def test_flushed_moments_are_not_missed(name: str, eps: float, scale: float, dtype: Any) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    p = np.zeros(5, dtype)
+    q = torch.from_numpy(p.copy()).requires_grad_()
+    optimiser, peer = getattr(optim, name)([p], 1.0, eps=eps), getattr(torch.optim, name)([q], 1.0, eps=eps)
+    for step in range(300):
+        g = (rng.standard_normal(5) * scale * (step < 200)).astype(dtype)  # then the moments decay
+        optimiser.step([g])
+        q.grad = torch.from_numpy(g)
+        peer.step()
+    np.testing.assert_allclose(p, q.detach().numpy(), rtol=1e-4 if dtype == np.float32 else 1e-9)
+
+
+def test_moments_below_any_effect_are_flushed() -> None:
+    p = np.ones(1, np.float32)
+    for eps, flushed in ((1e-8, True), (0.0, False)):
+        optimiser = optim.Adam([p], eps=eps)
+        for _ in range(64):
+            optimiser.step([np.full(1, 1e-15, np.float32)])
+        assert (optimiser.state_dict()["v.0"] == 0) == flushed
+        assert optimiser.state_dict()["m.0"] > 0
 
 
 def test_schedules() -> None:
@@ -176,6 +205,30 @@ def test_clip_grad_value() -> None:
             ValueError,
             "missing steps; missing m.0; missing v.0",
         ),
+        (lambda: optim.Adam([np.ones(3)], lr="a"), TypeError, "lr: expected a number, got str"),
+        (lambda: optim.SGD([np.ones(3)], lr=None), TypeError, "lr: expected a number, got NoneType"),
+        (lambda: optim.SGD([np.ones(3)], momentum="0"), TypeError, "momentum: expected a number, got str"),
+        (lambda: optim.RMSprop([np.ones(3)], eps=True), TypeError, "eps: expected a number, got bool"),
+        (
+            lambda: optim.Adam([np.ones(3)], betas=0.9),
+            TypeError,
+            "betas: expected a pair of numbers, got float",
+        ),
+        (
+            lambda: optim.Adam([np.ones(3)], betas=(0.9,)),
+            ValueError,
+            r"betas: expected a pair of numbers, got \(0.9,\)",
+        ),
+        (
+            lambda: optim.Adam([np.ones(3)], betas=(0.9, "1")),
+            TypeError,
+            r"betas\[1\]: expected a number, got",
+        ),
+        (lambda: optim.cosine("1", 3), TypeError, "peak: expected a number, got str"),
+        (lambda: optim.linear(1.0, -3), ValueError, "steps: expected a number of at least 0, got -3"),
+        (lambda: optim.exponential(1.0, 0.5, every=0), ValueError, "every: expected more than 0, got 0"),
+        (lambda: optim.step_decay(1.0, None, every=1), TypeError, "decay: expected a number, got NoneType"),
+        (lambda: optim.clip_grad_norm([np.ones(3)], "1"), TypeError, "max_norm: expected a number, got str"),
         (lambda: optim.clip_grad_norm([np.ones(3)], 0), ValueError, "max_norm: expected more than 0, got 0"),
         (
             lambda: optim.clip_grad_value([np.ones(3)], -1),
@@ -187,3 +240,50 @@ def test_clip_grad_value() -> None:
 def test_bad_calls(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+READ_ONLY = (
+    r": expected writeable arrays, got a read-only one at index 1 \(a frozen layer\? unfreeze\(\) it first\)"
+)
+
+
+def test_a_failed_step_changes_nothing() -> None:
+    layers = [Linear(2, 2, rng=0), fastrnn.GRU(2, 2, rng=0)]
+    optimiser = optim.Adam(layers, weight_decay=0.1)
+    before = [layer.flat.copy() for layer in layers]
+    grads = [np.ones_like(layer.flat) for layer in layers]
+    layers[1].freeze()
+    with pytest.raises(ValueError, match="params" + READ_ONLY):
+        optimiser.step(grads)
+    layers[1].unfreeze()
+    for bad, error in ((lambda step: None, TypeError), (lambda step: np.nan, ValueError)):
+        optimiser.lr = bad
+        with pytest.raises(error, match="lr: expected a"):
+            optimiser.step(grads)
+    for layer, flat in zip(layers, before, strict=True):
+        np.testing.assert_array_equal(layer.flat, flat)
+    assert not any(array.any() for array in optimiser.state_dict().values())
+
+
+def test_failed_clipping_changes_nothing() -> None:
+    grads = [np.ones(3), np.ones(3)]
+    grads[1].flags.writeable = False
+    for clip in (optim.clip_grad_norm, optim.clip_grad_value):
+        with pytest.raises(ValueError, match="grads" + READ_ONLY):
+            clip(grads, 0.1)
+    np.testing.assert_array_equal(grads[0], 1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [(-1, "at least 0, got -1"), (2.7, "integers, got float64"), (np.nan, "integers, got float64")],
+)
+def test_steps_that_are_no_count_are_refused(steps: float, message: str) -> None:
+    optimiser = optim.Adam([np.ones(3)])
+    optimiser.step([np.ones(3)])
+    before = optimiser.state_dict()
+    state = {name: 2 * array for name, array in before.items()} | {"steps": np.array(steps)}
+    with pytest.raises(ValueError, match=f"optimiser state: steps: expected {message}"):
+        optimiser.load_state_dict(state)
+    for name, array in optimiser.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])

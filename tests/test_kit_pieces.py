@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import init, losses
 from fastrnn.nn import Dropout, Embedding, Linear
 
@@ -197,6 +198,18 @@ def test_softmax_cross_entropy_zero_weight_counts_nothing(smoothing: float) -> N
     assert (loss, float(np.abs(dz).sum())) == (0, 0)
 
 
+@pytest.mark.parametrize("name", ["mse", "huber", "gaussian_nll"])
+def test_gradients_have_the_dtype_of_their_arguments(name: str) -> None:
+    y, other = np.ones(2, np.float32), np.zeros(2)
+    options = {"delta": np.float64(1)} if name == "huber" else {}
+    for a, b in ((y, other), (other, y)):
+        args = (a, b) if name == "gaussian_nll" else (a,)
+        for weights in (None, [0.5, 2.0]):
+            _, g = getattr(losses, name)(*args, other, weights, **options)
+            gradients = g if name == "gaussian_nll" else (g,)
+            assert [d.dtype for d in gradients] == [x.dtype for x in args]
+
+
 @pytest.mark.parametrize("weighted", [None, "element", "step"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("name", ["mse", "huber", "gaussian_nll"])
@@ -296,10 +309,36 @@ def test_log_softmax() -> None:
             r"weights: expected shape",
         ),
         (
+            lambda: losses.softmax_cross_entropy(np.zeros((2, 2, 3)), np.zeros((2, 2), int), [1, 0]),
+            ValueError,
+            r"weights: expected shape \(2, 2\), got \(2,\)",
+        ),
+        (
+            lambda: losses.softmax_cross_entropy(np.ones((1, 3)), [0], [np.inf]),
+            ValueError,
+            "weights: expected no negative weight, NaN or infinity, got inf",
+        ),
+        (
+            lambda: losses.mse(np.ones((2, 3)), np.ones((2, 3)), [1, 2, 3]),
+            ValueError,
+            r"weights: expected shape \(2, 3\) or \(2,\), got \(3,\)",
+        ),
+        (
             lambda: losses.softmax_cross_entropy(np.ones((1, 3)), [0], label_smoothing=2),
             ValueError,
             "label_smoothing",
         ),
+        (
+            lambda: losses.softmax_cross_entropy(np.ones((1, 3)), [0], label_smoothing="a"),
+            TypeError,
+            "label_smoothing: expected a number, got str",
+        ),
+        (
+            lambda: losses.log_softmax(np.ones((2, 0))),
+            ValueError,
+            r"logits: expected shape \[..., C\] with C >= 1, got \(2, 0\)",
+        ),
+        (lambda: losses.huber([1.0], [1.0], delta="1"), TypeError, "delta: expected a number, got str"),
         (lambda: losses.mse([1.0], [1.0, 2.0]), ValueError, r"target: expected shape \(1,\), got \(2,\)"),
         (
             lambda: losses.mse([1.0], [1.0], reduction="max"),
@@ -397,8 +436,41 @@ def test_forget_bias() -> None:
         ),
         (lambda: init.forget_bias(Layer(3)), ValueError, "target: expected an LSTM with biases"),
         (lambda: init.forget_bias(Linear(4, 4)), ValueError, "target: expected an LSTM with biases"),
+        (lambda: init.xavier({"weight": [1.0]}), TypeError, "target: expected an array of floats, got list"),
+        (lambda: init.xavier({"weight": np.zeros((2, 2), int)}), TypeError, "target: expected .* got int64"),
+        (lambda: init.xavier(np.zeros((2, 2)), gain="1"), TypeError, "gain: expected a number, got str"),
+        (
+            lambda: init.orthogonal(np.zeros((2, 2)), gain=None),
+            TypeError,
+            "gain: expected a number, got None",
+        ),
+        (lambda: init.identity(np.zeros((2, 2)), scale=[1]), TypeError, "scale: expected a number, got list"),
+        (lambda: init.forget_bias(np.zeros(8), True), TypeError, "value: expected a number, got bool"),
     ],
 )
 def test_bad_initialisation(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["torch_uniform", "xavier", "orthogonal", "identity", "forget_bias"])
+def test_frozen_layers_are_not_initialised(name: str) -> None:
+    layer = fastrnn.LSTM(3, 4, rng=0)
+    before = layer.flat.copy()
+    layer.freeze()
+    message = r"target: expected writeable arrays, got a read-only one at weight_ih_l0 \(a frozen layer\?"
+    with pytest.raises(ValueError, match=message):
+        getattr(init, name)(layer)
+    layer.unfreeze()
+    layer.params["bias_hh_l0"].flags.writeable = False  # the last one
+    with pytest.raises(ValueError, match=r"target: .* at bias_hh_l0"):
+        getattr(init, name)(layer)
+    np.testing.assert_array_equal(layer.flat, before)
+
+
+def test_a_failed_initialisation_changes_nothing() -> None:
+    for last in (np.zeros(3), np.zeros((5, 3))):  # no matrix; no whole number of gates
+        params = {"weight_hh_l0": np.zeros((6, 3)), "weight_ih_l0": last}
+        with pytest.raises(ValueError, match=r"weight_ih_l0: expected (a matrix|gates of 3 rows)"):
+            init.xavier(params)
+        assert not params["weight_hh_l0"].any()

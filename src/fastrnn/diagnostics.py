@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn._arrays import as_array, as_lengths, expect
-from fastrnn.layers import Recurrent
+from fastrnn.layers import LSTM, Recurrent
 from fastrnn.ragged import Ragged
 
 Array = NDArray[Any]
@@ -37,7 +37,7 @@ def gradient_flow(
     dy : float array as `y` of the call, optional
         dL/dy; by default the loss is the sum of the last layer's final hidden states.
     state
-        as in a call of the layer, with the batch axis.
+        as in a call of the layer; of an unbatched `x` also with the batch axis.
 
     Returns
     -------
@@ -140,7 +140,11 @@ class _Batch:
         if isinstance(x, Ragged):
             expect(lengths is None, "lengths", "None with a Ragged x", "an array")
             x, lengths = x.to_padded(), x.lengths
+        x = as_array("x", x, self.dtype)
         self.x = self._time_first("x", x, layer.input_size)
+        self.unbatched = x.ndim == 2
+        fits = lengths is None or not self.unbatched
+        expect(fits, "lengths", "None for an unbatched sequence", "an array")
         steps, rows, _ = self.x.shape
         self.lengths = as_lengths(np.full(rows, steps) if lengths is None else lengths, rows, steps)
         times = np.arange(steps)[:, None]
@@ -163,7 +167,11 @@ class _Batch:
     def output_gradient(self, dy: Any) -> Array:
         """Give dL/dy, time first, and 0 beyond the lengths."""
         width = self.directions * (self.layer.proj_size or self.layer.hidden_size)
-        above = self._time_first("dy", dy.to_padded() if isinstance(dy, Ragged) else dy, width)
+        if isinstance(dy, Ragged):
+            fits, got = np.array_equal(dy.lengths, self.lengths), dy.lengths.tolist()
+            expect(fits, "dy", f"rows of lengths {self.lengths.tolist()}", got)
+            dy = dy.to_padded(batch_first=self.batch_first)
+        above = self._time_first("dy", dy, width)
         steps_rows = self.x.shape[:2]
         expect(above.shape[:2] == steps_rows, "dy", f"{steps_rows} steps and rows", above.shape[:2])
         return np.where(self.valid[..., None], above, 0.0)
@@ -175,14 +183,35 @@ class _Batch:
         width = self.layer.proj_size or self.layer.hidden_size
         return np.concatenate([np.repeat(end[..., None], width, axis=2) for end in ends], axis=2) * 1.0
 
+    def first_state(self, state: Any) -> Any:
+        """Check a state as a call does, and give its parts with the batch axis, zeros where one is None."""
+        if state is None:
+            return None
+        layer = self.layer
+        if not isinstance(layer, LSTM):
+            return self._state_part("h0", state, layer.hidden_size)
+        pair = isinstance(state, (tuple, list)) and len(state) == 2
+        expect(pair, "state", "a pair (h, c)", type(state).__name__, TypeError)
+        h = self._state_part("h0", state[0], layer.proj_size or layer.hidden_size)
+        return h, self._state_part("c0", state[1], layer.hidden_size)
+
+    def _state_part(self, name: str, value: Any, width: int) -> Array:
+        shape = (self.layer.num_layers * self.directions, self.x.shape[1], width)
+        if value is None:
+            return np.zeros(shape, self.dtype)
+        array = as_array(name, value, self.dtype)
+        array = array[:, None] if self.unbatched and array.ndim == 2 else array
+        expect(array.shape == shape, name, f"shape {shape}", np.shape(value))
+        return array
+
     def ways(self, state: Any) -> Iterator[tuple[Recurrent, Array, Any, Array]]:
         """Give for each direction of each layer: it alone, what it reads, its first state, and its h."""
-        x, below = self.x, []
+        x, below, state = self.x, [], self.first_state(state)
         for i in range(self.layer.num_layers * self.directions):
             level, way = divmod(i, self.directions)
             turn = self.reverse if way else np.asarray
             one = _alone(self.layer, level, way, x.shape[2], self.dtype)
-            first = _map(lambda s, i=i: np.asarray(s)[i : i + 1], state)
+            first = _map(lambda s, i=i: s[i : i + 1], state)
             y = turn(one(turn(x), first, lengths=self.lengths)[0])
             yield one, turn(x), first, y
             below.append(y)

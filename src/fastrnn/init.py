@@ -8,7 +8,8 @@ gate by gate: a gate is what has a fan-in and a fan-out, and what can be orthogo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,8 +55,9 @@ def xavier(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target:
     >>> bool(abs(xavier(np.empty((2, 4)), rng=0)).max() <= 1)
     True
     """
+    gain = number("gain", gain)
     rng = np.random.default_rng(rng)
-    for _, gate in _gates(target):
+    for gate in _gates(target):
         bound = gain * np.sqrt(6 / max(sum(gate.shape), 1))
         gate[...] = rng.uniform(-bound, bound, gate.shape)
     _zero_biases(target)
@@ -74,8 +76,9 @@ def orthogonal(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target
     >>> bool(np.allclose(q @ q.T, np.eye(3)))
     True
     """
+    gain = number("gain", gain)
     rng = np.random.default_rng(rng)
-    for _, gate in _gates(target, "weight_hh"):
+    for gate in _gates(target, "weight_hh"):
         rows, columns = gate.shape
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         q *= np.where(np.diag(r) < 0, -1.0, 1.0)  # makes the distribution uniform (Mezzadri 2007)
@@ -95,7 +98,8 @@ def identity(target: Target, *, scale: float = 1.0) -> Target:
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
-    for _, gate in _gates(target, "weight_hh"):
+    scale = number("scale", scale)
+    for gate in _gates(target, "weight_hh"):
         gate[...] = scale * np.eye(*gate.shape)
     _zero_biases(target)
     return target
@@ -112,6 +116,7 @@ def forget_bias(target: Target, value: float = 1.0) -> Target:
     >>> forget_bias(np.zeros(8), 2)
     array([0., 0., 2., 2., 0., 0., 0., 0.])
     """
+    value = number("value", value)
     arrays = _arrays(target)
     biases = {name: a for name, a in arrays.items() if name == "" or name.startswith(("bias_ih", "bias_hh"))}
     size = _hidden_size(arrays)
@@ -124,16 +129,32 @@ def forget_bias(target: Target, value: float = 1.0) -> Target:
     return target
 
 
+def number(name: str, value: Any) -> Any:
+    """Give a real number of Python or NumPy, which may be an array []."""
+    value = value[()] if isinstance(value, np.ndarray) else value
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    expect(real, name, "a number", type(value).__name__, TypeError)
+    return value
+
+
+def expect_writeable(name: str, arrays: Mapping[str, Array]) -> None:
+    """Refuse read-only arrays, before any is written to; the keys say where they are."""
+    for where, array in arrays.items():
+        got = f"a read-only one{where and f' at {where}'} (a frozen layer? unfreeze() it first)"
+        expect(array.flags.writeable, name, "writeable arrays", got)
+
+
 def _arrays(target: Any) -> dict[str, Array]:
     """Give the arrays to fill by name; a lone array has the name ''."""
-    if isinstance(target, np.ndarray):
-        got = f"{target.dtype} {target.shape}"
-        expect(target.dtype.kind == "f" and target.ndim, "target", "an array of floats", got, TypeError)
-        return {"": target}
-    params = getattr(target, "params", target)
+    arrays = {"": target} if isinstance(target, np.ndarray) else getattr(target, "params", target)
     wanted = "an array, a dict of parameters or a layer"
-    expect(isinstance(params, dict), "target", wanted, type(target).__name__, TypeError)
-    return params  # type: ignore[no-any-return]
+    expect(isinstance(arrays, dict), "target", wanted, type(target).__name__, TypeError)
+    for array in arrays.values():
+        fits = isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        expect(fits, "target", "an array of floats", got, TypeError)
+    expect_writeable("target", arrays)
+    return arrays
 
 
 def _hidden_size(arrays: dict[str, Array]) -> int:
@@ -145,20 +166,20 @@ def _hidden_size(arrays: dict[str, Array]) -> int:
     return 0
 
 
-def _gates(target: Any, prefix: str = "weight") -> Iterator[tuple[str, Array]]:
+def _gates(target: Any, prefix: str = "weight") -> list[Array]:
     """Give every matrix whose name starts with `prefix`, split into its gates."""
     arrays = _arrays(target)
     size = _hidden_size(arrays)
-    found = False
+    gates: list[Array] = []
     for name, array in arrays.items():
         if name and not name.startswith(prefix):
             continue
         expect(array.ndim == 2, name or "target", "a matrix", f"shape {array.shape}")
-        found = True
         stacked = size and name.startswith(("weight_ih", "weight_hh"))
-        for gate in np.split(array, array.shape[0] // size if stacked else 1):
-            yield name, gate
-    expect(found, "target", f"a parameter named {prefix}...", sorted(arrays))
+        expect(not stacked or len(array) % size == 0, name, f"gates of {size} rows", f"{len(array)} rows")
+        gates += np.split(array, len(array) // size if stacked else 1)
+    expect(gates, "target", f"a parameter named {prefix}...", sorted(arrays))
+    return gates
 
 
 def _zero_biases(target: Any) -> None:

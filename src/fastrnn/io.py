@@ -2,7 +2,7 @@
 
 Files are written whole or not at all. A file that is truncated or hostile is a ValueError, and reading
 allocates no more than a few times the file's size: every size that the file declares is checked against that
-first.
+first. For the same reason compressed files (``np.savez_compressed``) are not read: they may unpack to any size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import expect
+from fastrnn.init import expect_writeable
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -29,6 +30,10 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4",
 _DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?"}
 
 __all__ = ["load", "read", "restore", "save"]
+
+
+class _NotRead(Exception):
+    """What the file may soundly be, but is not read."""
 
 
 def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -47,20 +52,28 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
     >>> save(path, {"a": np.arange(3.0)}); load(path)
     {'a': array([0., 1., 2.])}
     """
-    arrays = {}
+    arrays: dict[str, Array] = {}
+    npz = _is_npz(path)
+    wanted = "a dict of arrays, or of layers and pieces"
+    expect(isinstance(weights, Mapping), "weights", wanted, type(weights).__name__, TypeError)
     for name, item in weights.items():
+        expect(isinstance(name, str), "weights", "names that are str", type(name).__name__, TypeError)
         state = item.state_dict() if hasattr(item, "state_dict") else {None: item}
         for key, value in state.items():
             array = np.ascontiguousarray(value).reshape(np.shape(value))
             expect(array.dtype.kind in "fiub", name, "real numbers", array.dtype, TypeError)
-            arrays[name if key is None else f"{name}.{key}"] = array
-    meta = dict(metadata or {})
+            known = npz or array.dtype.newbyteorder("<") in map(np.dtype, _DTYPES.values())
+            expect(known, name, "a dtype that safetensors has", array.dtype, TypeError)
+            full = name if key is None else f"{name}.{key}"
+            expect(full not in arrays, "weights", "every name once", f"{full} twice")
+            arrays[full] = array
+    meta = metadata or {}
     if METADATA in arrays or not _is_text(meta):
         raise TypeError(f"metadata: expected a dict of str, and no weight named {METADATA}")
-    if _is_npz(path):
+    if npz:
         buffer = _io.BytesIO()
         if meta:
-            arrays[METADATA] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+            arrays[METADATA] = np.frombuffer(json.dumps(dict(meta)).encode(), np.uint8)
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
             for name, array in arrays.items():
                 member = _io.BytesIO()
@@ -68,7 +81,7 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
                 archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getbuffer())  # ZipInfo: a fixed date
         data: Any = buffer.getbuffer()
     else:
-        data = _safetensors().numpy.save(arrays, meta or None)
+        data = _safetensors().numpy.save(arrays, dict(meta) or None)
     write_atomically(path, data)
 
 
@@ -78,7 +91,8 @@ def load(path: PathLike) -> dict[str, Array]:
     Raises
     ------
     ValueError
-        the file is truncated or malformed, or holds anything but plain arrays of real numbers.
+        the file is truncated or malformed, or holds anything but plain arrays of real numbers; or it is a
+        compressed .npz file.
     """
     return read(path)[0]
 
@@ -91,6 +105,8 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
         return _parse_npz(data) if npz else _parse_safetensors(data)
     except ImportError:
         raise
+    except _NotRead as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
     except Exception as error:  # whatever a parser makes of hostile bytes
         kind = ".npz" if npz else "safetensors"
         raise ValueError(f"{os.fspath(path)}: not a sound {kind} file: {error}") from error
@@ -101,12 +117,14 @@ def restore(path: PathLike, pieces: Mapping[str, Any]) -> dict[str, str]:
 
     Nothing is changed unless every entry is there, with the right shape, and nothing else.
     """
+    wanted = "a dict of layers and pieces"
+    expect(isinstance(pieces, Mapping), "pieces", wanted, type(pieces).__name__, TypeError)
+    for piece in pieces.values():
+        expect(hasattr(piece, "params"), "pieces", wanted, f"one of {type(piece).__name__}", TypeError)
+    params = {f"{n}.{k}": a for n, piece in pieces.items() for k, a in piece.params.items()}
+    expect_writeable("pieces", params)
     arrays, metadata = read(path)
-    copy_into(
-        {f"{n}.{k}": a for n, piece in pieces.items() for k, a in piece.params.items()},
-        arrays,
-        os.fspath(path),
-    )
+    copy_into(params, arrays, os.fspath(path))
     return metadata
 
 
@@ -125,25 +143,38 @@ def write_atomically(path: PathLike, data: Any) -> None:
 
 
 def copy_into(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: str = "state_dict") -> None:
-    """Copy `state` into the arrays `params` of the same names and shapes; all or nothing.
+    """Copy `state` into the arrays `params` of the same names and shapes; all or nothing."""
+    copy_all(params, matching(params, state, what))
+
+
+def copy_all(params: Mapping[str, Array], given: Mapping[str, Array]) -> None:
+    """Copy what `matching` gave."""
+    for name, array in params.items():
+        array[...] = given[name]
+
+
+def matching(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: str) -> dict[str, Array]:
+    """Give `state` as arrays of the names and shapes of `params`.
 
     Raises
     ------
     ValueError
         names every missing, unexpected or misshapen entry.
     """
+    expect(isinstance(state, Mapping), what, "a dict of arrays", type(state).__name__, TypeError)
     given = {name: np.asarray(value) for name, value in state.items()}
     wrong = [f"missing {name}" for name in params if name not in given]
     wrong += [f"unexpected {name}" for name in given if name not in params]
     for name, array in params.items():
         if name in given and given[name].shape != array.shape:
             wrong.append(f"{name}: expected shape {array.shape}, got {given[name].shape}")
-        elif name in given and given[name].dtype.kind not in "fiub":
-            wrong.append(f"{name}: expected real numbers, got {given[name].dtype}")
+        elif name in given:
+            kinds, wanted = ("iu", "integers") if array.dtype.kind in "iu" else ("fiub", "real numbers")
+            if given[name].dtype.kind not in kinds:
+                wrong.append(f"{name}: expected {wanted}, got {given[name].dtype}")
     if wrong:
         raise ValueError(f"{what}: " + "; ".join(wrong))
-    for name, array in params.items():
-        array[...] = given[name]
+    return given
 
 
 def _is_npz(path: PathLike) -> bool:
@@ -154,7 +185,7 @@ def _is_npz(path: PathLike) -> bool:
 
 
 def _is_text(metadata: Any) -> bool:
-    pairs = metadata.items() if isinstance(metadata, dict) else [(0, 0)]
+    pairs = metadata.items() if isinstance(metadata, Mapping) else [(0, 0)]
     return all(isinstance(text, str) for pair in pairs for text in pair)
 
 
@@ -190,9 +221,10 @@ def _parse_npz(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     arrays = {}
     with zipfile.ZipFile(_io.BytesIO(data)) as archive:
         members = archive.infolist()
-        compressed = any(m.compress_type != zipfile.ZIP_STORED for m in members)
-        if compressed or sum(m.file_size for m in members) > len(data):
-            raise ValueError("members are compressed, or larger than the file")
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise _NotRead("expected an uncompressed .npz file (np.savez), got a compressed one")
+        if sum(m.file_size for m in members) > len(data):
+            raise ValueError("members are larger than the file")
         for member in members:
             content = _io.BytesIO(archive.read(member))
             version = np.lib.format.read_magic(content)
@@ -204,7 +236,10 @@ def _parse_npz(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
             if dtype.kind not in "fiub" or len(values) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
                 raise ValueError(f"{member.filename}: {len(values)} bytes cannot be {dtype} {shape}")
             array = np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
-            arrays[member.filename.removesuffix(".npy")] = array.astype(dtype.newbyteorder("="), order="C")
+            name = member.filename.removesuffix(".npy")
+            if name in arrays:
+                raise ValueError(f"{name} is there twice")
+            arrays[name] = array.astype(dtype.newbyteorder("="), order="C")
     metadata = json.loads(bytes(arrays.pop(METADATA, np.frombuffer(b"{}", np.uint8))))
     if not _is_text(metadata):
         raise ValueError("the metadata are not a dict of str")

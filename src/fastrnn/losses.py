@@ -1,7 +1,7 @@
 """Losses fused with their gradient: ``loss, gradient = mse(prediction, target)``.
 
-The loss is a float, summed in float64; the gradient has the dtype of the prediction. ``weights`` (not
-negative) say how much each step counts: "mean" divides by their sum, and what has weight 0 reaches neither
+The loss is a float, summed in float64; the gradient has the dtype of the prediction. ``weights`` (finite and
+not negative) say how much each step counts: "mean" divides by their sum, and what has weight 0 reaches neither
 the loss nor a gradient, whatever stands there, NaN and invalid targets included.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import expect, floats, indices, within
+from fastrnn.init import number
 
 Array = NDArray[Any]
 Weights = ArrayLike | None
@@ -48,13 +49,13 @@ def softmax_cross_entropy(
     >>> round(loss, 4), gradient.tolist()
     (0.6931, [[-0.5, 0.5]])
     """
-    z = floats("logits", logits)
-    expect(z.ndim != 0 and z.shape[-1] != 0, "logits", "shape [..., C] with C >= 1", z.shape)
+    z = _logits(logits)
     classes = z.shape[-1]
     right = indices("targets", targets)
     expect(right.shape == z.shape[:-1], "targets", f"shape {z.shape[:-1]}", right.shape)
-    expect(0 <= label_smoothing <= 1, "label_smoothing", "0 <= s <= 1", label_smoothing)
-    w, scale = _weights(weights, right.shape, reduction)
+    smooth = number("label_smoothing", label_smoothing)
+    expect(0 <= smooth <= 1, "label_smoothing", "0 <= s <= 1", smooth)
+    w, scale = _weights(weights, right.shape, right.shape, reduction)
     right = right.reshape(-1)
     p = z.reshape(-1, classes).copy()
     if w is not None:
@@ -99,7 +100,7 @@ def mse(
     (2.0, array([ 0., -2.]))
     """
     error, w, scale = _errors(prediction, target, weights, reduction)
-    return _reduce(np.square(error), w, scale), _scaled(2 * error, w, scale)
+    return _reduce(np.square(error), w, scale), _scaled(2 * error, w, scale, error.dtype)
 
 
 def huber(
@@ -119,10 +120,10 @@ def huber(
     >>> huber([0.5, 3.0], [0.0, 0.0])
     (1.3125, array([0.25, 0.5 ]))
     """
-    expect(delta > 0, "delta", "more than 0", delta)
+    expect(number("delta", delta) > 0, "delta", "more than 0", delta)
     error, w, scale = _errors(prediction, target, weights, reduction)
     inside = np.clip(error, -delta, delta)
-    return _reduce(inside * (error - inside / 2), w, scale), _scaled(inside, w, scale)
+    return _reduce(inside * (error - inside / 2), w, scale), _scaled(inside, w, scale, error.dtype)
 
 
 def gaussian_nll(
@@ -140,6 +141,7 @@ def gaussian_nll(
     Parameters
     ----------
     mean, log_variance, target : float, one shape
+        each gradient has the dtype of its own argument.
     weights, reduction : as of `mse`
 
     Examples
@@ -156,7 +158,8 @@ def gaussian_nll(
     scaled = error * np.exp(-log_var)
     squared = error * scaled
     loss = _reduce((np.log(2 * np.pi) + log_var + squared) / 2, w, scale)
-    return loss, (_scaled(scaled, w, scale), _scaled((1 - squared) / 2, w, scale))
+    dmean = _scaled(scaled, w, scale, error.dtype)
+    return loss, (dmean, _scaled((1 - squared) / 2, w, scale, log_var.dtype))
 
 
 def log_softmax(logits: ArrayLike) -> Array:
@@ -167,22 +170,33 @@ def log_softmax(logits: ArrayLike) -> Array:
     >>> np.exp(log_softmax([0.0, 0.0]))
     array([0.5, 0.5])
     """
-    z: Array = floats("logits", logits)
+    z: Array = _logits(logits)
     z = z - np.max(z, axis=-1, keepdims=True)
     z -= np.log(np.exp(z).sum(axis=-1, keepdims=True))
     return z
 
 
-def _weights(weights: Weights, shape: tuple[int, ...], reduction: str) -> tuple[Array | None, float]:
-    """Give the weights as float64 of `shape` and the factor of the reduction."""
+def _logits(logits: ArrayLike) -> Array:
+    z = floats("logits", logits)
+    expect(z.ndim != 0 and z.shape[-1] != 0, "logits", "shape [..., C] with C >= 1", z.shape)
+    return z
+
+
+def _weights(
+    weights: Weights, shape: tuple[int, ...], steps: tuple[int, ...], reduction: str
+) -> tuple[Array | None, float]:
+    """Give the weights, of `shape` or of `steps`, as float64 of `shape`, and the factor of the reduction."""
     expect(reduction in ("mean", "sum"), "reduction", "'mean' or 'sum'", repr(reduction))
     if weights is None:
         total, w = float(np.prod(shape)), None
     else:
         w = np.asarray(weights)
         expect(w.dtype.kind in "fiub", "weights", "real numbers", w.dtype, TypeError)
-        expect(w.shape in (shape, shape[:-1]), "weights", f"shape {shape}", w.shape)
-        expect(w.min(initial=0) >= 0, "weights", "no negative weight and no NaN", w.min(initial=0))
+        wanted = f"shape {shape}" if steps == shape else f"shape {shape} or {steps}"
+        expect(w.shape in (shape, steps), "weights", wanted, w.shape)
+        least, most = w.min(initial=0), w.max(initial=0)
+        wanted = "no negative weight, NaN or infinity"
+        expect(least >= 0 and most < np.inf, "weights", wanted, most if least >= 0 else least)
         w = np.broadcast_to((w if w.shape == shape else w[..., None]).astype(np.float64), shape)
         total = float(w.sum())
     return w, 1.0 if reduction == "sum" else 1 / total if total else 0.0
@@ -195,7 +209,7 @@ def _errors(
     y, t = floats(name, prediction), np.asarray(target)
     expect(t.dtype.kind in "fiub", "target", "real numbers", t.dtype, TypeError)
     expect(t.shape == y.shape, "target", f"shape {y.shape}", t.shape)
-    w, scale = _weights(weights, y.shape, reduction)
+    w, scale = _weights(weights, y.shape, y.shape[:-1], reduction)
     with np.errstate(invalid="ignore"):  # of what does not count
         error = (y - t).astype(y.dtype, copy=False)
     return (error if w is None else np.where(w == 0, 0, error).astype(y.dtype, copy=False)), w, scale
@@ -206,5 +220,5 @@ def _reduce(loss: Array, w: Array | None, scale: float) -> float:
     return float(loss.sum() if w is None else (loss * w).sum()) * scale
 
 
-def _scaled(gradient: Array, w: Array | None, scale: float) -> Array:
-    return (gradient * (scale if w is None else w * scale)).astype(gradient.dtype, copy=False)
+def _scaled(gradient: Array, w: Array | None, scale: float, dtype: np.dtype[Any]) -> Array:
+    return np.asarray(gradient * (scale if w is None else w * scale), dtype)

@@ -9,6 +9,11 @@ with a list of their gradients in the same order:
 
 `lr` is a float or a schedule: any function of the number of steps taken so far. Schedules keep no state, and
 ``state_dict`` holds the rest, so a resumed run goes on bitwise as it would have.
+
+Every 64 steps, moments that have decayed to next to nothing become 0: arithmetic on them would be slow. With u
+the spacing of the parameters' dtype at 1, that changes the denominators of Adam and RMSprop by a few u of `eps`
+(with eps=0 not at all) and their steps by a few u of `lr`; in SGD it changes a velocity by less than 1e-29
+(float32) or 1e-177 (float64).
 """
 
 from __future__ import annotations
@@ -21,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._arrays import expect
-from fastrnn.io import copy_into
+from fastrnn.init import expect_writeable, number
+from fastrnn.io import copy_all, matching
 
 Array = NDArray[Any]
 Schedule = Callable[[Any], float]
@@ -33,9 +39,9 @@ Items = Sequence[Any]
 # 500,000 no difference.
 BLOCK = 65536
 # Moments of parameters that get no gradient any more (rare words) decay into the subnormal numbers, where
-# arithmetic is many times slower, and stay there. Every FLUSH_EVERY steps what is far below any effect
-# becomes 0.
-FLUSH_EVERY, FLUSH_BELOW = 64, 1e-30
+# arithmetic is many times slower, and stay there. Every FLUSH_EVERY steps what is far above those but below
+# any effect becomes 0.
+FLUSH_EVERY = 64
 
 __all__ = ["SGD", "Adam", "AdamW", "RMSprop", "clip_grad_norm", "clip_grad_value"]
 __all__ += ["cosine", "exponential", "linear", "step_decay"]
@@ -45,12 +51,11 @@ class _Optimiser:
     """Parameters, learning rate, number of steps, and the buffers that `_update` keeps between steps."""
 
     buffers: tuple[str, ...] = ()
+    eps = 0.0
 
     def __init__(self, params: Items, lr: Rate, weight_decay: float) -> None:
         self._params = _flats("params", params)
-        if not callable(lr):
-            _at_least_zero("lr", lr)
-        self.lr = lr
+        self.lr = lr if callable(lr) else _at_least_zero("lr", lr)
         self.weight_decay = _at_least_zero("weight_decay", weight_decay)
         self.steps = 0
         self._state = {f"{k}.{i}": np.zeros_like(p) for k in self.buffers for i, p in enumerate(self._params)}
@@ -64,7 +69,9 @@ class _Optimiser:
             raise ValueError(
                 f"grads: expected flat arrays of sizes {expected}, got {[g.shape for g in gradients]}"
             )
+        expect_writeable("params", {f"index {i}": p for i, p in enumerate(self._params)})
         lr = self.lr(self.steps) if callable(self.lr) else self.lr
+        expect(math.isfinite(number("lr", lr)), "lr", "a finite number", lr)
         self.steps += 1
         for i, (p, g) in enumerate(zip(self._params, gradients, strict=True)):
             state = [self._state[f"{k}.{i}"] for k in self.buffers]
@@ -73,8 +80,16 @@ class _Optimiser:
                 size = min(BLOCK, p.size - start)
                 self._update(p[part], g[part], [s[part] for s in state], self._scratch[i][:, :size], lr)
             if self.steps % FLUSH_EVERY == 0:
-                for s in state:
-                    s[np.abs(s) < FLUSH_BELOW] = 0
+                for k, s in zip(self.buffers, state, strict=True):
+                    s[np.abs(s) < self._negligible(k, p.dtype)] = 0
+
+    def _negligible(self, buffer: str, dtype: np.dtype[Any]) -> float:
+        """Give the size below which a number in a buffer has no effect beyond rounding."""
+        eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+        if buffer == "v":
+            return (eps * self.eps) ** 2  # its root is lost beside self.eps
+        least = math.sqrt(eps * tiny)  # of all roots of a v that is not 0; what m is divided by is no less
+        return eps * min(least, self.eps or least)
 
     def _update(self, p: Array, g: Array, state: list[Array], scratch: Array, lr: float) -> None:
         raise NotImplementedError
@@ -92,9 +107,11 @@ class _Optimiser:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`; missing, unexpected and misshapen entries are named in one ValueError."""
-        steps = np.zeros((), np.int64)
-        copy_into({"steps": steps, **self._state}, state, "optimiser state")
-        self.steps = int(steps)
+        arrays = {"steps": np.array(self.steps), **self._state}
+        given = matching(arrays, state, "optimiser state")
+        expect(given["steps"] >= 0, "optimiser state: steps", "at least 0", given["steps"])
+        copy_all(arrays, given)
+        self.steps = int(given["steps"])
 
 
 class SGD(_Optimiser):
@@ -160,6 +177,9 @@ class Adam(_Optimiser):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
+        pair = isinstance(betas, (tuple, list, np.ndarray))
+        expect(pair, "betas", "a pair of numbers", type(betas).__name__, TypeError)
+        expect(len(betas) == 2, "betas", "a pair of numbers", betas)
         self.betas = (_fraction("betas[0]", betas[0]), _fraction("betas[1]", betas[1]))
         self.eps = _at_least_zero("eps", eps)
         super().__init__(params, lr, weight_decay)
@@ -289,7 +309,8 @@ def exponential(lr: float, decay: float, *, every: int = 1) -> Schedule:
     >>> exponential(1.0, 0.25, every=2)(1)
     0.5
     """
-    return lambda step: lr * float(decay ** (step / every))
+    lr, decay, every = _at_least_zero("lr", lr), _at_least_zero("decay", decay), _positive("every", every)
+    return lambda step: lr * decay ** (step / every)
 
 
 def step_decay(lr: float, decay: float, *, every: int) -> Schedule:
@@ -300,7 +321,8 @@ def step_decay(lr: float, decay: float, *, every: int) -> Schedule:
     >>> [step_decay(1.0, 0.5, every=2)(t) for t in range(4)]
     [1.0, 1.0, 0.5, 0.5]
     """
-    return lambda step: lr * float(decay ** (step // every))
+    lr, decay, every = _at_least_zero("lr", lr), _at_least_zero("decay", decay), _positive("every", every)
+    return lambda step: lr * decay ** (step // every)
 
 
 def clip_grad_norm(grads: Items, max_norm: float) -> float:
@@ -319,8 +341,7 @@ def clip_grad_norm(grads: Items, max_norm: float) -> float:
     >>> clip_grad_norm([g], 1.0), g
     (5.0, array([0.6, 0.8]))
     """
-    expect(max_norm > 0, "max_norm", "more than 0", max_norm)
-    flats = _flats("grads", grads)
+    max_norm, flats = _positive("max_norm", max_norm), _writeable_flats("grads", grads)
     with np.errstate(over="ignore"):
         norm = math.sqrt(sum(float(np.dot(b, b)) for b in _blocks(flats)))
     if math.isinf(norm):  # the square of a float32 overflows from 1.8e19 on
@@ -340,13 +361,16 @@ def clip_grad_value(grads: Items, max_value: float) -> None:
     >>> clip_grad_value([g], 1.0); g
     array([ 1. , -1. ,  0.5])
     """
-    expect(max_value > 0, "max_value", "more than 0", max_value)
-    for g in _flats("grads", grads):
+    max_value = _positive("max_value", max_value)
+    for g in _writeable_flats("grads", grads):
         np.maximum(np.minimum(g, max_value, out=g), -max_value, out=g)
 
 
 def _falling(shape: Schedule, peak: float, steps: int, warmup: int, floor: float) -> Schedule:
     """Rise linearly over `warmup` steps, then follow `shape`, from 1 at 0 to 0 at 1, down to `floor`."""
+    peak, floor = _at_least_zero("peak", peak), _at_least_zero("floor", floor)
+    _at_least_zero("steps", steps)
+    _at_least_zero("warmup", warmup)
 
     def schedule(step: int) -> float:
         if step < warmup:
@@ -374,6 +398,12 @@ def _flats(name: str, items: Items) -> list[Array]:
     return flats  # type: ignore[return-value]
 
 
+def _writeable_flats(name: str, items: Items) -> list[Array]:
+    flats = _flats(name, items)
+    expect_writeable(name, {f"index {i}": flat for i, flat in enumerate(flats)})
+    return flats
+
+
 def _blocks(flats: list[Array]) -> Iterator[Array]:
     """Give the arrays in blocks: sums of squares of one block in float32 lose nothing that matters."""
     for flat in flats:
@@ -382,10 +412,15 @@ def _blocks(flats: list[Array]) -> Iterator[Array]:
 
 
 def _at_least_zero(name: str, value: float) -> float:
-    expect(0 <= value < math.inf, name, "a number of at least 0", value)
+    expect(0 <= number(name, value) < math.inf, name, "a number of at least 0", value)
     return float(value)
 
 
+def _positive(name: str, value: float) -> Any:
+    expect(number(name, value) > 0, name, "more than 0", value)
+    return value
+
+
 def _fraction(name: str, value: float) -> float:
-    expect(0 <= value < 1, name, f"0 <= {name} < 1", value)
+    expect(0 <= number(name, value) < 1, name, f"0 <= {name} < 1", value)
     return float(value)

@@ -49,7 +49,7 @@ INITS |= {"orthogonal": init.orthogonal, "xavier": init.xavier}
 DRAWN = ("orthogonal", "xavier")
 CHOICES: dict[str, Iterable[str]] = {"cell": CELLS, "optimizer": OPTIMISERS, "schedule": SCHEDULES}
 CHOICES |= {"init": INITS, "dtype": ("float32", "float64")}
-BELOW_ONE = ("dropout", "label_smoothing")
+BELOW_ONE, ABOVE_ZERO = ("dropout", "label_smoothing"), ("clip",)
 MAY_CHANGE = {"epochs", "patience", "verbose"}  # between a run and its continuation
 CONFIG: dict[str, type | tuple[type, ...]] = {  # what may stand in config_; of lists, in each place
     **dict.fromkeys(("vocabulary", "source", "target"), (str, int, type(None))),
@@ -189,25 +189,28 @@ class Model:
         ValueError, TypeError
             naming the argument, what was expected and what came.
         FloatingPointError
-            where the loss is no longer finite.
+            where the loss or its gradient is no longer finite.
         """
-        self._check_params()
-        if self.patience is not None:
-            expect(validation is not None, "patience", "validation data to go with it", "None")
-        config = self._configure(X, y)
-        data, held_out = self._prepare(X, y, config), None
-        if validation is not None:
-            with _blamed_on("validation"):
-                X, y = (validation, None) if y is None else validation
-                held_out = self._prepare(X, y, config)
-        self._start(config)
-        # The batches of training are counted: evaluation may cut the data otherwise.
-        optimiser = self._optimiser(self.epochs * len(self._plan(data, np.random.default_rng(0))))
-        weights = self._weights()
-        best = {} if validation is None else {name: array.copy() for name, array in weights.items()}
-        if resume is not None:
-            # One is written at once, so that a path that cannot be written shows before an epoch is lost.
-            (self._continue if Path(resume).exists() else self._checkpoint)(resume, optimiser, best)
+        expect(isinstance(callbacks, Iterable), "callbacks", "a list", type(callbacks).__name__, TypeError)
+        callbacks = list(callbacks)
+        with unchanged_on_failure(self):
+            self._check_params()
+            if self.patience is not None:
+                expect(validation is not None, "patience", "validation data to go with it", "None")
+            config = self._configure(X, y)
+            data, held_out = self._prepare(X, y, config), None
+            if validation is not None:
+                with _blamed_on("validation"):
+                    X, y = (validation, None) if y is None else validation
+                    held_out = self._prepare(X, y, config)
+            self._start(config)
+            # The batches of training are counted: evaluation may cut the data otherwise.
+            optimiser = self._optimiser(self.epochs * len(self._plan(data, np.random.default_rng(0))))
+            weights = self._weights()
+            best = {} if validation is None else {name: array.copy() for name, array in weights.items()}
+            if resume is not None:
+                # One is written at once, so that a path that cannot be written shows before an epoch is lost.
+                (self._continue if Path(resume).exists() else self._checkpoint)(resume, optimiser, best)
         while len(self.history_) < self.epochs and (self.patience is None or self._waited() < self.patience):
             log = self._epoch(data, optimiser)
             if validation is not None:
@@ -229,6 +232,7 @@ class Model:
         # draws what the whole run would have drawn.
         self._rng = np.random.default_rng(self.random_state)
         self.pieces_ = self._build(Factory(self, self._rng, budget))
+        self._made_with = self.get_params()
         self.history_: list[dict[str, float]] = []
         self._kept_optimiser: Any = None  # of partial_fit
 
@@ -249,20 +253,20 @@ class Model:
             for batch in bar:
                 run = Run(self.pieces_, train=True)
                 loss, n = self._step(run, data, batch)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss became {loss} in epoch {epoch}: lr too high, or no clip?"
-                    )
-                norm = self._update(run, optimiser)
+                norm = self._update(run, optimiser, loss, f" in epoch {epoch}")
                 total, count = total + loss * n, count + n
                 if self.verbose:
                     rate = count / (time.perf_counter() - began)
                     bar.set_postfix(loss=f"{total / count:.4f}", tokens_per_s=f"{rate:,.0f}", refresh=False)
         return {"epoch": epoch, "loss": total / max(count, 1), "grad_norm": norm}
 
-    def _update(self, run: Run, optimiser: Any) -> float:
+    def _update(self, run: Run, optimiser: Any, loss: float, when: str = "") -> float:
+        """Take a step, where all is finite, and give the norm of the gradient."""
         grads = [run.grads[name] for name in self.pieces_]
-        norm = math.nan if self.clip is None else optim.clip_grad_norm(grads, self.clip)
+        norm = optim.clip_grad_norm(grads, math.inf if self.clip is None else self.clip)
+        for what, value in (("loss", loss), ("norm of the gradient", norm)):
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the {what} became {value}{when}: lr too high, or no clip?")
         optimiser.step(grads)
         return norm
 
@@ -280,7 +284,10 @@ class Model:
     # ---- files
 
     def save(self, path: PathLike) -> None:
-        """Write hyperparameters, configuration and weights to one ``.safetensors`` (or ``.npz``) file."""
+        """Write hyperparameters, configuration and weights to one ``.safetensors`` (or ``.npz``) file.
+
+        The hyperparameters are those that the weights were made with, whatever `set_params` changed since.
+        """
         self._check_fitted()
         io.save(path, self._weights(), self._metadata())
 
@@ -289,7 +296,10 @@ class Model:
         """Read what `save` wrote; a damaged or hostile file is a ValueError."""
         with _blamed_on(f"{os.fspath(path)}: not a sound {cls.__name__} file"):
             tensors, header = _read(path)
-            model: Any = {c.__name__: c for c in _subclasses(cls)}[header["class"]](**header["params"])
+            classes = {c.__name__: c for c in _subclasses(cls)}
+            held, wanted = header["class"], " or ".join(classes)
+            expect(held in list(classes), "class", f"a file of a {wanted}", f"one of a {held}")
+            model: Any = classes[held](**header["params"])
             model._check_params()
             # A hostile configuration could ask for any size: there must be no more weights than the file has.
             model._start(header["config"], sum(array.size for array in tensors.values()))
@@ -318,7 +328,7 @@ class Model:
             self.history_ = history
 
     def _metadata(self, **more: Any) -> dict[str, str]:
-        header = {"class": type(self).__name__, "params": self.get_params(), "config": self.config_, **more}
+        header = {"class": type(self).__name__, "params": self._made_with, "config": self.config_, **more}
         return {FORMAT: json.dumps(header, default=lambda number: number.item())}
 
     # ---- scikit-learn
@@ -364,7 +374,9 @@ class Model:
                 expected = f"an integer of at least {least}"
             elif kind.startswith("float"):
                 limit = 1 if f.name in BELOW_ONE else math.inf
-                fits, expected = number and 0 <= value < limit, f"0 <= {f.name} < {limit}"
+                above = number and (value > 0 if f.name in ABOVE_ZERO else value >= 0)
+                fits, start = above and value < limit, "0 <" if f.name in ABOVE_ZERO else "0 <="
+                expected = f"{start} {f.name} < {limit}"
             else:
                 fits, expected = value in (True, False), "True or False"
             expect(fits, f.name, expected, repr(value))
@@ -431,22 +443,39 @@ class Factory:
 
 
 def vocabulary(
-    sequences: Iterable[Iterable[Any]], special: Sequence[Any] = (None,), min_count: int = 1
+    sequences: Iterable[Iterable[Any]], special: Sequence[Any] = (None,), min_count: int = 1, name: str = "X"
 ) -> list[Any]:
     """Give `special`, then the symbols (str or int) by falling frequency; index 0 is for unknown ones."""
     counts: Counter[Any] = Counter()
-    for sequence in sequences:
-        counts.update(sequence)
+    with _symbols(name):
+        for sequence in sequences:
+            counts.update(sequence)
     kinds = {type(s).__name__ for s in counts if not isinstance(s, (str, int)) or isinstance(s, bool)}
-    expect(not kinds, "X", "symbols that are str or int", ", ".join(kinds), TypeError)
+    expect(not kinds, name, "symbols that are str or int", ", ".join(kinds), TypeError)
     common = [s for s, n in counts.items() if n >= min_count]
     return [*special, *sorted(common, key=lambda s: (-counts[s], str(s)))]
 
 
-def encode(symbols: Iterable[Any], vocabulary: Sequence[Any]) -> Array:
+def encode(symbols: Iterable[Any], vocabulary: Sequence[Any], name: str = "X") -> Array:
     """Give the index of every symbol, 0 for an unknown one."""
     index = {s: i for i, s in enumerate(vocabulary) if s is not None}
-    return np.array([index.get(s, 0) for s in symbols], np.intp)
+    with _symbols(name):
+        return np.array([index.get(s, 0) for s in symbols], np.intp)
+
+
+@contextmanager
+def _symbols(name: str) -> Iterator[None]:
+    """Name the argument where something is no sequence, or no symbol that can be looked up."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{name}: expected sequences of symbols that are str or int, got {error}") from error
+
+
+def sized(name: str, value: Any) -> Any:
+    """Give a value that has a length."""
+    expect(hasattr(value, "__len__"), name, "a sequence", type(value).__name__, TypeError)
+    return value
 
 
 def pad(sequences: Sequence[Array]) -> tuple[Array, Array]:
@@ -466,9 +495,11 @@ def scale_of(rows: Sequence[Array]) -> dict[str, Any]:
     widths = sorted({row.shape[1] for row in filled})
     expect(len(widths) == 1, "X", "sequences [T, D] of one D", widths)
     steps = np.concatenate(filled)
-    std = steps.std(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = steps.mean(axis=0), steps.std(axis=0)
+    expect(np.isfinite(std).all(), "X", "numbers whose variance is finite in float64", "greater ones")
     scale = np.where(std > 0, std, 1.0).tolist()
-    return {"n_features": widths[0], "mean": steps.mean(axis=0).tolist(), "scale": scale}
+    return {"n_features": widths[0], "mean": mean.tolist(), "scale": scale}
 
 
 def scaled(row: Array, config: Mapping[str, Any], dtype: str) -> Array:
@@ -476,7 +507,16 @@ def scaled(row: Array, config: Mapping[str, Any], dtype: str) -> Array:
     mean, scale = np.array(config["mean"]), np.array(config["scale"])
     fits = not row.size or row.shape[1] == len(mean)
     expect(fits, "X", f"{len(mean)} values a step, as in fit", f"{row.shape}. Reshape your data")
-    return np.asarray((row.reshape(-1, len(mean)) - mean) / scale, dtype)
+    with np.errstate(over="ignore"):
+        return finite((row.reshape(-1, len(mean)) - mean) / scale, dtype)
+
+
+def finite(x: Array, dtype: str) -> Array:
+    """Give `x` in a dtype in which it must be finite."""
+    with np.errstate(over="ignore"):
+        x = x.astype(dtype, copy=False)
+    expect(np.isfinite(x).all(), "X", f"numbers that are finite in {dtype}", "NaN or infinity")
+    return x
 
 
 # ---- states
@@ -507,6 +547,18 @@ def _bar(plan: list[Any], description: str, verbose: bool) -> Any:
 
 def _flat(parts: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
     return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+
+@contextmanager
+def unchanged_on_failure(model: Model) -> Iterator[None]:
+    """Give a model back all that it was, where the block fails."""
+    kept = dict(vars(model))
+    try:
+        yield
+    except BaseException:
+        vars(model).clear()
+        vars(model).update(kept)
+        raise
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from fastrnn import Gradients
 from fastrnn._arrays import expect
+from fastrnn.layers import _size
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Factory, Model, Run, encode, pad, take, vocabulary
+from fastrnn.models._base import Factory, Model, Run, encode, pad, sized, take, vocabulary
 from fastrnn.nn import Piece
 
 Array = NDArray[Any]
@@ -48,6 +49,8 @@ class Writer(Model):
         `max_length` is by default that of the longest one seen in fit.
         """
         self._check_fitted()
+        beam = _size("beam", beam)
+        max_length = self.config_["longest"] if max_length is None else _size("max_length", max_length, 0)
         sources = self._sources(X, self.config_)
         run, out = Run(self.pieces_, train=False), []
         for batch in self._plan((sources,), None):
@@ -57,7 +60,9 @@ class Writer(Model):
 
     def score(self, X: Any, y: Sequence[Any]) -> float:
         """Give the share of sequences written without any mistake."""
-        return float(np.mean([list(a) == list(b) for a, b in zip(self.predict(X), y, strict=True)]))
+        written = self.predict(X)
+        _expect_pairs(X, y)
+        return float(np.mean([list(a) == list(b) for a, b in zip(written, y, strict=True)]))
 
     # ---- what Seq2Seq and Captioner define
 
@@ -83,19 +88,17 @@ class Writer(Model):
     # ----
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        if y is None or len(y) == 0 or len(X) != len(y):
-            got = "None" if y is None else f"{len(X)} and {len(y)}"
-            raise ValueError(f"y: expected a sequence for each of X and at least one, got {got}")
+        _expect_pairs(X, y)
         return self._configure_target(y)
 
-    def _configure_target(self, y: Any) -> dict[str, Any]:
-        symbols = vocabulary(y, (None, None, None), self.min_count)
+    def _configure_target(self, y: Any, name: str = "y") -> dict[str, Any]:
+        expect(len(sized(name, y)), name, "at least 1 sequence", "0")
+        symbols = vocabulary(y, (None, None, None), self.min_count, name)
         return {"target": symbols, "text": isinstance(y[0], str), "longest": max(len(row) for row in y)}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Any:
-        sources = self._sources(X, config)
-        expect(len(sources) == len(y), "y", f"{len(sources)} sequences, one for each of X", len(y))
-        return sources, [encode(row, config["target"]) for row in y]
+        _expect_pairs(X, y)
+        return self._sources(X, config), [encode(row, config["target"], "y") for row in y]
 
     def _build_writer(self, make: Factory) -> dict[str, Any]:
         symbols, *_ = [self.config_[key] for key in ("target", "text", "longest")]
@@ -127,17 +130,15 @@ class Writer(Model):
             self._read_back(run, dstate, dmemory)
         return loss, int(lengths.sum())
 
-    def _search(self, state: Any, memory: Any, n: int, beam: int, max_length: int | None) -> list[Any]:
+    def _search(self, state: Any, memory: Any, n: int, beam: int, max_length: int) -> list[Any]:
         """Write `n` rows from their states: beam search, greedy where `beam` is 1."""
-        expect(beam >= 1, "beam", "at least 1", beam)
-        expect(max_length is None or max_length >= 0, "max_length", "at least 0", max_length)
         symbols = self.config_["target"]
         run, first = Run(self.pieces_, train=False), np.arange(n)[:, None]
         state, memory = take((state, memory), np.repeat(np.arange(n), beam))
         written = np.zeros((n, beam, 0), np.intp)
         scores = np.where(np.arange(beam) == 0, 0.0, -np.inf).repeat(n).reshape(beam, n).T
         ended, last = np.zeros((n, beam), bool), np.full((1, n * beam), START)
-        for _ in range(self.config_["longest"] if max_length is None else max_length):
+        for _ in range(max_length):
             z, state = self._decode(run, last, state, memory)
             log_p = log_softmax(z[0].astype(np.float64)).reshape(n, beam, -1)
             log_p[..., [UNKNOWN, START]] = -np.inf
@@ -156,3 +157,10 @@ class Writer(Model):
         chosen = written[np.arange(n), np.argmax(scores / lengths**LENGTH_PENALTY, axis=1)]
         rows = [[symbols[i] for i in row if i != END] for row in chosen]
         return ["".join(row) for row in rows] if self.config_["text"] else rows
+
+
+def _expect_pairs(X: Any, y: Any) -> None:
+    """Refuse all but one of `y` for each of `X`, and at least one."""
+    got = "None" if y is None else f"{len(sized('X', X))} and {len(sized('y', y))}"
+    fits = y is not None and len(X) == len(y) > 0
+    expect(fits, "y", "a sequence for each of X and at least one", got)

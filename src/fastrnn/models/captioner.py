@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import expect
-from fastrnn.models._base import Factory, Run
+from fastrnn.models._base import Factory, Run, finite, unchanged_on_failure
 from fastrnn.models._writer import Tanh, Writer
 
 Array = NDArray[Any]
@@ -46,17 +46,20 @@ class Captioner(Writer):
     ) -> tuple[float, Array]:
         """Do one step on one batch: gives the loss and its gradient with respect to the features, [n, F].
 
-        The first call starts the model; its vocabulary is that of `captions`, by default of `y`.
+        The first call starts the model; its vocabulary is that of `captions`, by default of `y`. Where loss or
+        gradient are not finite, FloatingPointError is raised and the weights stay as they are.
         """
-        if not hasattr(self, "pieces_"):
+        with unchanged_on_failure(self):
             self._check_params()
-            config = self._configure(X, y)
-            self._start(config if captions is None else config | self._configure_target(captions))
-        if self._kept_optimiser is None:
-            self._kept_optimiser = self._optimiser(steps=0)
-        run = Run(self.pieces_, train=True)
-        loss, _ = self._step(run, self._prepare(X, y, self.config_), np.arange(len(y)))
-        self._update(run, self._kept_optimiser)
+            if not hasattr(self, "pieces_"):
+                config = self._configure(X, y)
+                target = {} if captions is None else self._configure_target(captions, "captions")
+                self._start(config | target)
+            if self._kept_optimiser is None:
+                self._kept_optimiser = self._optimiser(steps=0)
+            run = Run(self.pieces_, train=True)
+            loss, _ = self._step(run, self._prepare(X, y, self.config_), np.arange(len(y)))
+            self._update(run, self._kept_optimiser, loss)
         return loss, run.grads["project"].x
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
@@ -68,7 +71,7 @@ class Captioner(Writer):
         expect(x.dtype.kind in "fiu", "X", "numbers", x.dtype)
         width = config["n_features"]
         expect(x.ndim == 2 and x.shape[1] == width, "X", f"shape [n, {width}]", x.shape)
-        return x.astype(self.dtype, copy=False)
+        return finite(x, self.dtype)
 
     def _build(self, make: Factory) -> dict[str, Any]:
         size = (1 + (self.cell == "lstm")) * self.num_layers * self.hidden_size

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import expect, numbers
+from fastrnn.init import number
+from fastrnn.layers import _size
 from fastrnn.losses import gaussian_nll
 from fastrnn.models._base import Factory, Model, Run, Seed, scale_of, scaled, take
 
@@ -57,7 +59,7 @@ class Forecaster(Model):
 
         Quantiles of `samples` futures drawn step by step.
         """
-        expect(0 < level < 1, "level", "0 < level < 1", level)
+        expect(0 < number("level", level) < 1, "level", "0 < level < 1", level)
         paths = self._paths(X, horizon, samples, np.random.default_rng(rng))
         low, high = np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=1)
         return self._unscaled(low), self._unscaled(high)
@@ -71,7 +73,7 @@ class Forecaster(Model):
 
     def _paths(self, X: ArrayLike, horizon: int, samples: int, rng: Any) -> Array:
         """Give standardised futures [horizon, samples, D]: drawn, or the means where `rng` is None."""
-        expect(horizon >= 1 and samples >= 1, "horizon, samples", "at least 1", f"{horizon}, {samples}")
+        horizon, samples = _size("horizon", horizon), _size("samples", samples)
         x, state = self._one(X)[-self.steps :, None], None
         out: list[Array] = []
         for _ in range(horizon):
@@ -98,6 +100,7 @@ class Forecaster(Model):
         self._check_fitted()
         series = _series(X)
         expect(len(series) == 1, "X", "one series", len(series))
+        expect(len(series[0]), "X", "at least 1 step", "0")
         return scaled(series[0], self.config_, self.dtype)
 
     def _unscaled(self, values: Array) -> Array:

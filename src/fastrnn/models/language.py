@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._arrays import expect
+from fastrnn.init import number
+from fastrnn.layers import _size
 from fastrnn.losses import log_softmax, softmax_cross_entropy
-from fastrnn.models._base import Factory, Model, Run, encode, vocabulary
+from fastrnn.models._base import Factory, Model, Run, encode, sized, vocabulary
 
 Array = NDArray[Any]
 Text = str | Sequence[Any]
@@ -87,12 +89,12 @@ class LanguageModel(Model):
         """
         self._check_fitted()
         symbols = self.config_["vocabulary"]
-        expect(temperature >= 0, "temperature", "at least 0", temperature)
-        expect(top_k is None or top_k >= 1, "top_k", "at least 1", top_k)
+        length, top_k = _size("length", length, 0), None if top_k is None else _size("top_k", top_k)
+        expect(number("temperature", temperature) >= 0, "temperature", "at least 0", temperature)
         rng = np.random.default_rng(rng)
         if not prompt:
             prompt = ["\n" if "\n" in symbols else symbols[1]]
-        (logits, state), out = self._read(self._indices(prompt)), []
+        (logits, state), out = self._read(self._indices(prompt, "prompt")), []
         for _ in range(length):
             scores = logits[1:].astype(np.float64)
             if temperature == 0:
@@ -105,10 +107,10 @@ class LanguageModel(Model):
             logits, state = self._read(np.array([choice]), state)
         return "".join(out) if self.config_["text"] else out
 
-    def _indices(self, text: Text) -> Array:
+    def _indices(self, text: Text, name: str = "X") -> Array:
         self._check_fitted()
-        expect(len(text) != 0, "X", "at least 1 symbol", "0")
-        return encode(text, self.config_["vocabulary"])
+        expect(len(sized(name, text)) != 0, name, "at least 1 symbol", "0")
+        return encode(text, self.config_["vocabulary"], name)
 
     def _read(self, x: Array, state: Any = None) -> tuple[Array, Any]:
         """Give the logits [V] after the symbols x [T], and the state."""
@@ -116,14 +118,17 @@ class LanguageModel(Model):
         return self.pieces_["head"](h[-1, 0]), state
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        return {"vocabulary": vocabulary([X], min_count=self.min_count), "text": isinstance(X, str)}
+        symbols = vocabulary([sized("X", X)], min_count=self.min_count)
+        return {"vocabulary": symbols, "text": isinstance(X, str)}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Array:
-        expect(len(X) >= 2, "X", "at least 2 symbols", len(X))
+        expect(len(sized("X", X)) >= 2, "X", "at least 2 symbols", len(X))
         return encode(X, config["vocabulary"])
 
     def _build(self, make: Factory) -> dict[str, Any]:
         symbols, _ = self.config_["vocabulary"], self.config_["text"]
+        wanted = f"a symbol that is there at least {self.min_count} times (min_count)"
+        expect(len(symbols) > 1, "X", wanted, "none")
         return make.stack(symbols, self.embedding_size, len(symbols))
 
     def _plan(self, data: Array, rng: np.random.Generator | None) -> list[Any]:

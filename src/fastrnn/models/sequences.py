@@ -40,9 +40,8 @@ class _Labelled(Model):
         return {"classes": classes, **config}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> tuple[list[Array], list[Array]]:
-        rows, labels = self._inputs(X, config), self._labels(y)
-        wanted = f"one label for each {'step of each ' * self._each_step}sequence, and {len(rows)} sequences"
-        expect(list(map(len, labels)) == self._counts(rows), "y", wanted, len(labels))
+        rows = self._inputs(X, config)
+        labels = self._matched(y, self._counts(rows))
         index = {label: i for i, label in enumerate(config["classes"])}
         unknown = [label for row in labels for label in row.tolist() if label not in index]
         expect(not unknown, "y", f"labels among {config['classes']}", unknown[:1])
@@ -51,6 +50,7 @@ class _Labelled(Model):
     def _inputs(self, X: Any, config: dict[str, Any]) -> list[Array]:
         """Give every sequence as an array: scaled floats [T, D], or indices [T] of symbols."""
         rows, symbols = _rows(X)
+        expect(rows, "X", "at least 1 sequence", "0")
         if "vocabulary" in config:
             expect(symbols or not any(map(len, rows)), "X", "sequences of symbols, as in fit", "numbers")
             return [encode(row, config["vocabulary"]) for row in rows]
@@ -98,7 +98,6 @@ class _Labelled(Model):
         self._check_fitted()
         rows, run = self._inputs(X, self.config_), Run(self.pieces_, train=False)
         z = [self._forward(run, [rows[i] for i in batch]) for batch in self._plan((rows,), None)]
-        expect(z, "X", "at least 1 sequence", "0")
         p = np.exp(log_softmax(np.concatenate(z).astype(np.float64)))
         return np.split(p, np.cumsum(self._counts(rows))[:-1])
 
@@ -106,10 +105,25 @@ class _Labelled(Model):
         """Check labels, and give those of each sequence."""
         if not self._each_step:
             return list(_labels(y)[:, None])
-        expect(y is not None and any(map(len, y)), "y", "a list of labels for each sequence", "no label")
+        rows = y if hasattr(y, "__len__") else [y]
+        odd = sorted({type(row).__name__ for row in rows if not hasattr(row, "__len__")})
+        expect(not odd, "y", "a list of labels for each sequence", ", ".join(odd), TypeError)
+        expect(any(map(len, y)), "y", "a list of labels for each sequence", "no label")
         labels = [_labels(row) for row in y]
         kind = np.concatenate([row for row in labels if row.size]).dtype
         return [row.astype(kind) for row in labels]
+
+    def _matched(self, y: Any, counts: list[int]) -> list[Array]:
+        """Give the labels of each sequence, of which there must be `counts`."""
+        labels = self._labels(y)
+        each = "step of each sequence" if self._each_step else "sequence"
+        wanted = f"one label for each {each}, and {len(counts)} sequences"
+        given, got = list(map(len, labels)), str(len(labels))
+        if len(given) == len(counts) and given != counts:
+            i = next(i for i, n in enumerate(counts) if given[i] != n)
+            got = f"{given[i]} labels for the {counts[i]} steps of X[{i}]"
+        expect(given == counts, "y", wanted, got)
+        return labels
 
     def _counts(self, rows: Sequence[Array]) -> list[int]:
         """Give the number of labels of each sequence."""
@@ -158,7 +172,8 @@ class SequenceClassifier(_Labelled):
 
     def score(self, X: Any, y: Any) -> float:
         """Give the accuracy."""
-        return float(np.mean(self.predict(X) == np.asarray(y)))
+        predicted = self.predict(X)
+        return float(np.mean(predicted == np.concatenate(self._matched(y, [1] * len(predicted)))))
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags
@@ -194,8 +209,9 @@ class SequenceTagger(_Labelled):
 
     def score(self, X: Any, y: Any) -> float:
         """Give the accuracy over all steps."""
-        right = np.concatenate([np.asarray(row) for row in y])
-        return float(np.mean(np.concatenate(self.predict(X)) == right))
+        predicted = self.predict(X)
+        right = np.concatenate(self._matched(y, list(map(len, predicted))))
+        return float(np.mean(np.concatenate(predicted) == right))
 
 
 def _rows(X: Any) -> tuple[list[Any], bool]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn import Gradients
 from fastrnn._arrays import expect
-from fastrnn.models._base import Factory, Run, each, encode, pad, vocabulary
+from fastrnn.models._base import Factory, Run, each, encode, pad, sized, vocabulary
 from fastrnn.models._writer import Tanh, Writer
 from fastrnn.nn import Piece
 
@@ -79,7 +79,7 @@ class Seq2Seq(Writer):
         return {**super()._configure(X, y), "source": vocabulary(X, min_count=self.min_count)}
 
     def _sources(self, X: Any, config: dict[str, Any]) -> list[Array]:
-        return [encode(row, config["source"]) for row in X]
+        return [encode(row, config["source"]) for row in sized("X", X)]
 
     def _build(self, make: Factory) -> dict[str, Any]:
         hidden, odd = divmod(self.hidden_size, 1 + self.bidirectional)
