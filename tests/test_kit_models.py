@@ -169,6 +169,15 @@ def test_captioner_trains_what_makes_the_features() -> None:
     assert final[1] < 0.7 * final[0]
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_partial_fit_has_no_end_for_a_schedule(schedule: str) -> None:
+    """The rate would be 0 from the second step on."""
+    model = Captioner(schedule=schedule, verbose=False)
+    with pytest.raises(ValueError, match=r"^schedule: expected 'constant', since steps have no end, got"):
+        model.partial_fit(np.eye(2), ["ab", "cd"])
+    assert not hasattr(model, "pieces_")
+
+
 def test_partial_fit_goes_on_after_fit() -> None:
     model, X, y = make("captioner")
     for _ in range(2):  # the second fit makes new weights: they are what the next step changes

@@ -716,6 +716,7 @@ def test_a_signal_handler_computes_in_the_callers_mode() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         layer(x)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert halves == [sys.float_info.min / 2]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,7 @@ def _size(name: str, value: Any, least: int = 1) -> int:
 
 
 def _probability(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not 0 <= value < 1:
+    if not 0 <= number(name, value) < 1:
         raise ValueError(f"{name}: expected at least 0 and less than 1, got {value}")
     return float(value)
 
@@ -145,6 +144,21 @@ def expect(
     """Raise an `error` that names the argument, what was expected and what came, unless `fits`."""
     if not fits:
         raise error(f"{name}: expected {expected}, got {got}")
+
+
+def number(name: str, value: Any) -> Any:
+    """Give a real number of Python or NumPy, which may be an array []."""
+    value = value[()] if isinstance(value, np.ndarray) else value
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    expect(real, name, "a number", type(value).__name__, TypeError)
+    return value
+
+
+def expect_writeable(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse read-only arrays, before any is written to; the keys say where they are."""
+    for where, array in arrays.items():
+        got = f"a read-only one{where and f' at {where}'} (a frozen layer? unfreeze() it first)"
+        expect(array.flags.writeable, name, "writeable arrays", got)
 
 
 def floats(name: str, value: Any) -> NDArray[Any]:

@@ -8,14 +8,12 @@ gate by gate: a gate is what has a fan-in and a fan-out, and what can be orthogo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._arrays import expect
+from fastrnn._arrays import expect, expect_writeable, number
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
@@ -127,21 +125,6 @@ def forget_bias(target: Target, value: float = 1.0) -> Target:
         quarter = bias.size // 4
         bias[quarter : 2 * quarter] = 0 if name.startswith("bias_hh") else value
     return target
-
-
-def number(name: str, value: Any) -> Any:
-    """Give a real number of Python or NumPy, which may be an array []."""
-    value = value[()] if isinstance(value, np.ndarray) else value
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    expect(real, name, "a number", type(value).__name__, TypeError)
-    return value
-
-
-def expect_writeable(name: str, arrays: Mapping[str, Array]) -> None:
-    """Refuse read-only arrays, before any is written to; the keys say where they are."""
-    for where, array in arrays.items():
-        got = f"a read-only one{where and f' at {where}'} (a frozen layer? unfreeze() it first)"
-        expect(array.flags.writeable, name, "writeable arrays", got)
 
 
 def _arrays(target: Any) -> dict[str, Array]:

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import expect
-from fastrnn.init import expect_writeable
+from fastrnn._arrays import expect, expect_writeable, misfits
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -163,12 +162,9 @@ def matching(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: 
     """
     expect(isinstance(state, Mapping), what, "a dict of arrays", type(state).__name__, TypeError)
     given = {name: np.asarray(value) for name, value in state.items()}
-    wrong = [f"missing {name}" for name in params if name not in given]
-    wrong += [f"unexpected {name}" for name in given if name not in params]
+    wrong = misfits({name: array.shape for name, array in params.items()}, given)
     for name, array in params.items():
-        if name in given and given[name].shape != array.shape:
-            wrong.append(f"{name}: expected shape {array.shape}, got {given[name].shape}")
-        elif name in given:
+        if name in given and given[name].shape == array.shape:
             kinds, wanted = ("iu", "integers") if array.dtype.kind in "iu" else ("fiub", "real numbers")
             if given[name].dtype.kind not in kinds:
                 wrong.append(f"{name}: expected {wanted}, got {given[name].dtype}")

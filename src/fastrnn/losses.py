@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import expect, floats, indices, within
-from fastrnn.init import number
+from fastrnn._arrays import expect, floats, indices, number, within
 
 Array = NDArray[Any]
 Weights = ArrayLike | None

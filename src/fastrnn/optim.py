@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._arrays import expect
-from fastrnn.init import expect_writeable, number
+from fastrnn._arrays import expect, expect_writeable, number
 from fastrnn.io import copy_all, matching
 
 Array = NDArray[Any]

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import Gradients
-from fastrnn._arrays import expect
-from fastrnn.layers import _size
+from fastrnn._arrays import _size, expect
 from fastrnn.losses import log_softmax, softmax_cross_entropy
 from fastrnn.models._base import Factory, Model, Run, encode, pad, sized, take, vocabulary
 from fastrnn.nn import Piece

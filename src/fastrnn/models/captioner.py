@@ -46,11 +46,18 @@ class Captioner(Writer):
     ) -> tuple[float, Array]:
         """Do one step on one batch: gives the loss and its gradient with respect to the features, [n, F].
 
-        The first call starts the model; its vocabulary is that of `captions`, by default of `y`. Where loss or
-        gradient are not finite, FloatingPointError is raised and the weights stay as they are.
+        The first call starts the model; its vocabulary is that of `captions`, by default of `y`. `schedule`
+        must be "constant". Where loss or gradient are not finite, FloatingPointError is raised and the weights
+        stay as they are.
         """
         with unchanged_on_failure(self):
             self._check_params()
+            expect(
+                self.schedule == "constant",
+                "schedule",
+                "'constant', since steps have no end",
+                repr(self.schedule),
+            )
             if not hasattr(self, "pieces_"):
                 config = self._configure(X, y)
                 target = {} if captions is None else self._configure_target(captions, "captions")

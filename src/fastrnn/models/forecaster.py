@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import expect, numbers
-from fastrnn.init import number
-from fastrnn.layers import _size
+from fastrnn._arrays import _size, expect, number, numbers
 from fastrnn.losses import gaussian_nll
 from fastrnn.models._base import Factory, Model, Run, Seed, scale_of, scaled, take
 

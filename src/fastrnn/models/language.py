@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._arrays import expect
-from fastrnn.init import number
-from fastrnn.layers import _size
+from fastrnn._arrays import _size, expect, number
 from fastrnn.losses import log_softmax, softmax_cross_entropy
 from fastrnn.models._base import Factory, Model, Run, encode, sized, vocabulary
 
