@@ -159,7 +159,7 @@ CONSTANT = (
     "vtable for",
     "typeinfo for",
     "::natural",
-    "::candidate_first",
+    "::last_first",
     "::zeros",
 )
 
