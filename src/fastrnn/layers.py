@@ -25,6 +25,9 @@ State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
 
 MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
+# isinstance of a Ragged, or to look this up in its module, takes a fiftieth of a short call
+_ndarray = np.ndarray
+
 
 def parameter_shapes(
     gates: int,
@@ -237,8 +240,7 @@ class Recurrent(Parameters):
         MemoryError
             Where the outputs cannot be held.
         """
-        # isinstance takes a fiftieth of a short call to say no
-        if lengths is None and (type(x) is np.ndarray or not (x is None or isinstance(x, Ragged))):
+        if lengths is None and (type(x) is _ndarray or not (x is None or isinstance(x, Ragged))):
             return self._network.infer(self._weights, x, state, reset, steps)
         return self._forward(x, state, lengths, reset, steps, False, 0)
 
@@ -282,7 +284,7 @@ class Recurrent(Parameters):
         (5, 2, 3)
         """
         plain = lengths is None and steps is None and checkpoint is None and not self.dropout
-        if plain and type(x) is np.ndarray:
+        if plain and type(x) is _ndarray:
             return self._network.forward(
                 self._weights, x, state, None, reset, None, False, True, 0, None, 1.0
             )
