@@ -156,6 +156,16 @@ def test_bad_calls(call: Any, error: type[Exception], message: str) -> None:
 # ---- losses
 
 
+@pytest.mark.parametrize("name", ["prediction", "target", "weights"])
+def test_losses_refuse_masked_elements(name: str) -> None:
+    hidden = np.ma.masked_array(np.zeros(2), mask=[True, False])
+    arguments: dict[str, Any] = {"prediction": np.zeros(2), "target": np.zeros(2), "weights": None} | {
+        name: hidden
+    }
+    with pytest.raises(TypeError, match=f"^{name}: expected an array without masked elements"):
+        losses.mse(**arguments)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

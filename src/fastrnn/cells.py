@@ -5,11 +5,10 @@ A cell is a layer of one step: the same core, the same bits as one step of the l
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._arrays import as_array, expect
 from fastrnn.gradients import Gradients, views_of
@@ -25,27 +24,11 @@ class Cell(Parameters):
         self.input_size, self.hidden_size, self.bias = layer.input_size, layer.hidden_size, layer.bias
         self.dtype = layer.dtype
         self.shapes = {name.removesuffix("_l0"): shape for name, shape in layer.shapes.items()}
-        self.params = views_of(layer.flat, self.shapes)
-
-    @property
-    def flat(self) -> NDArray[Any]:
-        """All parameters in one contiguous buffer."""
-        return self._layer.flat
-
-    @flat.setter
-    def flat(self, value: Any) -> None:
-        self._layer.flat = value
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle, as :class:`fastrnn.layers.Parameters`."""
-        return {name: value for name, value in self.__dict__.items() if name != "params"}
+        self._flat = layer.flat
+        self.params = views_of(self._flat, self.shapes)
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.__dict__.update(kept)
-        self.params = views_of(self.flat, self.shapes)
-
-    def __copy__(self) -> Cell:
-        return copy.deepcopy(self)
+        super().__setstate__(kept | {"_flat": kept["_layer"].flat})
 
     def _one_step(self, x: ArrayLike, state: State) -> tuple[Any, State]:
         """x with a time axis, and the state with a layer axis."""

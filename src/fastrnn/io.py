@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import expect, expect_writeable, misfits
+from fastrnn._arrays import expect, expect_writeable, misfits, readable
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -161,7 +161,7 @@ def matching(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: 
         names every missing, unexpected or misshapen entry.
     """
     expect(isinstance(state, Mapping), what, "a dict of arrays", type(state).__name__, TypeError)
-    given = {name: np.asarray(value) for name, value in state.items()}
+    given = {name: readable(f"{what}: {name}", value, "real numbers") for name, value in state.items()}
     wrong = misfits({name: array.shape for name, array in params.items()}, given)
     for name, array in params.items():
         if name in given and given[name].shape == array.shape:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import expect, floats, indices, number, within
+from fastrnn._arrays import expect, floats, indices, number, readable, within
 
 Array = NDArray[Any]
 Weights = ArrayLike | None
@@ -189,7 +189,7 @@ def _weights(
     if weights is None:
         total, w = float(np.prod(shape)), None
     else:
-        w = np.asarray(weights)
+        w = readable("weights", weights, "real numbers")
         expect(w.dtype.kind in "fiub", "weights", "real numbers", w.dtype, TypeError)
         wanted = f"shape {shape}" if steps == shape else f"shape {shape} or {steps}"
         expect(w.shape in (shape, steps), "weights", wanted, w.shape)
@@ -205,7 +205,7 @@ def _errors(
     prediction: ArrayLike, target: ArrayLike, weights: Weights, reduction: str, name: str = "prediction"
 ) -> tuple[Array, Array | None, float]:
     """Give prediction - target with 0 where nothing counts, the weights and the factor of the reduction."""
-    y, t = floats(name, prediction), np.asarray(target)
+    y, t = floats(name, prediction), readable("target", target, "real numbers")
     expect(t.dtype.kind in "fiub", "target", "real numbers", t.dtype, TypeError)
     expect(t.shape == y.shape, "target", f"shape {y.shape}", t.shape)
     w, scale = _weights(weights, y.shape, y.shape[:-1], reduction)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import _integers, _size, readable
+from fastrnn._arrays import _integers, _size, as_lengths, readable
 
 
 class Ragged:
@@ -76,12 +76,7 @@ class Ragged:
         if padded.ndim != 3:
             raise ValueError(f"x: expected 3 dimensions, got shape {padded.shape}")
         rows = padded if batch_first else padded.swapaxes(0, 1)
-        n = _integers("lengths", lengths)
-        if n.shape != rows.shape[:1]:
-            raise ValueError(f"lengths: expected shape ({len(rows)},), got {n.shape}")
-        if n.size and (n.min() < 0 or n.max() > rows.shape[1]):
-            wrong = int(n.min() if n.min() < 0 else n.max())
-            raise ValueError(f"lengths: expected values from 0 to {rows.shape[1]}, got {wrong}")
+        n = as_lengths(lengths, *rows.shape[:2])
         return cls(rows[np.arange(rows.shape[1]) < n[:, None]], n)
 
     def to_padded(self, *, batch_first: bool = False, fill: float = 0.0) -> NDArray[Any]:
@@ -145,9 +140,8 @@ def chunks(
     left = None if lengths is None else _integers("lengths", lengths)
     if left is not None and (array.ndim != 3 or left.shape != (array.shape[1 - axis],)):
         raise ValueError(f"lengths: expected one for each row of x of shape {array.shape}, got {left.shape}")
-    if left is not None and left.size and (left.min() < 0 or left.max() > array.shape[axis]):
-        wrong = int(left.min() if left.min() < 0 else left.max())
-        raise ValueError(f"lengths: expected values from 0 to {array.shape[axis]}, got {wrong}")
+    if left is not None:
+        left = as_lengths(left, len(left), array.shape[axis])
     for start in range(0, array.shape[axis], size):
         piece = array[:, start : start + size] if axis else array[start : start + size]
         yield piece, None if left is None else np.clip(left - start, 0, piece.shape[axis])
