@@ -13,8 +13,8 @@
 #include <cstdio>
 #include <vector>
 
-#include "../src/cpp/kernels.hpp"
-#include "../src/cpp/step.hpp"
+#include "kernels/kernels.hpp"
+#include "kernels/step.hpp"
 
 namespace fastrnn {
 namespace FASTRNN_ISA {

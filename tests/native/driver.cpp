@@ -13,9 +13,9 @@
 #include <string>
 #include <thread>
 
-#include "dispatch.hpp"
-#include "layer.hpp"
-#include "stream.hpp"
+#include "kernels/dispatch.hpp"
+#include "engine/layer.hpp"
+#include "engine/stream.hpp"
 
 namespace {
 

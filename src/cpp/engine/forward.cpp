@@ -1,0 +1,208 @@
+#include "engine/forward.hpp"
+#include "engine/tasks.hpp"
+
+namespace fastrnn {
+
+namespace {
+
+template <class T> class ForwardPass {
+public:
+  ForwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, const Batch &batch,
+              const Arrays<T> &arrays, Tape<T> *tape, const Execution &how)
+      : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
+        pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
+              how.plan),
+        loop_(pass_, tape && !tape->segment, false), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
+        board_(how.plan.split == Split::tasks ? shape.count() : 0), packed_(weights), pack_(pack) {
+    if (shape.has_c() && (!tape || tape->segment))
+      for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
+    if (drops()) hidden_ = hidden_view<T>(nullptr, batch, arrays.starts, shape.directions * pass_.R);
+  }
+
+  bool run() {
+    parallel(pass_.plan.threads, [&](int rank, int of) { run_thread(rank, of); });
+    return !team_.stopped();
+  }
+
+private:
+  // outputs of the hidden layers of an inference call; a training call keeps them on the tape
+  static std::vector<Buffer<T>> make_outputs(const Shape &shape, const Batch &batch, const Arrays<T> &arrays,
+                                             const Tape<T> *tape) {
+    std::vector<Buffer<T>> outputs;
+    if (tape) return outputs;
+    const size_t positions = arrays.starts ? batch.total() : product(batch.steps, batch.rows);
+    for (size_t l = 0; l + 1 < shape.layers; ++l)
+      outputs.emplace_back(product(positions, shape.directions, shape.output()));
+    return outputs;
+  }
+
+  void run_thread(int rank, int of) {
+    const Worker w{&team_, rank, rank, of};
+    w.begin();
+    if (pack_) {
+      packed_.pack(w);
+      if (!w.meet()) return;
+    }
+    if (pass_.plan.split == Split::tasks)
+      run_tasks(w);
+    else
+      run_together(w);
+  }
+
+  // All threads on one direction of one layer after the other.
+  void run_together(const Worker &w) {
+    for (const Direction<T> &dir : pass_.directions) {
+      const Storage<T> store = storage(dir);
+      if (pass_.shape.has_c() && pass_.takes_steps(w)) load_c0(pass_.stepping(w), dir, store);
+      if (!loop_.run(w, dir, store, 0, pass_.batch.steps)) return;
+      if (pass_.apart(w) && !w.meet()) return;
+      finish(w, dir, store);
+      const bool last_direction = dir.direction + 1 == pass_.shape.directions;
+      if (last_direction && dir.layer + 1 < pass_.shape.layers && drops()) {
+        drop(w, dir.layer);
+        if (pass_.meet(w) && !w.meet()) return;
+      }
+    }
+  }
+
+  // Each thread on chunks of steps of its own: of a layer once the layer below has got that far, and where
+  // there is a reverse direction, once both directions below are through.
+  void run_tasks(const Worker &all) {
+    const Worker w = all.alone();
+    const Shape &shape = pass_.shape;
+    const size_t steps = pass_.batch.steps, D = shape.directions;
+    const size_t chunk = chunk_steps();
+    auto end_of = [&](size_t i) { return std::min(steps, board_.done(i) + chunk); };
+    auto ready = [&](size_t i) {
+      if (i < D) return true;
+      const size_t below = (i / D - 1) * D;
+      if (D == 1) return board_.done(below) >= end_of(i);
+      return board_.complete(below) && board_.complete(below + 1);
+    };
+    for (size_t i = board_.first(w); (i = board_.claim(w, i, ready)) != TaskBoard::none;) {
+      const Direction<T> &dir = pass_.directions[i];
+      const Storage<T> store = storage(dir);
+      const size_t begin = board_.done(i), end = end_of(i);
+      if (begin == 0 && shape.has_c()) load_c0(w, dir, store);
+      if (!loop_.run(w, dir, store, begin, end)) return;
+      if (end == steps) finish(w, dir, store);
+      board_.release(i, end, end == steps);
+    }
+  }
+
+  // long enough that claiming it costs nothing, short enough that a wavefront of layers fills and drains fast
+  size_t chunk_steps() const {
+    const size_t steps = pass_.batch.steps,
+                 work = pass_.shape.gates() * pass_.H * (pass_.R + pass_.H) * pass_.batch.rows;
+    const size_t least = (size_t(1) << 20) / std::max<size_t>(work, 1) + 1;
+    return std::max(least, steps / (8 * pass_.shape.layers) + 1);
+  }
+
+  Storage<T> storage(const Direction<T> &dir) {
+    Storage<T> store;
+    if (!tape_) {
+      if (!c_.empty()) store.c = c_[dir.index].get();
+      return store;
+    }
+    TapeDirection<T> &kept = tape_->directions[dir.index];
+    if (tape_->segment) {
+      if (!c_.empty()) store.c = c_[dir.index].get();
+      store.c_checkpoint = kept.c_checkpoint.get();
+      store.segment = pass_.shape.has_c() ? tape_->segment : 0;
+    } else {
+      store.gates = kept.gates.get();
+      store.c = kept.c.get();
+      store.keep_c = true;
+    }
+    return store;
+  }
+
+  void load_c0(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
+    // by units, the first barrier comes only after step 0: each thread loads the units it will read
+    const Range rows = pass_.rows_of(w, 0, pass_.batch.steps);
+    const Range panels = pass_.panels_of(pass_.Hp / pass_.k.lanes, w);
+    const size_t first = panels.begin * pass_.k.lanes, last = std::min(panels.end * pass_.k.lanes, pass_.H);
+    for (size_t r = rows.begin; r < rows.end; ++r) {
+      T *to = store.c + r * pass_.Hp;
+      std::memset(to + first, 0, (panels.end * pass_.k.lanes - first) * sizeof(T));
+      if (pass_.arrays.c0 && last > first)
+        std::memcpy(to + first,
+                    pass_.arrays.c0 + (dir.index * pass_.batch.rows + pass_.batch.order[r]) * pass_.H + first,
+                    (last - first) * sizeof(T));
+    }
+  }
+
+  // h_n, c_n: the state after each row's last step
+  void finish(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
+    const Batch &batch = pass_.batch;
+    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w, 0, batch.steps);
+    for (size_t r = rows.begin; r < rows.end; ++r) {
+      const size_t length = batch.length[r], b = dir.index * batch.rows + batch.order[r];
+      const T *h = length ? dir.y(length - 1, r) : dir.h0 + dir.h0_at[r];
+      std::memcpy(pass_.arrays.h_n + b * pass_.R, h, pass_.R * sizeof(T));
+      if (!pass_.shape.has_c()) continue;
+      const size_t at = store.keep_c && length ? batch.rows + batch.first(length - 1) + r : r;
+      std::memcpy(pass_.arrays.c_n + b * pass_.H, store.c + at * pass_.Hp, pass_.H * sizeof(T));
+    }
+  }
+
+  bool drops() const { return tape_ && !tape_->dropped.empty(); }
+  void drop(const Worker &w, size_t layer) {
+    const Batch &batch = pass_.batch;
+    const size_t width = pass_.shape.directions * pass_.R;
+    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w, 0, batch.steps);
+    for (size_t r = rows.begin; r < rows.end; ++r)
+      for (size_t t = 0; t < batch.length[r]; ++t) {
+        const size_t at = size_t(hidden_.row[batch.order[r]] + ptrdiff_t(t) * hidden_.time);
+        pass_.k.scale_mask(tape_->dropped[layer].get() + at, tape_->outputs[layer].get() + at,
+                           pass_.arrays.dropout[layer] + at, pass_.arrays.dropout_scale, width);
+      }
+  }
+
+  Tape<T> *tape_;
+  View<T> hidden_; // where the rows of hidden layers lie, for dropout: threads allocate nothing
+  std::vector<Buffer<T>> outputs_, c_;
+  Pass<T> pass_;
+  ForwardLoop<T> loop_;
+  Team team_;
+  TaskBoard board_;
+  Packed<T> &packed_;
+  bool pack_;
+};
+
+} // namespace
+
+template <class T>
+void allocate(Tape<T> &tape, const Kernels<T> &k, const Shape &shape, size_t positions, bool dropout) {
+  const Batch &batch = tape.batch;
+  const size_t Hp = round_up(shape.hidden, k.lanes), row = Pass<T>::round_up_row(k.gate_slots(shape.cell) * Hp);
+  tape.directions.resize(shape.count());
+  for (TapeDirection<T> &d : tape.directions) {
+    if (tape.segment) {
+      const size_t segments = (batch.steps + tape.segment - 1) / tape.segment;
+      if (shape.has_c()) d.c_checkpoint = Buffer<T>(product(segments, batch.rows, Hp));
+      continue;
+    }
+    if (k.saved_slots(shape.cell)) d.gates = Buffer<T>(product(batch.total(), row));
+    if (shape.has_c()) d.c = Buffer<T>(product(batch.rows + batch.total(), Hp));
+  }
+  for (size_t l = 0; l + 1 < shape.layers; ++l) {
+    tape.outputs.emplace_back(product(positions, shape.directions, shape.output()));
+    if (dropout) tape.dropped.emplace_back(product(positions, shape.directions, shape.output()));
+  }
+}
+
+template <class T>
+bool forward(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, const Batch &batch,
+             const Arrays<T> &arrays, Tape<T> *tape, const Execution &how) {
+  return ForwardPass<T>(k, shape, weights, pack, batch, arrays, tape, how).run();
+}
+
+#define FASTRNN_INSTANTIATE(T)                                                                                         \
+  template void allocate(Tape<T> &, const Kernels<T> &, const Shape &, size_t, bool);                                  \
+  template bool forward(const Kernels<T> &, const Shape &, Packed<T> &, bool, const Batch &, const Arrays<T> &,        \
+                        Tape<T> *, const Execution &);
+FASTRNN_INSTANTIATE(float)
+FASTRNN_INSTANTIATE(double)
+
+} // namespace fastrnn

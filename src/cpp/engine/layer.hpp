@@ -1,0 +1,50 @@
+// layer: whole calls. Pure functions of arrays: nothing is kept between calls but what the tape holds.
+#pragma once
+
+#include "runtime/parallel.hpp"
+#include "engine/schedule.hpp"
+#include "engine/tape.hpp"
+
+namespace fastrnn {
+
+// Arrays a pass reads and writes, all in the caller's order of rows.
+template <class T> struct Arrays {
+  View<const T> x;                         // [t][b] -> [I]; base null: no input
+  const T *h0 = nullptr, *c0 = nullptr;    // [L D][B][output], [L D][B][H]; null: zero
+  View<T> y;                               // [t][b] -> [D output]
+  T *h_n = nullptr, *c_n = nullptr;        // as h0, c0
+  const uint8_t *const *dropout = nullptr; // [L - 1] masks in the layout of the hidden layers; null: none
+  T dropout_scale = T(1);
+  const size_t *starts = nullptr; // ragged: where each row begins; null: hidden layers are [t][b]
+};
+
+template <class T> struct Gradients {
+  View<const T> dy;                         // as y; base null: none
+  const T *dy_last = nullptr;               // [B][D output], of each row's last step; null: none
+  const T *dh_n = nullptr, *dc_n = nullptr; // null: zero
+  View<T> dx;                               // base null: not wanted
+  T *dh0 = nullptr, *dc0 = nullptr;
+  std::vector<Parameters<T>> parameters; // [L D], written
+};
+
+// Threads of a call, as chosen by the schedule. interrupted: asked now and then by the calling thread; a call
+// that it stops returns false and leaves its outputs undefined.
+struct Execution {
+  Plan plan;
+  size_t l2;
+  bool (*interrupted)();
+};
+
+// weights are packed inside the call's parallel region when `pack` is set
+template <class T>
+bool forward(const Kernels<T> &, const Shape &, Packed<T> &, bool pack, const Batch &, const Arrays<T> &, Tape<T> *,
+             const Execution &);
+
+template <class T>
+bool backward(const Kernels<T> &, const Shape &, Packed<T> &, bool pack, Tape<T> &, const Arrays<T> &,
+              const Gradients<T> &, const Execution &);
+
+// memory that the training pass will keep
+template <class T> void allocate(Tape<T> &, const Kernels<T> &, const Shape &, size_t positions, bool dropout);
+
+} // namespace fastrnn

@@ -1,0 +1,104 @@
+#include "engine/network.hpp"
+
+namespace fastrnn {
+
+template <class T>
+Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters,
+                  bool forward, bool backward, bool in_pieces, bool w_in_pieces)
+    : k_(kernels), shape_(shape), parameters_(std::move(parameters)), forward_(forward), backward_(backward),
+      in_pieces_(in_pieces), w_in_pieces_(w_in_pieces), directions_(shape.count()) {
+  const size_t H = shape.hidden, R = shape.output(), G = shape.gates();
+  const size_t Hp = round_up(H, k_.lanes), Rp = round_up(R, k_.lanes);
+  const bool before = shape.cell == Cell::gru_before;
+  for (size_t i = 0; i < shape.count(); ++i) {
+    const size_t I = shape.layer_input(i / shape.directions), Ip = round_up(I, k_.lanes);
+    PackedDirection<T> &d = directions_[i];
+    if (w_in_pieces) d.w_rows = {parameters_[i].w_ih, I};
+    if (in_pieces) {
+      d.w_back_rows = {parameters_[i].w_ih, I};
+      if (candidate_first(shape.cell)) d.w_back_rows.first_row = (G - 1) * H;
+      d.r_rows = d.r_back_rows = {parameters_[i].w_hh, R};
+    }
+    if (forward) {
+      d.bias = Buffer<T>(k_.gate_slots(shape.cell) * Hp);
+      if (shape.cell == Cell::gru) d.bias_n = Buffer<T>::zeroed(Hp);
+    }
+    if (forward && !w_in_pieces) d.w = Buffer<T>(product(G, Hp, I));
+    if (in_pieces) continue;
+    if (forward) {
+      d.r = Buffer<T>(product(shape.step_gates(), Hp, R));
+      if (before) d.r_n = Buffer<T>(product(Hp, R));
+      if (shape.proj) d.project = Buffer<T>(product(Rp, H));
+    }
+    if (backward) {
+      d.w_back = Buffer<T>(product(G, H, Ip));
+      d.r_back = Buffer<T>(product(shape.step_gates(), H, Rp));
+      if (before) d.r_n_back = Buffer<T>(product(H, Rp));
+      if (shape.proj) d.project_back = Buffer<T>(product(R, Hp));
+    }
+  }
+}
+
+template <class T> void Packed<T>::pack(const Worker &w) {
+  for (size_t i = 0; i < shape_.count(); ++i) {
+    if (forward_) pack_forward(i, w);
+    if (backward_ && !in_pieces_) pack_backward(i, w);
+  }
+}
+
+template <class T> void Packed<T>::pack_forward(size_t i, const Worker &w) {
+  const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(),
+               I = shape_.layer_input(i / shape_.directions);
+  const Parameters<const T> &p = parameters_[i];
+  PackedDirection<T> &d = directions_[i];
+  const bool before = shape_.cell == Cell::gru_before;
+  if (w.rank == 0) {
+    k_.pack_bias(d.bias.get(), p.b_ih, p.b_hh, shape_.cell, H);
+    if (shape_.cell == Cell::gru && p.b_hh) k_.pack_unit_row(d.bias_n.get(), p.b_hh + 2 * H, H);
+  }
+  const auto gates = [&](Buffer<T> &to, const T *from, size_t first, size_t count, size_t hidden, size_t depth) {
+    const Range part = share(k_.gate_panels(count, hidden), w);
+    if (depth) k_.pack_gates(to.get(), from, depth, first, count, hidden, depth, part.begin, part.end);
+  };
+  if (!w_in_pieces_) gates(d.w, p.w_ih, 0, G, H, I);
+  if (in_pieces_) return;
+  gates(d.r, p.w_hh, 0, shape_.step_gates(), H, R);
+  if (before) gates(d.r_n, p.w_hh, 2, 1, H, R);
+  if (shape_.proj) gates(d.project, p.w_hr, 0, 1, R, H);
+}
+
+template <class T> void Packed<T>::pack_backward(size_t i, const Worker &w) {
+  const size_t H = shape_.hidden, R = shape_.output(), G = shape_.gates(),
+               I = shape_.layer_input(i / shape_.directions);
+  const Parameters<const T> &p = parameters_[i];
+  PackedDirection<T> &d = directions_[i];
+  const bool before = shape_.cell == Cell::gru_before;
+  // rows [first, first + rows) of a matrix become rows from `at` on of the `depth` there are
+  const auto plain = [&](Buffer<T> &to, const T *from, size_t first, size_t at, size_t rows, size_t depth,
+                         size_t columns) {
+    const Range part = share(rows, w);
+    if (columns)
+      k_.pack_plain(to.get(), from + (first + part.begin) * columns, columns, at + part.begin, part.size(), depth,
+                    columns);
+  };
+  const size_t candidate = candidate_first(shape_.cell) ? (G - 1) * H : 0; // where it stands in the weights
+  plain(d.w_back, p.w_ih, candidate, 0, G * H - candidate, G * H, I);
+  if (candidate) plain(d.w_back, p.w_ih, 0, H, candidate, G * H, I);
+  const size_t depth = shape_.step_gates() * H;
+  plain(d.r_back, p.w_hh, 0, 0, depth, depth, R);
+  if (before) plain(d.r_n_back, p.w_hh, 2 * H, 0, H, H, R);
+  if (shape_.proj) plain(d.project_back, p.w_hr, 0, 0, R, R, H);
+}
+
+template <class T> size_t Packed<T>::bytes() const {
+  size_t n = 0;
+  for (const auto &d : directions_)
+    n += d.w.bytes() + d.r.bytes() + d.r_n.bytes() + d.bias.bytes() + d.bias_n.bytes() + d.project.bytes() +
+         d.w_back.bytes() + d.r_back.bytes() + d.r_n_back.bytes() + d.project_back.bytes();
+  return n;
+}
+
+template class Packed<float>;
+template class Packed<double>;
+
+} // namespace fastrnn

@@ -1,0 +1,74 @@
+// What a call works with: the shape of a network, its parameters, and the parameters packed.
+#pragma once
+
+#include <vector>
+
+#include "kernels/kernels.hpp"
+#include "runtime/memory.hpp"
+#include "runtime/parallel.hpp"
+
+namespace fastrnn {
+
+struct Shape {
+  Cell cell = Cell::lstm;
+  size_t input = 0, hidden = 0, proj = 0; // proj 0: none
+  size_t layers = 1, directions = 1;
+  bool bias = true;
+
+  bool operator==(const Shape &o) const {
+    return cell == o.cell && input == o.input && hidden == o.hidden && proj == o.proj && layers == o.layers &&
+           directions == o.directions && bias == o.bias;
+  }
+
+  size_t output() const { return proj ? proj : hidden; } // h_t, and what the recurrent product reads
+  size_t gates() const { return gate_count(cell); }
+  size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
+  size_t count() const { return layers * directions; }
+  // of the product with R that begins a step: all, but for the GRU that resets before its candidate's product
+  size_t step_gates() const { return cell == Cell::gru_before ? 2 : gates(); }
+  // one product with R a step, whose result the cell turns into h_t
+  bool one_product() const { return !proj && cell != Cell::gru_before; }
+  bool has_c() const { return cell == Cell::lstm; }
+};
+
+// Parameters of one direction of one layer, as PyTorch lays them out; absent ones null.
+template <class T> struct Parameters {
+  T *w_ih = nullptr;                  // [G H, I]
+  T *w_hh = nullptr;                  // [G H, output]
+  T *b_ih = nullptr, *b_hh = nullptr; // [G H]
+  T *w_hr = nullptr;                  // [P, H]
+};
+
+template <class T> struct PackedDirection {
+  // in pieces
+  RowMajor<T> w_rows, r_rows, w_back_rows, r_back_rows;
+  // forward: gate panels, the bias as a packed row
+  Buffer<T> w, r, r_n, bias, bias_n, project;
+  // backward: plain panels, rows in the order of the gradient row
+  Buffer<T> w_back, r_back, r_n_back, project_back;
+};
+
+template <class T> class Packed {
+public:
+  // For a forward pass, a backward pass or both. in_pieces, w_in_pieces: as in Plan; what products pack as they read
+  // it is not packed here.
+  Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, bool forward,
+         bool backward, bool in_pieces = false, bool w_in_pieces = false);
+  // One thread's share of the packing: of every matrix some panels, where units are shared those that it reads.
+  void pack(const Worker &);
+  const PackedDirection<T> &operator()(size_t layer, size_t direction) const {
+    return directions_[layer * shape_.directions + direction];
+  }
+  size_t bytes() const;
+
+private:
+  void pack_forward(size_t i, const Worker &);
+  void pack_backward(size_t i, const Worker &);
+  const Kernels<T> &k_;
+  Shape shape_;
+  std::vector<Parameters<const T>> parameters_;
+  bool forward_, backward_, in_pieces_, w_in_pieces_;
+  std::vector<PackedDirection<T>> directions_;
+};
+
+} // namespace fastrnn

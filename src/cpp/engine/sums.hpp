@@ -1,0 +1,161 @@
+// Weight gradients: sums over all steps and rows, taken chunk by chunk as BPTT goes back in time, in the arrays that
+// the caller gets.
+//
+// The order of every sum is that of BPTT (steps descending, rows of a step ascending), so it does not depend
+// on threads, chunks or checkpoints. A sum of millions of terms one after the other would lose them to rounding:
+// after every `block` terms, counted from the start of BPTT, it begins anew, and the blocks are added up.
+#pragma once
+
+#include <algorithm>
+
+#include "engine/direction.hpp"
+
+namespace fastrnn {
+
+// Pointers to the rows of one chunk, in the order of the sums.
+template <class T> struct ChunkRows {
+  std::vector<const T *> d, x, h, m, dh; // gradients, inputs, h_prev, LSTM m / GRU r o h, projected dh
+};
+
+template <class T> class WeightSums {
+public:
+  WeightSums(const Pass<T> &pass, const Direction<T> &dir, const Parameters<T> &gradients)
+      : p(pass), g_(gradients), input_(dir.input) {
+    typedef ChunkRows<T> Rows;
+    const size_t H = p.H, GH = product(p.shape.gates(), H), lanes = p.k.lanes;
+    const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
+    const int *order = order_of(p.shape.cell);
+    // A register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle. For
+    // the former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
+    const size_t turned = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
+    turned_ = turned < straight && p.batch.total() * (straight - turned) > 30 * GH * input_;
+    const size_t all = p.batch.total(), after_first = all - (dir.starts_at_zero && all ? p.batch.active(0) : 0);
+    sums_.reserve(4); // the most that a cell has
+    if (turned_)
+      add_sum({&Rows::x, 0, input_, input_, natural}, {&Rows::d, 0, GH}, all, nullptr);
+    else if (input_)
+      add_sum({&Rows::d, 0, GH, H, order}, {&Rows::x, 0, input_}, all, g_.w_ih);
+    if (before) {
+      add_sum({&Rows::d, H, 2 * H, H, natural}, {&Rows::h, 0, p.R}, after_first, g_.w_hh);
+      add_sum({&Rows::d, 0, H, H, natural}, {&Rows::m, 0, p.R}, after_first, g_.w_hh + 2 * H * p.R);
+    } else {
+      add_sum({&Rows::d, gru ? H : 0, GH, H, natural}, {&Rows::h, 0, p.R}, after_first, g_.w_hh);
+    }
+    if (g_.b_ih) add_sum({&Rows::d, 0, GH, H, order}, {nullptr, 0, 1}, all, g_.b_ih);
+    if (g_.b_hh && gru) add_sum({&Rows::d, H, GH, H, natural}, {nullptr, 0, 1}, all, g_.b_hh);
+    if (p.shape.proj) add_sum({&Rows::dh, 0, p.R, p.R, natural}, {&Rows::m, 0, H}, all, g_.w_hr);
+  }
+
+  // numbers that adding a chunk of so many terms needs
+  size_t scratch(size_t terms) const {
+    size_t n = 0;
+    for (const Sum &sum : sums_) n = std::max(n, p.k.outer_scratch(sum.right.columns, terms));
+    return n;
+  }
+
+  // There are so many sums, each of [rows][columns].
+  size_t count() const { return sums_.size(); }
+  size_t rows(size_t sum) const { return sums_[sum].left.rows; }
+  size_t columns(size_t sum) const { return sums_[sum].right.columns; }
+
+  // Adds a chunk that `before` terms precede to part of the rows of one sum: for every chunk to the same parts, or the
+  // threads meet in between.
+  void add(size_t sum, const ChunkRows<T> &rows, size_t before, const Part &part, T *scratch) {
+    for (size_t i = 0, n = 0; i < rows.d.size(); i += n) {
+      n = std::min(rows.d.size() - i, block - (before + i) % block);
+      add_terms(sums_[sum], rows, i, n, before + i, part, scratch);
+    }
+  }
+
+  // What is left when all terms have been added and the threads have met.
+  void finish(const Worker &w) {
+    const size_t H = p.H, GH = p.shape.gates() * H;
+    if (turned_) {
+      const int *order = order_of(p.shape.cell);
+      const T *from = sums_.front().result;
+      const Range rows = share(GH, w);
+      for (size_t r = rows.begin; r < rows.end; ++r) {
+        T *to = g_.w_ih + (size_t(order[r / H]) * H + r % H) * input_;
+        for (size_t i = 0; i < input_; ++i) to[i] = from[i * GH + r];
+      }
+    }
+    if (w.rank != 0) return;
+    if (!p.batch.total()) {
+      for (Sum &sum : sums_) std::memset(sum.result, 0, sum.left.rows * sum.right.columns * sizeof(T));
+    }
+    if (g_.b_hh && p.shape.cell != Cell::gru) std::memcpy(g_.b_hh, g_.b_ih, GH * sizeof(T));
+  }
+
+private:
+  // the broadcast side of a sum: `rows` numbers of each term, those of a gate (`hidden` each) to gate order[] of
+  // the result; and the side in registers
+  struct Left {
+    std::vector<const T *> ChunkRows<T>::*terms;
+    size_t first, rows, hidden;
+    const int *order;
+  };
+  struct Right {
+    std::vector<const T *> ChunkRows<T>::*terms; // null: ones
+    size_t first, columns;
+  };
+  struct Sum {
+    Left left;
+    Right right;
+    size_t terms;        // those beyond are zero: of the first step, where there is no h_0
+    T *result;           // [rows][columns]
+    T *current;          // of the block at hand: the result itself where there is one block only
+    Buffer<T> own, part; // memory of the two where it is not the caller's
+  };
+  // A term goes through so many roundings at most in its block, and one for every block after it, which are fewer for
+  // up to 16 million terms.
+  static constexpr size_t block = 4096;
+  static constexpr int natural[4] = {0, 1, 2, 3}, last_first[3] = {2, 0, 1};
+  static const int *order_of(Cell cell) { return candidate_first(cell) ? last_first : natural; }
+
+  void add_sum(const Left &left, const Right &right, size_t terms, T *result) {
+    const size_t n = product(left.rows, right.columns);
+    Sum &sum = sums_.emplace_back();
+    sum.left = left;
+    sum.right = right;
+    sum.terms = terms;
+    if (!result) sum.own = Buffer<T>(n);
+    if (p.batch.total() > block) sum.part = Buffer<T>(n);
+    sum.result = result ? result : sum.own.get();
+    sum.current = sum.part.size() ? sum.part.get() : sum.result;
+  }
+
+  // Terms [from, from + n) of a chunk, all of one block; `done` terms precede them.
+  void add_terms(Sum &sum, const ChunkRows<T> &rows, size_t from, size_t n, size_t done, const Part &part, T *scratch) {
+    const size_t tile = p.k.outer_rows, count = sum.left.rows;
+    const Range tiles = part((count + tile - 1) / tile);
+    OuterProduct<T> q;
+    q.depth = std::min(n, sum.terms - std::min(sum.terms, done));
+    q.a = (rows.*sum.left.terms).data() + from;
+    q.a_first = sum.left.first;
+    if (sum.right.terms) q.b = (rows.*sum.right.terms).data() + from;
+    q.b_first = sum.right.first;
+    q.columns = q.ld = sum.right.columns;
+    q.first = tiles.begin * tile;
+    q.last = std::min(tiles.end * tile, count);
+    q.c = sum.current;
+    q.hidden = sum.left.hidden;
+    q.order = sum.left.order;
+    q.fresh = done % block == 0;
+    q.scratch = scratch;
+    if (q.first >= q.last) return;
+    if (q.depth)
+      p.k.outer(q);
+    else if (q.fresh)
+      for (size_t r = q.first; r < q.last; ++r) std::memset(q.c + q.row(r) * q.ld, 0, q.columns * sizeof(T));
+    const bool block_ends = (done + n) % block == 0 || done + n == p.batch.total();
+    if (sum.part.size() && block_ends) p.k.outer_fold(sum.result, q, done < block);
+  }
+
+  const Pass<T> &p;
+  const Parameters<T> &g_;
+  size_t input_;
+  bool turned_ = false; // the first sum is that of w_ih, transposed
+  std::vector<Sum> sums_;
+};
+
+} // namespace fastrnn

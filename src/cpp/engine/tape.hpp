@@ -1,0 +1,33 @@
+// tape: what the training pass keeps for BPTT.
+#pragma once
+
+#include "engine/batch.hpp"
+#include "engine/network.hpp"
+
+namespace fastrnn {
+
+// One direction of one layer. Rows are numbered as Batch::first(s) + r.
+template <class T> struct TapeDirection {
+  Buffer<T> gates;        // [total rows] packed (kernels.hpp); checkpointed: none, BPTT computes a segment's anew
+  Buffer<T> c;            // LSTM: [B + total rows][H padded], the first B rows are c_0; checkpointed: none either
+  Buffer<T> c_checkpoint; // LSTM, checkpointed: [segments][B][H padded], the state before each segment
+};
+
+template <class T> struct Tape {
+  Batch batch;
+  size_t segment; // steps between checkpoints; 0: everything is kept
+  std::vector<TapeDirection<T>> directions;
+  std::vector<Buffer<T>> outputs; // of the layers below the last, in the caller's layout
+  std::vector<Buffer<T>> dropped; // the same after dropout: the next layer's input
+
+  Tape(Batch b, size_t k) : batch(std::move(b)), segment(k) {}
+  size_t bytes() const {
+    size_t n = 0;
+    for (const auto &d : directions) n += d.gates.bytes() + d.c.bytes() + d.c_checkpoint.bytes();
+    for (const auto &b : outputs) n += b.bytes();
+    for (const auto &b : dropped) n += b.bytes();
+    return n;
+  }
+};
+
+} // namespace fastrnn

@@ -1,0 +1,122 @@
+#include "kernels/dispatch.hpp"
+
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+namespace fastrnn {
+
+// one definition for each set and number type: kernels.cpp
+#define FASTRNN_DECLARE(set)                                                                                           \
+  namespace set {                                                                                                      \
+  template <class T> Kernels<T> kernels_of();                                                                          \
+  }
+FASTRNN_DECLARE(avx512)
+FASTRNN_DECLARE(avx2)
+FASTRNN_DECLARE(sse2)
+FASTRNN_DECLARE(neon)
+
+namespace {
+
+struct Entry {
+  const char *name;
+  bool (*runs_here)();
+  KernelSet (*get)();
+};
+
+// those that were compiled in, best first
+const Entry entries[] = {
+#if defined(FASTRNN_HAS_AVX512)
+    {"avx512",
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+     },
+     [] { return KernelSet{"avx512", avx512::kernels_of<float>(), avx512::kernels_of<double>()}; }},
+#endif
+#if defined(FASTRNN_HAS_AVX2)
+    {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); },
+     [] { return KernelSet{"avx2", avx2::kernels_of<float>(), avx2::kernels_of<double>()}; }},
+#endif
+#if defined(FASTRNN_HAS_SSE2)
+    {"sse2", [] { return bool(__builtin_cpu_supports("sse2")); },
+     [] { return KernelSet{"sse2", sse2::kernels_of<float>(), sse2::kernels_of<double>()}; }},
+#endif
+#if defined(FASTRNN_HAS_NEON)
+    {"neon", [] { return true; },
+     [] { return KernelSet{"neon", neon::kernels_of<float>(), neon::kernels_of<double>()}; }},
+#endif
+};
+
+void ask_cpu() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#endif
+}
+
+std::string join(const std::vector<std::string> &names) {
+  std::string text;
+  for (const auto &name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+KernelSet pick() {
+  ask_cpu();
+  const char *forced = std::getenv("FASTRNN_ISA");
+  if (forced && !*forced) forced = nullptr;
+  for (const Entry &entry : entries) {
+    if (forced && std::string(forced) != entry.name) continue;
+    if (entry.runs_here()) return entry.get();
+    if (forced)
+      throw std::runtime_error("FASTRNN_ISA: this CPU cannot run the kernel set '" + std::string(forced) +
+                               "'; it can run " + join(available_kernel_sets()));
+  }
+  std::vector<std::string> known;
+  for (const Entry &entry : entries) known.push_back(entry.name);
+  if (forced)
+    throw std::runtime_error("FASTRNN_ISA: expected one of " + join(known) + ", got '" + std::string(forced) + "'");
+  throw std::runtime_error("fastrnn: no kernel set runs on this CPU; compiled in: " + join(known));
+}
+
+// Bytes of the data cache of one level as the kernel tells it: of the last level, sysconf() sums up those of all
+// sockets. 0 where there is no such file.
+size_t cache_size(int level) {
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";
+    std::ifstream level_file(folder + "level"), type_file(folder + "type"), size_file(folder + "size");
+    int found = 0;
+    std::string type;
+    size_t size = 0;
+    char unit = 0;
+    if (!(level_file >> found) || !(type_file >> type) || !(size_file >> size)) continue;
+    if (found != level || type == "Instruction") continue;
+    if (size_file >> unit) size <<= unit == 'M' ? 20 : unit == 'K' ? 10 : 0;
+    return size;
+  }
+  return 0;
+}
+size_t first_known(size_t a, size_t b) { return a ? a : b; }
+
+} // namespace
+
+std::vector<std::string> available_kernel_sets() {
+  ask_cpu();
+  std::vector<std::string> names;
+  for (const Entry &entry : entries)
+    if (entry.runs_here()) names.push_back(entry.name);
+  return names;
+}
+
+const KernelSet &kernels() {
+  static const KernelSet set = pick();
+  return set;
+}
+
+const Caches &caches() {
+  static const Caches sizes = {first_known(cache_size(1), 32 << 10), first_known(cache_size(2), 1 << 20),
+                               first_known(cache_size(3), 8 << 20)};
+  return sizes;
+}
+
+} // namespace fastrnn

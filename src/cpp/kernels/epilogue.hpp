@@ -1,0 +1,223 @@
+// epilogue: what a step does with finished products, forward and backward: the cell, or one half of it, or nothing but
+// keeping them. It reads the state, the tape and the gradients of a block of units and writes what follows.
+#pragma once
+
+#include "kernels/cells.hpp"
+#include "kernels/kernels.hpp"
+
+namespace fastrnn {
+namespace FASTRNN_ISA {
+
+// ---- forward ------------------------------------------------------------------------------------------
+
+// One cell: a block of units of a row.
+struct cell_place {
+  size_t row, unit, valid; // valid: units of the block that there are
+  bool fresh;              // starts from a zero state
+};
+
+// Cells are computed N at once, at[0 .. N - 1] (see vecs). What a forward step does with their finished
+// pre-activations, in one go (`finish`) or, where `halves` says so, first half and second half:
+template <class T, class C> struct CellForward {
+  static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0, halves = C::halves;
+  static constexpr bool split_candidate = C::split_candidate;
+  template <int N>
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
+                                    const vecs<T, N> &x_n) {
+    if constexpr (halves > 0) {
+      vecs<T, N> mid[halves];
+      const vecs<T, N> c = first_half(s, at, mid, pre, x_n);
+      second_half(s, at, mid, c);
+    } else {
+      vecs<T, N> h;
+      C::forward(h, pre);
+      store_h(s, at, h);
+    }
+  }
+  // returns c_t, if there is one
+  template <int N>
+  static FASTRNN_INLINE vecs<T, N> first_half(const ForwardStep<T> &s, const cell_place (&at)[N], vecs<T, N> *mid,
+                                              const vecs<T, N> *pre, const vecs<T, N> &x_n) {
+    typedef vecs<T, N> V;
+    V saved[C::saved], c = vec<T>{}, c_prev = vec<T>{};
+    if constexpr (C::has_c)
+      c_prev = V::each([&](auto i) __attribute__((always_inline)) {
+        return at[i].fresh ? vec<T>{} : load(s.c_prev + at[i].row * s.ld_c + at[i].unit);
+      });
+    C::first_half(c, mid, saved, pre, x_n, c_prev);
+    if constexpr (C::has_c) unroll<N>([&](auto i) __attribute__((always_inline)) { store(state(s, at[i]), c.at[i]); });
+    save<0, C::saved_first>(s, at, saved);
+    return c;
+  }
+  template <int N>
+  static FASTRNN_INLINE void second_half(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *mid,
+                                         const vecs<T, N> &c) {
+    vecs<T, N> saved[C::saved], h, h_prev = vec<T>{};
+    if constexpr (C::carries_h) h_prev = previous(s, at);
+    C::second_half(h, saved, mid, c, h_prev);
+    store_h(s, at, h);
+    save<C::saved_first, C::saved>(s, at, saved);
+  }
+  template <int N> static FASTRNN_INLINE vecs<T, N> read_c(const ForwardStep<T> &s, const cell_place (&at)[N]) {
+    return vecs<T, N>::each([&](auto i)
+                                __attribute__((always_inline)) { return C::has_c ? load(state(s, at[i])) : vec<T>{}; });
+  }
+  template <int N> static FASTRNN_INLINE vecs<T, N> previous(const ForwardStep<T> &s, const cell_place (&at)[N]) {
+    return vecs<T, N>::each([&](auto i) __attribute__((always_inline)) {
+      return load_first((at[i].fresh ? s.zeros : s.h_prev[at[i].row]) + at[i].unit, at[i].valid);
+    });
+  }
+
+private:
+  static FASTRNN_INLINE T *state(const ForwardStep<T> &s, const cell_place &at) {
+    return s.c + at.row * s.ld_c + at.unit;
+  }
+  template <int N>
+  static FASTRNN_INLINE void store_h(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> &h) {
+    unroll<N>([&](auto i)
+                  __attribute__((always_inline)) { store_first(s.h[at[i].row] + at[i].unit, h.at[i], at[i].valid); });
+  }
+  // saved[Begin .. End - 1]
+  template <int Begin, int End, int N>
+  static FASTRNN_INLINE void save(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *saved) {
+    if (!s.gates) return;
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+      T *to = s.gates + at[i].row * s.ld_gates + at[i].unit * slots;
+      unroll<End - Begin>(
+          [&](auto g) __attribute__((always_inline)) { store(to + (Begin + g) * lanes<T>, saved[Begin + g].at[i]); });
+    });
+  }
+};
+
+template <class T> struct BeforeGatesForward {
+  static constexpr int gates = 2, slots = 3, first_slot = 0, halves = 0;
+  static constexpr bool split_candidate = false;
+  template <int N>
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
+                                    const vecs<T, N> &) {
+    constexpr int VL = lanes<T>;
+    vecs<T, N> saved[2], rh;
+    GruBefore<T>::forward_gates(rh, saved, pre, CellForward<T, GruBefore<T>>::previous(s, at));
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+      T *to = s.gates + at[i].row * s.ld_gates + at[i].unit * slots;
+      store(to, saved[0].at[i]);
+      store(to + VL, saved[1].at[i]);
+      store_first(s.rh + at[i].row * s.ld_rh + at[i].unit, rh.at[i], at[i].valid);
+    });
+  }
+};
+
+template <class T> struct BeforeCandidateForward {
+  static constexpr int gates = 1, slots = 3, first_slot = 2, halves = 0;
+  static constexpr bool split_candidate = false;
+  template <int N>
+  static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
+                                    const vecs<T, N> &) {
+    constexpr int VL = lanes<T>;
+    const auto row = [&](size_t i) __attribute__((always_inline)) {
+      return s.gates + at[i].row * s.ld_gates + at[i].unit * slots;
+    };
+    const auto z = vecs<T, N>::each([&](auto i) __attribute__((always_inline)) { return load(row(i) + VL); });
+    vecs<T, N> h, n;
+    // h_prev of the cell is s.h_prev; the product of this half read r o h_prev instead
+    GruBefore<T>::forward_candidate(h, n, z, pre[0], CellForward<T, GruBefore<T>>::previous(s, at));
+    unroll<N>([&](auto i) __attribute__((always_inline)) {
+      store(row(i) + 2 * VL, n.at[i]);
+      store_first(s.h[at[i].row] + at[i].unit, h.at[i], at[i].valid);
+    });
+  }
+};
+
+// ---- backward -----------------------------------------------------------------------------------------
+
+template <class T, class C> struct CellBackward {
+  static constexpr bool carries_h = C::carries_h;
+  // what `finish` reads of the tape
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
+    if constexpr (C::saved > 0) fetch(s.gates + r * s.ld_gates + unit * C::saved, n * C::saved);
+    if constexpr (C::has_c) {
+      fetch(s.c + r * s.ld_c + unit, n);
+      fetch(s.c_prev + r * s.ld_c + unit, n);
+      fetch(s.carry_c + r * s.ld_carry + unit, n);
+    }
+    if constexpr (C::carries_h) fetch(s.h_prev[r] + unit, n);
+    if constexpr (C::gates == 1) fetch(s.h[r] + unit, n);
+  }
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh,
+                                    bool cut) {
+    constexpr int VL = lanes<T>;
+    typedef vecs<T, 1> V;
+    V saved[C::saved + 1], da[C::grads], carry = vec<T>{}, c = vec<T>{}, c_prev = vec<T>{}, h = vec<T>{}, h_prev = h;
+    const bool fresh = s.reset && s.reset[r];
+    const T *gates = s.gates + r * s.ld_gates + unit * C::saved;
+    unroll<C::saved>([&](auto g) __attribute__((always_inline)) { saved[g] = load(gates + g * VL); });
+    if constexpr (C::has_c) {
+      c = load(s.c + r * s.ld_c + unit);
+      if (!fresh) c_prev = load(s.c_prev + r * s.ld_c + unit);
+      if (!cut) carry = load(s.carry_c + r * s.ld_carry + unit);
+    }
+    if constexpr (C::carries_h) h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    if constexpr (C::gates == 1) h = load_first(s.h[r] + unit, valid);
+    C::backward(da, carry, V(dh), saved, c, c_prev, h_prev, h);
+    if constexpr (C::has_c) {
+      store(s.carry_c + r * s.ld_carry + unit, carry.at[0]);
+      if (s.m) store_first(s.m + r * s.ld_m + unit, Lstm<T>::output(saved, c).at[0], valid);
+    }
+    if constexpr (C::carries_h) store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
+    T *d = s.d + r * s.ld_d + unit;
+    unroll<C::grads>([&](auto g) __attribute__((always_inline)) { store_first(d + g * s.hidden, da[g].at[0], valid); });
+  }
+};
+
+template <class T> struct StoreBackward {
+  static constexpr bool carries_h = false;
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {}
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
+    store_first(s.d + r * s.ld_d + unit, dh, valid);
+  }
+};
+// the last dh of a cell whose state flows past the product
+template <class T> struct StoreCarriedBackward : StoreBackward<T> {
+  static constexpr bool carries_h = true;
+};
+
+template <class T> struct BeforeCandidateBackward {
+  static constexpr bool carries_h = true;
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
+    fetch(s.gates + r * s.ld_gates + unit * 3, n * 3);
+    fetch(s.h_prev[r] + unit, n);
+  }
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
+    constexpr int VL = lanes<T>;
+    const bool fresh = s.reset && s.reset[r];
+    const T *gates = s.gates + r * s.ld_gates + unit * 3;
+    typedef vecs<T, 1> V;
+    const V saved[3] = {load(gates), load(gates + VL), load(gates + 2 * VL)};
+    const V h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    V da[3], carry;
+    GruBefore<T>::backward_candidate(da, carry, V(dh), saved, h_prev);
+    store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
+    T *d = s.d + r * s.ld_d + unit;
+    store_first(d, da[0].at[0], valid);
+    store_first(d + 2 * s.hidden, da[2].at[0], valid);
+    store_first(s.m + r * s.ld_m + unit, (saved[0] * h_prev).at[0], valid);
+  }
+};
+
+template <class T> struct BeforeGatesBackward {
+  static constexpr bool carries_h = false;
+  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {} // read a moment ago
+  static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> v, bool) {
+    const bool fresh = s.reset && s.reset[r];
+    typedef vecs<T, 1> V;
+    const V saved[1] = {load(s.gates + r * s.ld_gates + unit * 3)};
+    V dr, carry = load(s.carry_h + r * s.ld_carry + unit);
+    const V h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    GruBefore<T>::backward_gates(dr, carry, V(v), saved, h_prev);
+    store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
+    store_first(s.d + r * s.ld_d + s.hidden + unit, dr.at[0], valid);
+  }
+};
+
+} // namespace FASTRNN_ISA
+} // namespace fastrnn
