@@ -186,7 +186,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("dstate shape", lambda: backward(gru(), None, zeros(1, B, 5)), ValueError, "dstate: expected shape (1, 8, 64), got (1, 8, 5)"),
     ("dstate of lstm", lambda: backward(lstm(), None, H0), TypeError, "dstate: expected a pair (h, c), got ndarray"),
     ("dstate c shape", lambda: backward(lstm(), None, (H0, zeros(1, B, 5))), ValueError, "dstate[1]: expected shape (1, 8, 64), got (1, 8, 5)"),
-    ("tape twice", lambda: twice(gru()), ValueError, "tape: expected a fresh tape, got one that already served a backward"),
+    ("tape twice", lambda: twice(gru()), ValueError, "tape: expected an unused tape, got one that already served a backward"),
     ("tape None", lambda: gru().backward(None), TypeError, "tape: expected a tape of forward, got NoneType"),
     ("tape of another size", lambda: gru(num_layers=2).backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
     ("tape of another cell", lambda: lstm().backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),

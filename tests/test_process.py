@@ -287,7 +287,7 @@ def test_one_tape_serves_one_of_many_threads(dtype: type) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        used = "tape: expected a fresh tape, got one that already served a backward"
+        used = "tape: expected an unused tape, got one that already served a backward"
         assert sorted(outcomes) == ["served", used, used, used]
 
 
@@ -309,7 +309,7 @@ def test_a_tape_is_taken_while_its_gradient_is_read() -> None:
     with pytest.raises(ValueError, match="dstate"):
         layer.backward(tape, np.ones_like(y), (np.ones(3, np.float32), None))
     got = layer.backward(tape, Gradient()).flat
-    assert Gradient.errors == ["tape: expected a fresh tape, got one that already served a backward"]
+    assert Gradient.errors == ["tape: expected an unused tape, got one that already served a backward"]
     y, _, tape = layer.forward(np.ones((5, 2, 3), np.float32))
     assert_same_bits(got, layer.backward(tape, np.ones_like(y)).flat)
 
@@ -805,7 +805,7 @@ except KeyboardInterrupt:
 def test_an_interrupted_backward_has_used_up_its_tape() -> None:
     """Its memory is half overwritten: another backward would give wrong gradients without a word."""
     run = run_python("-c", AGAIN)
-    assert run.stdout.strip() == "tape: expected a fresh tape, got one that already served a backward"
+    assert run.stdout.strip() == "tape: expected an unused tape, got one that already served a backward"
 
 
 SHAPES = {

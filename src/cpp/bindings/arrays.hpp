@@ -1,4 +1,4 @@
-// Arguments: from Python objects to views, with errors that name the argument, what was expected, what came.
+// arrays: from Python objects to views, with errors that name the argument, what was expected and what came.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -92,25 +92,34 @@ template <class T> View<T> view_of(const py::array &a, const Layout &layout) {
   return view;
 }
 
-// fresh, C-contiguous, not initialised; a large one in memory of the pool
-template <class T> py::array fresh(const size_t *shape, size_t dimensions) {
+// A new C-contiguous array, not initialised.
+//
+// A large one lies in memory of the pool. An array over it owns that memory through a capsule, and what the caller gets
+// is a view of that array: its base is an array, as code that follows bases expects (PyTorch's tracing does).
+template <class T> py::array new_array(const size_t *shape, size_t dimensions) {
   Py_intptr_t sizes[8];
   size_t n = 1;
   for (size_t i = 0; i < dimensions; ++i) n = product(n, shape[i]), sizes[i] = Py_intptr_t(shape[i]);
-  if (pooled(product(n, sizeof(T)))) {
-    auto memory = std::make_unique<Buffer<T>>(n);
-    T *const at = memory->get();
-    const py::capsule owner(memory.get(), [](void *p) { delete static_cast<Buffer<T> *>(p); });
-    memory.release();
-    return py::array(py::dtype::of<T>(), std::vector<Py_intptr_t>(sizes, sizes + dimensions), at, owner);
-  }
   auto &api = py::detail::npy_api::get();
-  PyObject *a = api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<T>().release().ptr(), int(dimensions), sizes,
-                                          nullptr, nullptr, 0, nullptr);
-  if (!a) throw py::error_already_set();
-  return py::reinterpret_steal<py::array>(a);
+  const auto over = [&](int count, const Py_intptr_t *extents, void *at) {
+    const int flags = at ? py::detail::npy_api::NPY_ARRAY_WRITEABLE_ : 0;
+    PyObject *a = api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<T>().release().ptr(), count, extents,
+                                            nullptr, at, flags, nullptr);
+    if (!a) throw py::error_already_set();
+    return py::reinterpret_steal<py::array>(a);
+  };
+  if (!pooled(product(n, sizeof(T)))) return over(int(dimensions), sizes, nullptr);
+  auto memory = std::make_unique<Buffer<T>>(n);
+  T *const at = memory->get();
+  py::capsule holder(memory.get(), [](void *p) { delete static_cast<Buffer<T> *>(p); });
+  memory.release();
+  const auto count = Py_intptr_t(n);
+  py::array owner = over(1, &count, at), view = over(int(dimensions), sizes, at);
+  api.PyArray_SetBaseObject_(owner.ptr(), holder.release().ptr());
+  api.PyArray_SetBaseObject_(view.ptr(), owner.release().ptr());
+  return view;
 }
-template <class T> py::array fresh(const Sizes &shape) { return fresh<T>(shape.data(), shape.size()); }
+template <class T> py::array new_array(const Sizes &shape) { return new_array<T>(shape.data(), shape.size()); }
 template <class T> T *data(const py::array &a) { return static_cast<T *>(const_cast<void *>(a.data())); }
 
 } // namespace fastrnn

@@ -60,6 +60,7 @@ public:
     return directions_[layer * shape_.directions + direction];
   }
   size_t bytes() const;
+  const Shape &shape() const { return shape_; }
 
 private:
   void pack_forward(size_t i, const Worker &);
