@@ -36,6 +36,7 @@ WRONG = {
     "another dtype": lambda w: (w[0].astype(np.float64), *w[1:]),
     "another byte order": lambda w: (w[0].astype(">f4"), *w[1:]),
     "a list": lambda w: (w[0].tolist(), *w[1:]),
+    "a number": lambda w: (np.array(1, np.float32), *w[1:]),
     "None": lambda w: (None, *w[1:]),
     "a bias with two axes": lambda w: (*w[:3], w[3].reshape(2, -1)),
 }

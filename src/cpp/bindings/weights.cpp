@@ -1,31 +1,34 @@
 #include "bindings/weights.hpp"
 
 #include "bindings/interpreter.hpp"
+#include "bindings/sequence.hpp"
 #include "kernels/dispatch.hpp"
 
 namespace fastrnn {
 
 namespace {
 
+template <class T> [[noreturn]] void refuse(py::handle object, size_t index, size_t rows, size_t columns) {
+  std::string got = "a " + type_name(object);
+  if (py::isinstance<py::array>(object)) {
+    const py::array a = py::reinterpret_borrow<py::array>(object);
+    got = std::string(py::str(static_cast<py::object>(a.dtype()))) + " of shape " + shape_text(a);
+    if (!(a.flags() & py::array::c_style) || !(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+      got += ", not contiguous or not aligned";
+  }
+  throw py::value_error("weights[" + std::to_string(index) + "]: expected a C-contiguous, aligned array of " +
+                        std::string(py::str(static_cast<py::object>(py::dtype::of<T>()))) + " of shape " +
+                        shape_text(columns == 1 ? Sizes{rows} : Sizes{rows, columns}) + ", got " + got);
+}
+
 // The numbers of one parameter. The core reads as many as its shape says, so a wrong array must not get past here.
 template <class T> const T *checked(py::handle object, size_t index, size_t rows, size_t columns) {
-  const auto refuse = [&](const std::string &got) {
-    const Sizes shape = columns == 1 ? Sizes{rows} : Sizes{rows, columns};
-    throw py::value_error("weights[" + std::to_string(index) + "]: expected a C-contiguous, aligned array of " +
-                          std::string(py::str(static_cast<py::object>(py::dtype::of<T>()))) + " of shape " +
-                          shape_text(shape) + ", got " + got);
-  };
-  if (!py::isinstance<py::array>(object)) refuse("a " + std::string(py::str(py::type::of(object).attr("__name__"))));
   const auto *a = py::detail::array_proxy(object.ptr());
-  const bool vector = a->nd == 1 && columns == 1 && size_t(a->dimensions[0]) == rows;
-  const bool matrix = a->nd == 2 && size_t(a->dimensions[0]) == rows && size_t(a->dimensions[1]) == columns;
   constexpr int wanted = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if (!is_plain<T>(object) || !(vector || matrix) || (a->flags & wanted) != wanted) {
-    const py::array given = py::reinterpret_borrow<py::array>(object);
-    const bool aligned = (a->flags & wanted) == wanted;
-    refuse(std::string(py::str(static_cast<py::object>(given.dtype()))) + " of shape " + shape_text(given) +
-           (aligned ? "" : ", not contiguous or not aligned"));
-  }
+  const bool fits = is_plain<T>(object) && (a->flags & wanted) == wanted &&
+                    (a->nd == 1 ? columns == 1 : a->nd == 2 && size_t(a->dimensions[1]) == columns) &&
+                    size_t(a->dimensions[0]) == rows;
+  if (!fits) refuse<T>(object, index, rows, columns);
   return reinterpret_cast<const T *>(a->data);
 }
 
@@ -37,8 +40,7 @@ size_t PackedWeights::bytes() const {
 
 template <class T> std::vector<Parameters<const T>> parameters_of(const Shape &shape, py::handle weights) {
   if (!PyTuple_Check(weights.ptr()))
-    throw py::type_error("weights: expected a tuple of arrays, got " +
-                         std::string(py::str(py::type::of(weights).attr("__name__"))));
+    throw py::type_error("weights: expected a tuple of arrays, got " + type_name(weights));
   const size_t given = size_t(PyTuple_GET_SIZE(weights.ptr()));
   std::vector<Parameters<const T>> all(shape.count());
   size_t index = 0;
@@ -54,8 +56,7 @@ template <class T> std::vector<Parameters<const T>> parameters_of(const Shape &s
 
 template <class T> PackedPointer<T> packed_of(const Shape &shape, py::handle weights) {
   if (!py::isinstance<PackedWeights>(weights))
-    throw py::type_error("weights: expected a tuple of arrays or packed weights, got " +
-                         std::string(py::str(py::type::of(weights).attr("__name__"))));
+    throw py::type_error("weights: expected a tuple of arrays or packed weights, got " + type_name(weights));
   const auto &packed = py::cast<const PackedWeights &>(weights).packed;
   const auto *pointer = std::get_if<PackedPointer<T>>(&packed);
   if (!pointer || !((*pointer)->shape() == shape))
