@@ -1,8 +1,8 @@
 // One direction of one layer as the time loops see it, and what both passes share.
 #pragma once
 
-#include "kernels/dispatch.hpp"
 #include "engine/layer.hpp"
+#include "kernels/dispatch.hpp"
 
 namespace fastrnn {
 

@@ -1,9 +1,9 @@
 // layer: whole calls. Pure functions of arrays: nothing is kept between calls but what the tape holds.
 #pragma once
 
-#include "runtime/parallel.hpp"
 #include "engine/schedule.hpp"
 #include "engine/tape.hpp"
+#include "runtime/parallel.hpp"
 
 namespace fastrnn {
 

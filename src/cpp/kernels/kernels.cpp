@@ -2,7 +2,9 @@
 // and FASTRNN_NUMBER as the type.
 #include "kernels/kernels.hpp"
 #include "kernels/product.hpp"
+#include "kernels/softmax.hpp"
 #include "kernels/step.hpp"
+#include "kernels/update.hpp"
 
 namespace fastrnn {
 namespace FASTRNN_ISA {
@@ -143,6 +145,13 @@ template <class T> Kernels<T> kernels_of() {
   k.tanh = tanh_array<T>;
   k.sigmoid = sigmoid_array<T>;
   k.scale_mask = scale_mask<T>;
+  k.softmax_exponentials = softmax_exponentials<T>;
+  k.row_sum = row_sum<T>;
+  k.scale_row = scale_row<T>;
+  k.adam = adam<T>;
+  k.rmsprop = rmsprop<T>;
+  k.sgd = sgd<T>;
+  k.sum_of_squares = sum_of_squares<T>;
   k.peak = peak<T>;
   k.read = read<T>;
   return k;

@@ -48,7 +48,8 @@ constexpr size_t rows_in_pieces = 128;
 template <class T> struct RowMajor {
   const T *at = nullptr; // null: the packed weights are there
   size_t ld = 0;
-  size_t first_row = 0; // plain panels: k = 0 reads this row, the last row is followed by row 0
+  size_t first_row = 0;    // plain panels: k = 0 reads this row, the last row is followed by row 0
+  bool transposed = false; // plain products: [N, K], the weights of a linear layer, instead of [K, N]
 };
 
 // Whether a step takes its rows in registers, two at a time, rather than in tiles, around which more is to be done: any
@@ -128,7 +129,7 @@ template <class T> struct Product {
   T *const *out = nullptr;     // [rows]
   const T *b = nullptr;        // packed
   RowMajor<T> b_rows;          // or not packed
-  const T *init = nullptr;     // packed row, gate panels only
+  const T *init = nullptr;     // packed row: what every sum starts from; null for plain panels: 0
   size_t columns = 0;          // plain: N; gates: H
   bool add = false;            // plain: out += product
 };
@@ -149,6 +150,23 @@ template <class T> struct OuterProduct {
   T *scratch = nullptr; // outer_scratch(columns, depth) numbers
 
   size_t row(size_t r) const { return size_t(order[r / hidden]) * hidden + r % hidden; }
+};
+
+// Sums over a row of numbers run in so many partial sums on every kernel set, so that all get the same bits.
+constexpr size_t sum_ways = 32;
+
+// What an optimiser does to n parameters p with the gradient g: see update.hpp for the equations. a and b are its
+// buffers: m and v of Adam, v and the momentum's of RMSprop (b null: none), the momentum's of SGD (a null: none).
+template <class T> struct Update {
+  size_t n = 0;
+  T *p = nullptr, *a = nullptr, *b = nullptr;
+  const T *g = nullptr;
+  T scale = T(1);                            // of the gradient: what clipping leaves of it
+  T decay = T(0);                            // L2 weight decay, which adds to the gradient
+  T keep = T(1);                             // of the parameters: decoupled weight decay (AdamW)
+  T first = T(0), second = T(0), eps = T(0), // Adam: 1 - b1, 1 - b2; RMSprop: momentum, 1 - alpha; SGD: momentum
+      rate = T(0);
+  bool nesterov = false;
 };
 
 // Kernels of one number type. Sizes count numbers of T.
@@ -187,6 +205,15 @@ template <class T> struct Kernels {
   void (*tanh)(T *out, const T *in, size_t n);
   void (*sigmoid)(T *out, const T *in, size_t n);
   void (*scale_mask)(T *out, const T *in, const uint8_t *mask, T scale, size_t n); // in * scale where mask
+  // z becomes exp(z - max z), whose sum is returned with the maximum; the row reaches to a multiple of sum_ways
+  void (*softmax_exponentials)(T *z, size_t classes, T *greatest, T *sum);
+  T (*row_sum)(const T *z, size_t n);
+  void (*scale_row)(T *z, size_t n, T scale, T offset); // z * scale - offset
+  void (*adam)(const Update<T> &);
+  void (*rmsprop)(const Update<T> &);
+  void (*sgd)(const Update<T> &);
+  double (*sum_of_squares)(const T *a, size_t n);
+
   double (*peak)(size_t rounds); // fma count of a register-only loop, for measuring the limit
   T (*read)(const T *from, size_t n, size_t rounds);
 };

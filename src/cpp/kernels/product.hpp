@@ -33,7 +33,7 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   }
 }
 
-// out[i] = a[i] B, or out[i] += a[i] B
+// out[i] = a[i] B, plus init where there is one, or out[i] += a[i] B
 template <class T> void plain_product(const Product<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
@@ -42,7 +42,7 @@ template <class T> void plain_product(const Product<T> &q) {
   alignas(64) static const T zeros[max_width * VL] = {};
   T *to[group_rows_in_pieces];
   const T *from[group_rows_in_pieces];
-  for (size_t j = 0; j < least(q.rows, group_rows_in_pieces); ++j) from[j] = zeros;
+  for (size_t j = 0; j < least(q.rows, group_rows_in_pieces); ++j) from[j] = q.init ? q.init : zeros;
   tile_operands<T> o;
   o.to = to;
   o.from = from;
@@ -50,7 +50,9 @@ template <class T> void plain_product(const Product<T> &q) {
     const panel_place place = gate_panel(p, 1, all_blocks);
     const size_t unit0 = place.block * VL, ld = place.width * VL;
     const Panel<T> panel(q.b, q.b_rows, q.depth, place.width, q.columns, unit0, unit0 + ld);
+    o.from_at = q.init ? unit0 : 0;
     const auto pack = [&](T *to, const RowMajor<T> &rows, size_t from, size_t depth) {
+      if (rows.transposed) return pack_gate_panel(to, rows.at, rows.ld, 0, 1, q.columns, place, from, depth);
       pack_plain_panel(to, rows, q.depth, unit0, least(ld, q.columns - unit0), from, depth);
     };
     const auto finish = [&](T *out, const T *sums) __attribute__((always_inline)) {
@@ -61,7 +63,7 @@ template <class T> void plain_product(const Product<T> &q) {
         store_first(out + unit, sum, valid);
       }
     };
-    if (q.rows == 1 && q.b_rows.at && unit0 + max_width * VL <= q.columns) {
+    if (q.rows == 1 && q.b_rows.at && !q.b_rows.transposed && !q.init && unit0 + max_width * VL <= q.columns) {
       vec<T> sum[max_width] = {};
       add_row(sum, q.a[0], q.b_rows, q.depth, unit0);
       unroll<max_width>([&](auto w) __attribute__((always_inline)) { store(sums + w * VL, sum[w]); });

@@ -106,6 +106,8 @@ FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm512_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm512_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm512_max_ps(a, b); }
 FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return _mm512_max_pd(a, b); }
+FASTRNN_INLINE vfloat square_root(vfloat a) { return _mm512_sqrt_ps(a); }
+FASTRNN_INLINE vdouble square_root(vdouble a) { return _mm512_sqrt_pd(a); }
 
 #elif defined(FASTRNN_SET_AVX2)
 
@@ -141,6 +143,8 @@ FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm256_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm256_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
 FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return _mm256_max_pd(a, b); }
+FASTRNN_INLINE vfloat square_root(vfloat a) { return _mm256_sqrt_ps(a); }
+FASTRNN_INLINE vdouble square_root(vdouble a) { return _mm256_sqrt_pd(a); }
 
 #else // 16-byte registers: sse2 and neon
 
@@ -182,6 +186,8 @@ FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return a < b ? a : b; }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return a < b ? a : b; }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }
 FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return a > b ? a : b; }
+FASTRNN_INLINE vfloat square_root(vfloat a) { return (vfloat)vsqrtq_f32((float32x4_t)a); }
+FASTRNN_INLINE vdouble square_root(vdouble a) { return (vdouble)vsqrtq_f64((float64x2_t)a); }
 #else // sse2 has no fma: two roundings, the one place where its bits differ from the other sets'
 FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return a * b + c; }
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return a * b + c; }
@@ -191,6 +197,8 @@ FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm_max_ps(a, b); }
 FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return _mm_max_pd(a, b); }
+FASTRNN_INLINE vfloat square_root(vfloat a) { return _mm_sqrt_ps(a); }
+FASTRNN_INLINE vdouble square_root(vdouble a) { return _mm_sqrt_pd(a); }
 #endif
 #endif
 

@@ -1,0 +1,106 @@
+#include "engine/cross_entropy.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+namespace fastrnn {
+
+namespace {
+
+// Rows whose logits are held at once. Every chunk passes over W and its gradient, which many rows are to share; and the
+// logits are to be small beside the weights of a model that has gradients and an optimiser's buffers too.
+size_t chunk_rows(size_t inputs) { return std::min<size_t>(std::max<size_t>(inputs * 3 / 4, 96), 512); }
+
+double weight_of(double all, const double *each, size_t row) { return each ? each[row] : all; }
+
+} // namespace
+
+template <class T>
+double row_cross_entropy(const Kernels<T> &k, const CrossEntropy<T> &c, size_t row, T *z, bool wants_gradient) {
+  const size_t classes = c.layer.outputs;
+  const double weight = weight_of(c.weight, c.weights, row);
+  if (weight == 0) {
+    if (wants_gradient) std::memset(z, 0, classes * sizeof(T));
+    return 0;
+  }
+  const size_t target = size_t(c.targets[row]);
+  const double s = c.label_smoothing, right = double(z[target]);
+  const double mean = s != 0 ? double(k.row_sum(z, classes)) / double(classes) : 0;
+  T greatest, sum;
+  k.softmax_exponentials(z, classes, &greatest, &sum);
+  const double lse = double(greatest) + std::log(double(sum));
+  double loss = lse - (1 - s) * right;
+  if (s != 0) loss -= s * mean;
+  if (c.z_loss != 0) loss += c.z_loss * lse * lse;
+  if (wants_gradient) {
+    k.scale_row(z, classes, T(weight * (1 + 2 * c.z_loss * lse) / double(sum)), T(weight * s / double(classes)));
+    z[target] -= T(weight * (1 - s));
+  }
+  return loss * weight;
+}
+
+template <class T>
+bool cross_entropy(const Kernels<T> &k, const CrossEntropy<T> &c, double *loss, const DenseGradients<T> *g,
+                   PieceWork &work) {
+  const Dense<T> &d = c.layer;
+  const size_t chunk = std::min(chunk_rows(d.inputs), std::max<size_t>(d.rows, 1)), ld = round_up(d.outputs, sum_ways);
+  Buffer<T> logits(product(chunk, ld)), bias;
+  Buffer<double> losses(d.rows);
+  Buffer<const T *> x(chunk), dz(chunk);
+  Buffer<T *> z(chunk), dx(chunk);
+  list_rows(z, Matrix<T>{logits.get(), ptrdiff_t(ld)}, 0, chunk);
+  list_rows(dz, Matrix<const T>{logits.get(), ptrdiff_t(ld)}, 0, chunk);
+  if (d.bias) {
+    bias = Buffer<T>(round_up(d.outputs, k.lanes));
+    k.pack_unit_row(bias.get(), d.bias, d.outputs);
+  }
+  std::unique_ptr<DenseSums<T>> sums;
+  if (g) sums = std::make_unique<DenseSums<T>>(k, d.outputs, d.inputs, g->dweight, g->dbias, d.rows);
+
+  for (size_t first = 0; first < d.rows; first += chunk) {
+    const size_t rows = std::min(chunk, d.rows - first);
+    list_rows(x, d.x, first, rows);
+    RowsTimesMatrix<T> m;
+    m.rows = rows;
+    m.depth = d.inputs;
+    m.columns = d.outputs;
+    m.a = x.get();
+    m.out = z.get();
+    m.b = {d.weight, d.inputs, 0, true};
+    m.init = d.bias ? bias.get() : nullptr;
+    if (!multiply(k, m, work)) return false;
+    const size_t pieces = std::min(rows, rows * d.outputs / 20'000 + 1);
+    const bool done = work.run(pieces, [&](size_t piece, int) {
+      for (size_t r = rows * piece / pieces; r < rows * (piece + 1) / pieces; ++r)
+        losses[first + r] = row_cross_entropy(k, c, first + r, z[r], g != nullptr);
+    });
+    if (!done) return false;
+    if (!g) continue;
+    if (g->dx) {
+      list_rows(dx, Matrix<T>{g->dx, ptrdiff_t(d.inputs)}, first, rows);
+      RowsTimesMatrix<T> back;
+      back.rows = rows;
+      back.depth = d.outputs;
+      back.columns = d.inputs;
+      back.a = dz.get();
+      back.out = dx.get();
+      back.b = {d.weight, d.inputs};
+      if (!multiply(k, back, work)) return false;
+    }
+    if (!sums->add(dz.get(), x.get(), rows, first, work)) return false;
+  }
+  *loss = 0;
+  for (size_t r = 0; r < d.rows; ++r) *loss += losses[r];
+  return true;
+}
+
+#define FASTRNN_INSTANTIATE(T)                                                                                         \
+  template double row_cross_entropy(const Kernels<T> &, const CrossEntropy<T> &, size_t, T *, bool);                   \
+  template bool cross_entropy(const Kernels<T> &, const CrossEntropy<T> &, double *, const DenseGradients<T> *,        \
+                              PieceWork &);
+FASTRNN_INSTANTIATE(float)
+FASTRNN_INSTANTIATE(double)
+
+} // namespace fastrnn
