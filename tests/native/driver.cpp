@@ -13,9 +13,10 @@
 #include <string>
 #include <thread>
 
-#include "kernels/dispatch.hpp"
 #include "engine/layer.hpp"
 #include "engine/stream.hpp"
+#include "kernels/dispatch.hpp"
+#include "runtime/callers.hpp"
 
 namespace {
 
@@ -182,7 +183,7 @@ template <class T> Results<T> run(const Case<T> &c, const Way &way, bool train, 
   Packed<T> &packed = weights ? *weights : *own;
   const bool packs = !weights && !way.frozen;
   const Batch batch = c.batch();
-  const Execution how{way.plan, caches().l2, nullptr};
+  Execution how{way.plan, caches().l2, nullptr, Lease(way.plan.threads - 1, true)};
 
   Results<T> out;
   auto array = [&](const char *name, size_t n) -> std::vector<T> & { return out[name] = std::vector<T>(n); };

@@ -7,7 +7,8 @@
 #include "bindings/register.hpp"
 #include "engine/schedule.hpp"
 #include "kernels/dispatch.hpp"
-#include "runtime/parallel.hpp"
+#include "runtime/callers.hpp"
+#include "runtime/team.hpp"
 
 namespace fastrnn {
 
@@ -23,6 +24,24 @@ py::dict config() {
   d["compiler"] = FASTRNN_COMPILER;
   d["cache_bytes"] = py::dict(py::arg("L1") = caches().l1, py::arg("L2") = caches().l2, py::arg("L3") = caches().l3);
   return d;
+}
+
+// body(index, n_threads) on so many threads at once, as far as there are helpers.
+template <class F> void on_threads(int threads, F &&body) {
+  Lease lease(threads - 1, true);
+  struct Start {
+    F &body;
+    const int n_threads;
+    std::atomic<int> ready{0};
+    void run(int index) {
+      ready.fetch_add(1);
+      while (ready.load() < n_threads) yield_thread();
+      body(index, n_threads);
+    }
+  } start{body, lease.size() + 1, {}};
+  lease.begin([](void *context, int index) { static_cast<Start *>(context)->run(index); }, &start);
+  start.run(0);
+  lease.end();
 }
 
 // seconds of the fastest of some runs
@@ -70,7 +89,7 @@ py::dict measure_limits() {
 double run_fma(bool is_double, int threads, size_t rounds) {
   const py::gil_scoped_release release;
   double flops = 0;
-  parallel(std::max(threads, 1), [&](int index, int n_threads) {
+  on_threads(std::max(threads, 1), [&](int index, int n_threads) {
     const double own = is_double ? kernels().f64.peak(rounds) : kernels().f32.peak(rounds);
     if (index == 0) flops = own * n_threads;
   });
@@ -89,7 +108,7 @@ unsigned exchange_lines(unsigned rounds) {
       spins < 2000 ? cpu_relax() : yield_thread();
   };
   unsigned done = 0;
-  parallel(2, [&](int index, int n_threads) {
+  on_threads(2, [&](int index, int n_threads) {
     for (unsigned i = 1; n_threads == 2 && i <= rounds; ++i) {
       if (index == 1) await(there, i);
       (index ? back : there).number.store(i, std::memory_order_release);

@@ -1,15 +1,20 @@
 #include "bindings/network.hpp"
 
 #include <cmath>
+#include <optional>
 
 #include "bindings/interpreter.hpp"
 #include "bindings/register.hpp"
 #include "engine/layer.hpp"
 #include "kernels/dispatch.hpp"
+#include "runtime/callers.hpp"
 
 namespace fastrnn {
 
 namespace {
+
+// Floating-point operations of a call for which helpers that sleep are woken: some hundred microseconds.
+constexpr double worth_waking = 1e7;
 
 Cell cell_named(const std::string &name) {
   const std::pair<const char *, Cell> names[] = {{"rnn_tanh", Cell::rnn_tanh},
@@ -22,32 +27,50 @@ Cell cell_named(const std::string &name) {
   throw py::value_error("cell: expected a cell of the core, got '" + name + "'");
 }
 
-// How the threads of a call share it.
-template <class T>
-Execution execution_of(const Shape &shape, const Batch &batch, bool dropout, bool packed, bool backward) {
-  Problem p;
-  p.cell = shape.cell;
-  p.total = batch.total();
-  p.steps = batch.steps;
-  p.rows = batch.rows;
-  p.input = shape.layers > 1 ? std::max(shape.input, shape.layer_input(1)) : shape.input;
-  p.hidden = shape.hidden;
-  p.recurrent = shape.output();
-  p.number = sizeof(T);
-  p.gates = shape.gates();
-  p.threads = num_threads();
-  p.l2 = caches().l2;
-  p.layers = shape.layers;
-  p.directions = shape.directions;
-  p.dropout = dropout;
-  p.backward = backward;
-  p.packed = packed;
-  p.one_product = shape.one_product();
-  p.panels = kernels().of<T>().gate_panels(shape.step_gates(), p.hidden);
-  Plan plan = schedule(p);
-  if (shares_are_shuffled()) plan.paced = plan.has_shares(); // for tests
-  return {plan, p.l2, interruption_hook()};
-}
+// How the threads of a call share it, and the helpers that it has leased. Lives as long as the call.
+struct CallThreads {
+  std::optional<ActiveCall> active;
+  Execution how;
+  template <class T> void choose(const Shape &shape, const Batch &batch, bool dropout, bool packed, bool backward) {
+    Problem p;
+    p.cell = shape.cell;
+    p.total = batch.total();
+    p.steps = batch.steps;
+    p.rows = batch.rows;
+    p.input = shape.layers > 1 ? std::max(shape.input, shape.layer_input(1)) : shape.input;
+    p.hidden = shape.hidden;
+    p.recurrent = shape.output();
+    p.number = sizeof(T);
+    p.gates = shape.gates();
+    p.threads = num_threads();
+    p.l2 = caches().l2;
+    p.layers = shape.layers;
+    p.directions = shape.directions;
+    p.dropout = dropout;
+    p.backward = backward;
+    p.packed = packed;
+    p.one_product = shape.one_product();
+    p.panels = kernels().of<T>().gate_panels(shape.step_gates(), p.hidden);
+    Plan plan = schedule(p);
+    if (plan.threads > 1) {
+      active.emplace();
+      p.threads = active->share_of(p.threads);
+      p.contended = cores_are_contended();
+      plan = schedule(p);
+    }
+    Lease lease;
+    if (plan.threads > 1) {
+      lease = Lease(plan.threads - 1, plan.work * (backward ? 3 : 1) >= worth_waking);
+      if (lease.size() + 1 < plan.threads) {
+        p.threads = lease.size() + 1;
+        plan = schedule(p);
+        lease.keep(plan.threads - 1);
+      }
+    }
+    if (shares_are_shuffled()) plan.paced = plan.has_shares(); // for tests
+    how = {plan, p.l2, interruption_hook(), std::move(lease)};
+  }
+};
 
 // The weights of one call: packed ones as they are, or a set that the call packs for itself.
 template <class T> struct CallWeights {
@@ -224,7 +247,9 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   if (!mask_by_layer.empty()) arrays.dropout = mask_by_layer.data();
   arrays.dropout_scale = T(scale);
 
-  const Execution how = execution_of<T>(shape_, batch, !mask_by_layer.empty(), are_packed(weights), false);
+  CallThreads threads;
+  threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(weights), false);
+  Execution &how = threads.how;
   const CallWeights<T> use(shape_, weights, how.plan, true, false);
   const Kernels<T> &k = kernels().of<T>();
   TapePointer<T> tape;
@@ -288,7 +313,9 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
   g.dc0 = first.c_numbers();
   const py::array flat = new_parameter_gradients<T>(g, shape_, bool(arrays.x));
 
-  const Execution how = execution_of<T>(shape_, batch, !mask_by_layer.empty(), are_packed(handle.weights), true);
+  CallThreads threads;
+  threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(handle.weights), true);
+  Execution &how = threads.how;
   const CallWeights<T> use(shape_, handle.weights, how.plan, tape->segment > 0, true);
   const TapePointer<T> serving = tape.use_up();
   without_interpreter(

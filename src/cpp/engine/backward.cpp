@@ -8,21 +8,21 @@ namespace {
 template <class T> class BackwardPass {
 public:
   BackwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, Tape<T> &tape,
-               const Arrays<T> &arrays, const Gradients<T> &gradients, const Execution &how)
+               const Arrays<T> &arrays, const Gradients<T> &gradients, Execution &how)
       : tape_(tape), pass_(k, shape, weights, tape.batch, arrays, &tape.outputs, &tape.dropped, how.plan),
-        loop_(pass_, tape, gradients), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
+        loop_(pass_, tape, gradients), team_(how.interrupted, how.team()), lease_(how.lease),
         board_(how.plan.split == Split::tasks ? shape.count() : 0), positions_(shape.count()), packed_(weights),
         pack_(pack) {
     joined_.assign(shape.layers, 0);
   }
 
   bool run() {
-    parallel(pass_.plan.threads, [&](int rank, int of) {
-      const Worker w{&team_, rank, rank, of};
+    team_.run(lease_, [&](int index) {
+      const Worker w{&team_, index, index, pass_.plan.threads};
       w.begin();
       if (pack_) {
         packed_.pack(w);
-        if (!w.meet()) return;
+        if (!w.wait_and_share()) return;
       }
       if (pass_.plan.split == Split::tasks)
         run_tasks(w.alone());
@@ -47,7 +47,7 @@ private:
       }
       if (l > 0 && !tape_.dropped.empty()) {
         loop_.mask(w, l - 1);
-        if (!w.meet()) return;
+        if (!w.wait_and_share()) return;
       }
     }
   }
@@ -83,6 +83,7 @@ private:
   Pass<T> pass_;
   BackwardLoop<T> loop_;
   Team team_;
+  Lease &lease_;
   TaskBoard board_;
   std::vector<Position> positions_;
   std::vector<int> joined_; // [layers] directions that are through
@@ -94,13 +95,13 @@ private:
 
 template <class T>
 bool backward(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, Tape<T> &tape,
-              const Arrays<T> &arrays, const Gradients<T> &gradients, const Execution &how) {
+              const Arrays<T> &arrays, const Gradients<T> &gradients, Execution &how) {
   return BackwardPass<T>(k, shape, weights, pack, tape, arrays, gradients, how).run();
 }
 
 #define FASTRNN_INSTANTIATE(T)                                                                                         \
   template bool backward(const Kernels<T> &, const Shape &, Packed<T> &, bool, Tape<T> &, const Arrays<T> &,           \
-                         const Gradients<T> &, const Execution &);
+                         const Gradients<T> &, Execution &);
 FASTRNN_INSTANTIATE(float)
 FASTRNN_INSTANTIATE(double)
 

@@ -67,7 +67,7 @@ public:
   bool start(const Worker &w, const Direction<T> &dir, Position &at) {
     load_state(w, dir);
     at = {true, p.batch.steps, tape_.segment ? p.batch.steps : 0, 0, {}};
-    return w.meet();
+    return w.wait_and_share();
   }
 
   // The first step of the next chunk, where there are any steps to go.
@@ -87,7 +87,7 @@ public:
     if (apart) products_behind(w, dir, at);
     // The products need every row and unit of the chunk. Gradient rows alternate between two buffers, so that
     // no second meeting is needed before the next chunk overwrites them.
-    if (!w.meet_and_share()) return false;
+    if (!w.wait_and_share()) return false;
     if (!apart) gradients_->add(w, dir, workspace(dir), chunk, tracks(dir).dx, adds_to_dx(dir));
     w.poll((p.batch.first(chunk.end) - p.batch.first(chunk.begin)) * p.shape.gates() * p.H * (p.R + dir.input) * 2);
     at.behind = chunk;
@@ -100,10 +100,10 @@ public:
   bool finish(const Worker &w, const Direction<T> &dir, const Position &at) {
     if (p.takes_steps(w)) initial_state(p.stepping(w), dir, workspace(dir).d[at.turn ^ 1].get());
     if (p.apart(w)) products_behind(w, dir, at);
-    if (!w.meet()) return false;
+    if (!w.wait_and_share()) return false;
     store_initial_state(w, dir);
     gradients_->finish(w, dir);
-    return w.meet();
+    return w.wait_and_share();
   }
 
   // Dropout between layers: the gradient goes through the same mask
@@ -179,7 +179,7 @@ private:
   // The gates (and cell states) of a segment once more.
   bool recompute(const Worker &w, const Direction<T> &dir, size_t begin, size_t end) {
     if (!p.k.saved_slots(p.shape.cell)) return true; // Elman: y says it all
-    if (!w.meet()) return false;                     // nobody reads the segment before any more
+    if (!w.wait()) return false;                     // nobody reads the segment before any more
     Workspace<T> &own = workspace(dir);
     Storage<T> store;
     store.begin = begin;
@@ -195,7 +195,7 @@ private:
         std::memcpy(store.c + r * p.Hp + first, from + r * p.Hp + first, bytes);
     }
     if (!loop_->run(w, dir, store, begin, end)) return false;
-    return w.meet(); // backward cuts the units another way than forward
+    return w.wait(); // backward cuts the units another way than forward
   }
 
   // All steps of the chunk, one after the other.
@@ -295,7 +295,7 @@ private:
       dh.d = own.dh[chunk.turn].get() + row_d * p.R;
       dh.ld_d = p.R;
       if (n) p.k.backward_store(dh);
-      if (p.in_step(w) && !w.meet()) return false;
+      if (p.in_step(w) && !w.wait()) return false;
       q.dy = {};
       q.keep_dh = true;
       q.continuing = n;
@@ -313,7 +313,7 @@ private:
     }
     if (n) p.k.backward[int(shape.cell)](q);
     if (before) {
-      if (p.in_step(w) && !w.meet()) return false;
+      if (p.in_step(w) && !w.wait()) return false;
       q.dy = {};
       q.cut = nullptr;
       q.continuing = n;
@@ -325,7 +325,7 @@ private:
     const size_t work = shape.gates() * p.H * p.R * steps;
     w.poll(work * std::max<size_t>(n, 1));
     w.did(double(work * n) * double(panels.size()) / double(all_panels));
-    return p.in_step(w) ? w.meet_and_share() : !w.stopped();
+    return p.in_step(w) ? w.wait_and_share() : !w.stopped();
   }
 
   // where those numbers of a row of gradients begin that the recurrent product takes

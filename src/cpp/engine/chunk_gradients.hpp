@@ -44,6 +44,7 @@ public:
   // One thread's part of a chunk. dx: where dL/dx goes; add: to what is there.
   void add(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk, const Track<T> &dx,
            bool add) {
+    if (w.idle()) return;
     if (wants_dx(dir)) {
       const Range rows = p.rows_of(w, chunk.begin, chunk.end), listed = {0, list_dx(w, own, chunk, dx, rows)};
       input_gradient(w, dir, {listed, p.panels_of(p.k.plain_panels(dir.input), w)}, add);
@@ -64,15 +65,15 @@ public:
     const WeightSums<T> &sums = sums_[dir.index];
     const size_t dx_pieces = wants_dx(dir) ? p.pieces(w, rows, p.shape.gates() * p.H, dir.input) : 0;
     bool dx_listed = false, rows_listed = false;
-    size_t i = w.team->take();
-    for (; i < dx_pieces; i = w.team->take(), dx_listed = true) {
+    size_t i = w.take();
+    for (; i < dx_pieces; i = w.take(), dx_listed = true) {
       if (!dx_listed) list_dx(w, own, chunk, dx, {0, p.batch.rows});
       input_gradient(w, dir, p.piece(i, dx_pieces, rows, p.k.plain_panels(dir.input)), add);
     }
     size_t before = dx_pieces;
     for (size_t sum = 0; sum < sums.count(); ++sum) {
       const size_t pieces = p.pieces(w, rows, sums.rows(sum), sums.columns(sum));
-      for (; i < before + pieces; i = w.team->take(), rows_listed = true) {
+      for (; i < before + pieces; i = w.take(), rows_listed = true) {
         if (!rows_listed) list_rows(w, dir, own, chunk);
         add_sum(w, dir, chunk, sum, Part::even(i - before, pieces));
       }

@@ -70,17 +70,15 @@ public:
   std::vector<Direction<T>> directions;
 
   // Whether the threads must meet within a step: they share its units.
-  bool in_step(const Worker &w) const { return plan.split == Split::units && w.of > 1; }
+  bool in_step(const Worker &w) const { return plan.split == Split::units && w.n_threads > 1; }
   // Whether one thread takes the steps and the others the products of other chunks: they meet after each.
-  bool apart(const Worker &w) const { return plan.split == Split::apart && w.of > 1; }
+  bool apart(const Worker &w) const { return plan.split == Split::apart && w.n_threads > 1; }
   // Whether this thread takes steps, and the thread as it does: alone where the others are at products.
-  bool takes_steps(const Worker &w) const { return !apart(w) || w.rank == 0; }
+  bool takes_steps(const Worker &w) const { return !apart(w) || w.index == 0; }
   Worker stepping(const Worker &w) const { return apart(w) ? w.alone() : w; }
-  // Whether threads meet at all: if not, each has its own rows (or chunks) throughout.
-  bool meet(const Worker &w) const { return in_step(w) || apart(w); }
   // In how many pieces threads that are apart take a product: of some 5 us, and few, since some pack what they read.
   static size_t pieces(const Worker &w, size_t rows, size_t columns, size_t depth) {
-    return std::min(size_t(2.0 * double(rows) * double(columns) * double(depth) / 5e5) + 1, 4 * size_t(w.of));
+    return std::min(size_t(2.0 * double(rows) * double(columns) * double(depth) / 5e5) + 1, 4 * size_t(w.n_threads));
   }
   // Part of a product: some panels, which no other thread reads then, or, where they are few, some rows.
   struct Piece {
@@ -94,10 +92,11 @@ public:
   // The rows a thread works on in steps [from, to): contiguous in sorted order, so that the order of every sum over
   // rows is the same for any number of threads; balanced by their numbers of these steps.
   Range rows_of(const Worker &w, size_t from, size_t to) const {
-    if (plan.split == Split::units || w.of == 1) return {0, batch.rows};
+    if (plan.split == Split::units || w.n_threads == 1) return {0, batch.rows};
     const Part part = share_of(w);
+    if (part.empty()) return {0, 0};
     // uneven shares in whole tiles: a tile of fewer rows takes as long
-    const size_t grain = w.team->pace.even() ? 1 : k.tile_rows(shape.cell);
+    const size_t grain = w.team->shares_are_even() ? 1 : k.tile_rows(shape.cell);
     if (batch.uniform) return part(batch.rows, grain);
     const Range sums = part(batch.first(to) - batch.first(from));
     Range rows{0, batch.rows};
@@ -108,7 +107,7 @@ public:
       return r;
     };
     rows.begin = pass(sums.begin);
-    if (w.rank + 1 < w.of) rows.end = pass(sums.end);
+    if (part.end < 1) rows.end = pass(sums.end);
     return rows;
   }
   Range panels_of(size_t panels, const Worker &w) const { return in_step(w) ? share(panels, w) : Range{0, panels}; }

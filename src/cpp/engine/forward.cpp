@@ -8,11 +8,11 @@ namespace {
 template <class T> class ForwardPass {
 public:
   ForwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, const Batch &batch,
-              const Arrays<T> &arrays, Tape<T> *tape, const Execution &how)
+              const Arrays<T> &arrays, Tape<T> *tape, Execution &how)
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
               how.plan),
-        loop_(pass_, tape && !tape->segment, false), team_(how.interrupted, how.plan.paced ? how.plan.threads : 0),
+        loop_(pass_, tape && !tape->segment, false), team_(how.interrupted, how.team()), lease_(how.lease),
         board_(how.plan.split == Split::tasks ? shape.count() : 0), packed_(weights), pack_(pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
@@ -20,7 +20,7 @@ public:
   }
 
   bool run() {
-    parallel(pass_.plan.threads, [&](int rank, int of) { run_thread(rank, of); });
+    team_.run(lease_, [&](int index) { run_thread(index); });
     return !team_.stopped();
   }
 
@@ -36,12 +36,12 @@ private:
     return outputs;
   }
 
-  void run_thread(int rank, int of) {
-    const Worker w{&team_, rank, rank, of};
+  void run_thread(int index) {
+    const Worker w{&team_, index, index, pass_.plan.threads};
     w.begin();
     if (pack_) {
       packed_.pack(w);
-      if (!w.meet()) return;
+      if (!w.wait_and_share()) return;
     }
     if (pass_.plan.split == Split::tasks)
       run_tasks(w);
@@ -53,16 +53,33 @@ private:
   void run_together(const Worker &w) {
     for (const Direction<T> &dir : pass_.directions) {
       const Storage<T> store = storage(dir);
-      if (pass_.shape.has_c() && pass_.takes_steps(w)) load_c0(pass_.stepping(w), dir, store);
-      if (!loop_.run(w, dir, store, 0, pass_.batch.steps)) return;
-      if (pass_.apart(w) && !w.meet()) return;
+      const size_t steps = pass_.batch.steps;
+      if (pass_.shape.has_c() && pass_.takes_steps(w)) load_c0(pass_.stepping(w), dir, store, interval_end(w, 0));
+      for (size_t begin = 0, end = 0; begin < steps; begin = end) {
+        end = interval_end(w, begin);
+        if (!loop_.run(w, dir, store, begin, end)) return;
+        if (!pass_.in_step(w) && !w.wait_and_share()) return; // else the last step ended with a barrier
+      }
       finish(w, dir, store);
       const bool last_direction = dir.direction + 1 == pass_.shape.directions;
       if (last_direction && dir.layer + 1 < pass_.shape.layers && drops()) {
         drop(w, dir.layer);
-        if (pass_.meet(w) && !w.meet()) return;
+        if (!w.wait_and_share()) return;
       }
     }
+  }
+
+  // Threads that share rows go through the steps in intervals, so that helpers that have woken up meanwhile can join,
+  // and shares follow the threads' pace. An interval is worth many times what a barrier costs.
+  size_t interval_end(const Worker &w, size_t begin) const {
+    const Batch &batch = pass_.batch;
+    if (w.n_threads == 1 || pass_.plan.split != Split::rows) return batch.steps;
+    const size_t row_work = pass_.shape.gates() * pass_.H * (pass_.R + pass_.directions.front().input);
+    const size_t rows = (size_t(1) << 23) * size_t(w.n_threads) / std::max<size_t>(row_work, 1) + 1;
+    size_t end = begin + 1;
+    if (batch.uniform) end = begin + rows / std::max<size_t>(batch.rows, 1) + 1;
+    while (end < batch.steps && batch.first(end) - batch.first(begin) < rows) ++end;
+    return std::min(end, batch.steps);
   }
 
   // Each thread on chunks of steps of its own: of a layer once the layer below has got that far, and where
@@ -83,7 +100,7 @@ private:
       const Direction<T> &dir = pass_.directions[i];
       const Storage<T> store = storage(dir);
       const size_t begin = board_.done(i), end = end_of(i);
-      if (begin == 0 && shape.has_c()) load_c0(w, dir, store);
+      if (begin == 0 && shape.has_c()) load_c0(w, dir, store, steps);
       if (!loop_.run(w, dir, store, begin, end)) return;
       if (end == steps) finish(w, dir, store);
       board_.release(i, end, end == steps);
@@ -117,9 +134,10 @@ private:
     return store;
   }
 
-  void load_c0(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
+  // until: the end of the first interval, whose rows a thread takes
+  void load_c0(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t until) {
     // by units, the first barrier comes only after step 0: each thread loads the units it will read
-    const Range rows = pass_.rows_of(w, 0, pass_.batch.steps);
+    const Range rows = pass_.rows_of(w, 0, until);
     const Range panels = pass_.panels_of(pass_.Hp / pass_.k.lanes, w);
     const size_t first = panels.begin * pass_.k.lanes, last = std::min(panels.end * pass_.k.lanes, pass_.H);
     for (size_t r = rows.begin; r < rows.end; ++r) {
@@ -135,7 +153,7 @@ private:
   // h_n, c_n: the state after each row's last step
   void finish(const Worker &w, const Direction<T> &dir, const Storage<T> &store) {
     const Batch &batch = pass_.batch;
-    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w, 0, batch.steps);
+    const Range rows = share(batch.rows, w);
     for (size_t r = rows.begin; r < rows.end; ++r) {
       const size_t length = batch.length[r], b = dir.index * batch.rows + batch.order[r];
       const T *h = length ? dir.y(length - 1, r) : dir.h0 + dir.h0_at[r];
@@ -150,7 +168,7 @@ private:
   void drop(const Worker &w, size_t layer) {
     const Batch &batch = pass_.batch;
     const size_t width = pass_.shape.directions * pass_.R;
-    const Range rows = pass_.meet(w) ? share(batch.rows, w) : pass_.rows_of(w, 0, batch.steps);
+    const Range rows = share(batch.rows, w);
     for (size_t r = rows.begin; r < rows.end; ++r)
       for (size_t t = 0; t < batch.length[r]; ++t) {
         const size_t at = size_t(hidden_.row[batch.order[r]] + ptrdiff_t(t) * hidden_.time);
@@ -165,6 +183,7 @@ private:
   Pass<T> pass_;
   ForwardLoop<T> loop_;
   Team team_;
+  Lease &lease_;
   TaskBoard board_;
   Packed<T> &packed_;
   bool pack_;
@@ -194,14 +213,14 @@ void allocate(Tape<T> &tape, const Kernels<T> &k, const Shape &shape, size_t pos
 
 template <class T>
 bool forward(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, const Batch &batch,
-             const Arrays<T> &arrays, Tape<T> *tape, const Execution &how) {
+             const Arrays<T> &arrays, Tape<T> *tape, Execution &how) {
   return ForwardPass<T>(k, shape, weights, pack, batch, arrays, tape, how).run();
 }
 
 #define FASTRNN_INSTANTIATE(T)                                                                                         \
   template void allocate(Tape<T> &, const Kernels<T> &, const Shape &, size_t, bool);                                  \
   template bool forward(const Kernels<T> &, const Shape &, Packed<T> &, bool, const Batch &, const Arrays<T> &,        \
-                        Tape<T> *, const Execution &);
+                        Tape<T> *, Execution &);
 FASTRNN_INSTANTIATE(float)
 FASTRNN_INSTANTIATE(double)
 

@@ -65,13 +65,13 @@ public:
   // a span, and all of them, as they come, the input product of the next.
   bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to) {
     const bool product_first = dir.input && !p.plan.fuse_input, apart = p.apart(w);
-    if (apart && !product_first) return w.rank ? true : run(w.alone(), dir, store, from, to);
+    if (apart && !product_first) return w.index ? true : run(w.alone(), dir, store, from, to);
     Task task(p, p.stepping(w), dir, store, product_first, {from, to});
     ForwardStep<T> step = constant_part(task);
     Span next = span(task, from, to, 0);
     if (apart) {
       product_in_pieces(w, task, next);
-      if (!w.meet()) return false;
+      if (!w.wait_and_share()) return false;
     }
     while (next.begin < to) {
       const Span now = next;
@@ -81,7 +81,7 @@ public:
       next = span(task, now.end, to, apart ? now.turn ^ 1 : 0);
       if (!apart) continue;
       product_in_pieces(w, task, next);
-      if (!w.meet()) return false;
+      if (!w.wait_and_share()) return false;
     }
     return true;
   }
@@ -115,7 +115,6 @@ private:
       candidate_panels = p.panels_of(p.k.gate_panels(1, p.H), w);
       output_panels = p.panels_of(p.k.plain_panels(p.R), w);
       part = double(panels.size()) / double(all);
-      changes = w.team->pace.changes();
     }
   };
 
@@ -186,7 +185,7 @@ private:
     if (!rows) return;
     const size_t pieces = p.pieces(w, rows, p.shape.gates() * p.H, task.dir.input);
     bool listed = false;
-    for (size_t i; (i = w.team->take()) < pieces; listed = true) {
+    for (size_t i; (i = w.take()) < pieces; listed = true) {
       if (!listed) list_rows(task, span);
       input_product(task, p.piece(i, pieces, rows, task.input_panels.size()));
     }
@@ -266,7 +265,7 @@ private:
       if (!shape.proj) step.h = h;
       if (n) p.k.forward[int(shape.cell)](step);
       if (before) {
-        if (p.in_step(w) && !w.meet()) return false;
+        if (p.in_step(w) && !w.wait()) return false;
         ForwardStep<T> second = step;
         second.first_panel = task.candidate_panels.begin;
         second.last_panel = task.candidate_panels.end;
@@ -275,13 +274,13 @@ private:
         if (n) p.k.forward_candidate(second);
       }
       if (shape.proj && store.write_h) {
-        if (p.in_step(w) && !w.meet()) return false;
+        if (p.in_step(w) && !w.wait()) return false;
         project(task, step.h, h, n);
       }
       w.poll(work * std::max<size_t>(n, 1) * step.steps);
       w.did(task.part * double(work * n * step.steps));
-      if (p.in_step(w) ? !w.meet_and_share() : w.stopped()) return false;
-      if (w.team->pace.changes() != task.changes) task.take_share(p);
+      if (p.in_step(w) ? !w.wait_and_share() : w.stopped()) return false;
+      if (w.share_changed(task.changes)) task.take_share(p);
     }
     return true;
   }

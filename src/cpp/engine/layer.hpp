@@ -3,7 +3,7 @@
 
 #include "engine/schedule.hpp"
 #include "engine/tape.hpp"
-#include "runtime/parallel.hpp"
+#include "runtime/team.hpp"
 
 namespace fastrnn {
 
@@ -33,16 +33,22 @@ struct Execution {
   Plan plan;
   size_t l2;
   bool (*interrupted)();
+  Lease lease; // of helpers: one less than the plan has threads
+
+  Team::Kind team() const {
+    const bool coarse = plan.split != Split::units || plan.paced;
+    return {plan.threads, plan.paced, coarse};
+  }
 };
 
 // weights are packed inside the call's parallel region when `pack` is set
 template <class T>
 bool forward(const Kernels<T> &, const Shape &, Packed<T> &, bool pack, const Batch &, const Arrays<T> &, Tape<T> *,
-             const Execution &);
+             Execution &);
 
 template <class T>
 bool backward(const Kernels<T> &, const Shape &, Packed<T> &, bool pack, Tape<T> &, const Arrays<T> &,
-              const Gradients<T> &, const Execution &);
+              const Gradients<T> &, Execution &);
 
 // memory that the training pass will keep
 template <class T> void allocate(Tape<T> &, const Kernels<T> &, const Shape &, size_t positions, bool dropout);

@@ -52,7 +52,7 @@ template <class T> void Packed<T>::pack_forward(size_t i, const Worker &w) {
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
   const bool before = shape_.cell == Cell::gru_before;
-  if (w.rank == 0) {
+  if (w.index == 0) {
     k_.pack_bias(d.bias.get(), p.b_ih, p.b_hh, shape_.cell, H);
     if (shape_.cell == Cell::gru && p.b_hh) k_.pack_unit_row(d.bias_n.get(), p.b_hh + 2 * H, H);
   }

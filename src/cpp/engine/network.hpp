@@ -5,7 +5,7 @@
 
 #include "kernels/kernels.hpp"
 #include "runtime/memory.hpp"
-#include "runtime/parallel.hpp"
+#include "runtime/team.hpp"
 
 namespace fastrnn {
 

@@ -45,13 +45,17 @@ bool fuses_input(const Plan &plan, const Problem &p) {
   return p.cell != Cell::gru_before && (p.input <= widest_fused(plan, p) || p.steps == 1);
 }
 
+// Operations of a thread between two barriers, from which on waiting there weighs little.
+constexpr double waits_seldom = 5e6;
+
 void share(Plan &plan, const Problem &p) {
-  if (p.threads == 1 || p.total == 0) return;
+  if (p.total == 0) return;
 
   const double step_work = 2.0 * double(p.gates) * double(p.hidden) * double(p.recurrent);
   const double work = double(p.total) * (step_work + 2.0 * double(p.gates) * double(p.hidden) * double(p.input));
-  // opening a region costs some microseconds, a core does some 50 kFLOP in one
-  if (work < 1e6) return;
+  plan.work = work;
+  // sharing a call costs some microseconds, in which a core does some 50 kFLOP each
+  if (p.threads == 1 || work < 1e6) return;
 
   const size_t threads = size_t(p.threads);
   const size_t mean_rows = p.steps ? p.total / p.steps : 0;
@@ -61,7 +65,7 @@ void share(Plan &plan, const Problem &p) {
   const bool units_fit = p.hidden * p.number >= 64 * threads;
   // units: a barrier costs about 0.2 us; a step must be worth several
   const double thread_work = step_work * double(mean_rows ? mean_rows : 1) / double(threads);
-  const bool units_pay = thread_work >= 3e4 && units_fit;
+  const bool units_pay = thread_work >= (p.contended ? waits_seldom : 3e4) && units_fit;
   // Where rows cannot be shared evenly, units may be, meetings counted in (in each some 18 kFLOP are lost to a thread
   // with one other): 7 to 13 rows of LSTM of 64 to 180 units 1.02 to 1.2, GRU of 128 and 200 1.04 to 1.1.
   const double cells = 25.0 * double(p.gates) * double(p.hidden) * double(mean_rows) / double(threads);
@@ -78,12 +82,12 @@ void share(Plan &plan, const Problem &p) {
   // fast forward and 1.2 to 1.7 in training from there on; half as much 0.9 to 1.05.
   const double input_work = 2.0 * double(p.gates) * double(p.hidden) * double(p.input);
   const double products = p.backward ? step_work + 2 * input_work : fuses_input(plan, p) ? 0 : input_work;
-  const bool apart_pays = products * double(p.total) >= (p.backward ? 1.25e6 : 7.5e5) * double(threads);
+  const bool apart_pays = !p.contended && products * double(p.total) >= (p.backward ? 1.25e6 : 7.5e5) * double(threads);
   // And where they are as much as the steps, better than a barrier a step as long as a step is short: LSTM of 96 and
   // GRU of 128 units 1.5 for 1.4; in minutes when the cores are shared such barriers cost more than they bring.
   const bool apart_pays_more =
       apart_pays && mean_rows < threads && products >= 0.75 * step_work && thread_work < (p.backward ? 7e4 : 5e4);
-  if (too_short_to_pack(p) && units_fit) {
+  if (too_short_to_pack(p) && units_fit && !p.contended) {
     plan.threads = p.threads; // no barrier or few, and each thread packs its own share of the weights
     plan.split = Split::units;
   } else if (!rows_fit && tasks_pay) {
@@ -105,7 +109,7 @@ void share(Plan &plan, const Problem &p) {
   // Where a meeting comes late enough for the pace to be more than noise (1.00 to 1.07 on two like cores of a shared
   // machine; from 15 us on 0.93 to 1.08), and threads meet anyway: rows only do in training.
   if (plan.split == Split::units)
-    plan.paced = thread_work >= 5e6;
+    plan.paced = thread_work >= waits_seldom;
   else if (plan.split == Split::rows)
     plan.paced = p.backward && plan.threads > 1 && mean_rows >= 8 * threads && work >= 1e8 * double(threads);
 }

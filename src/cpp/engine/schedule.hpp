@@ -18,6 +18,7 @@ struct Problem {
   size_t layers = 1, directions = 1;
   bool dropout = false; // between layers: masks are applied to whole layers
   bool backward = false;
+  bool contended = false;  // others take cores: no waiting for another thread in every step
   bool packed = false;     // the weights are packed already (frozen)
   bool one_product = true; // a step is one product with R (Shape::one_product)
   size_t panels = 0;       // of R, which threads that share units share
@@ -39,6 +40,7 @@ struct Plan {
   // weights are not packed for the call, but piece by piece as its products read them:
   bool in_pieces = false;   // all of them, of few steps; the input product of a single one is inside the step too
   bool w_in_pieces = false; // those of the input product at least, of few rows in all
+  double work = 0;          // floating-point operations of the whole call, forward
   bool paced = false;       // shares of rows or units follow the pace of the threads
 
   // Whether threads have shares that may be uneven, rather than pieces that they take as they come.

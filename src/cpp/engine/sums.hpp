@@ -79,7 +79,7 @@ public:
         for (size_t i = 0; i < input_; ++i) to[i] = from[i * GH + r];
       }
     }
-    if (w.rank != 0) return;
+    if (w.index != 0) return;
     if (!p.batch.total()) {
       for (Sum &sum : sums_) std::memset(sum.result, 0, sum.left.rows * sum.right.columns * sizeof(T));
     }

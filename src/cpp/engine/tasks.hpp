@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "runtime/parallel.hpp"
+#include "runtime/team.hpp"
 
 namespace fastrnn {
 

@@ -216,6 +216,7 @@ const int registered = pthread_atfork(nullptr, nullptr, in_child);
 Lease::Lease(int wanted, bool patient) {
   (void)registered;
   if (wanted < 1) return;
+  asked_ = true;
   grow(size_t(wanted));
   helpers_.reserve(size_t(wanted));
   const size_t count = pool->count.load(std::memory_order_acquire);
@@ -274,9 +275,9 @@ void Lease::end() {
 }
 
 void Lease::give_back() {
-  if (helpers_.empty()) return;
   keep(0);
-  last_call_ended = clock_now();
+  if (asked_) last_call_ended = clock_now();
+  asked_ = false;
 }
 
 HelperCount count_helpers() {

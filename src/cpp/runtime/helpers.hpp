@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace fastrnn {
@@ -36,8 +37,13 @@ public:
   // those are taken that spin, and the others are woken for the next call where calls follow each other closely.
   Lease(int wanted, bool patient);
   ~Lease() { give_back(); }
-  Lease(Lease &&o) noexcept : helpers_(std::move(o.helpers_)), running_(o.running_) { o.helpers_.clear(); }
-  Lease &operator=(Lease &&) = delete;
+  Lease(Lease &&o) noexcept { *this = std::move(o); }
+  Lease &operator=(Lease &&o) noexcept {
+    std::swap(helpers_, o.helpers_);
+    std::swap(running_, o.running_);
+    std::swap(asked_, o.asked_);
+    return *this;
+  }
 
   int size() const { return int(helpers_.size()); }
   // Gives back all but so many.
@@ -54,6 +60,7 @@ private:
   void give_back();
   std::vector<Helper *> helpers_;
   int running_ = 0;
+  bool asked_ = false; // for helpers, whether or not there were any
 };
 
 // For tests and show_config: how many helper threads there are, and how many of them are awake.

@@ -2,98 +2,88 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
+
+#include "runtime/helpers.hpp"
 
 namespace fastrnn {
 
 namespace {
 
 // What the calling thread's last call found of its threads.
-struct Known {
+struct LastCall {
   std::vector<double> busy, done;
   int64_t time = 0;
 };
-thread_local Known known;
+thread_local LastCall last_call;
 
-std::atomic<unsigned> shuffled{0};
+std::atomic<unsigned> shuffle_state{0};
 
-constexpr int64_t fresh = 1'000'000'000; // ns: so long the next call starts from what the last one found
-constexpr double settled = 1e5;          // ns that each thread must have been seen at work before shares change
-constexpr double worth_a_change = 0.03;  // by which the slowest share takes longer than it might
-constexpr double least_of_even = 0.25;   // no share is less than that of an even one
+constexpr int64_t remembered = 1'000'000'000; // ns after which a call no longer starts from what the last one found
+constexpr double long_enough = 1e5;           // ns of work of each thread before shares change
+constexpr double worth_a_change = 0.03;       // by which the slowest share takes longer than it might
+constexpr double least_of_even = 0.25;        // no share is less than that of an even one
 
 } // namespace
 
-void shuffle_shares(unsigned seed) { shuffled.store(seed); }
-bool shares_are_shuffled() { return shuffled.load(std::memory_order_relaxed) != 0; }
-
-int64_t Pace::now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+void shuffle_shares(unsigned seed) { shuffle_state.store(seed); }
+bool shares_are_shuffled() { return shuffle_state.load(std::memory_order_relaxed) != 0; }
+double shuffled() {
+  // a linear congruential generator (Numerical Recipes)
+  const unsigned seed = shuffle_state.load(std::memory_order_relaxed) * 1664525u + 1013904223u;
+  shuffle_state.store(seed | 1u, std::memory_order_relaxed);
+  return double(seed >> 8) / double(1u << 24);
 }
+
+int64_t Pace::now() { return clock_now(); }
 
 Pace::Pace(int threads) {
   if (threads < 2) return;
   const size_t n = size_t(threads);
   laps_.resize(n);
-  bounds_.reserve(n + 1); // no memory is asked for while threads are at work
-  const bool stale = known.busy.size() != n || now() - known.time > fresh;
-  known.busy.resize(n);
-  known.done.resize(n);
+  const bool stale = last_call.busy.size() != n || now() - last_call.time > remembered;
+  last_call.busy.resize(n);
+  last_call.done.resize(n);
   if (stale || shares_are_shuffled()) return;
   for (size_t i = 0; i < n; ++i) {
-    laps_[i].busy = known.busy[i];
-    laps_[i].done = known.done[i];
+    laps_[i].busy = last_call.busy[i];
+    laps_[i].done = last_call.done[i];
   }
-  follow(n);
 }
 
 Pace::~Pace() {
-  if (laps_.empty() || known.busy.size() != laps_.size()) return;
+  if (laps_.empty() || last_call.busy.size() != laps_.size()) return;
   for (size_t i = 0; i < laps_.size(); ++i) {
-    known.busy[i] = laps_[i].busy;
-    known.done[i] = laps_[i].done;
+    last_call.busy[i] = laps_[i].busy;
+    last_call.done[i] = laps_[i].done;
   }
-  known.time = now();
+  last_call.time = now();
 }
 
-// Shares in proportion to paces. False: too little is known, or too little would be gained.
-bool Pace::follow(size_t of) {
-  const auto pace = [&](size_t i) { return laps_[i].done / laps_[i].busy; };
+bool Pace::seen_long_enough(const std::vector<int> &threads) {
+  return std::all_of(threads.begin(), threads.end(), [&](int i) { return lap(i).busy >= long_enough; });
+}
+
+bool Pace::follow(const std::vector<int> &threads, std::vector<Part> &shares) {
+  const auto pace = [&](int i) { return lap(i).done / lap(i).busy; };
   double all = 0, slowest = 0;
-  for (size_t i = 0; i < of; ++i) {
-    if (laps_[i].busy <= 0 || laps_[i].done <= 0) return false;
-    const Part now = part(int(i), int(of));
+  for (const int i : threads) {
+    if (lap(i).busy <= 0 || lap(i).done <= 0) return false;
     all += pace(i);
-    slowest = std::max(slowest, (now.end - now.begin) / pace(i));
+    slowest = std::max(slowest, (shares[size_t(i)].end - shares[size_t(i)].begin) / pace(i));
   }
   if (slowest * all < 1 + worth_a_change) return false;
-  const auto share = [&](size_t i) { return std::max(pace(i) / all, least_of_even / double(of)); };
-  double sum = 0;
-  for (size_t i = 0; i < of; ++i) sum += share(i);
-  bounds_.assign(of + 1, 1);
-  bounds_[0] = 0;
-  for (size_t i = 0; i + 1 < of; ++i) bounds_[i + 1] = bounds_[i] + share(i) / sum;
+  const auto wanted = [&](int i) { return std::max(pace(i) / all, least_of_even / double(threads.size())); };
+  double sum = 0, at = 0;
+  for (const int i : threads) sum += wanted(i);
+  for (const int i : threads) {
+    const double end = i == threads.back() ? 1 : at + wanted(i) / sum;
+    shares[size_t(i)] = {at, end};
+    at = end;
+  }
   return true;
 }
 
-void Pace::share_anew(int threads) {
-  const size_t of = size_t(threads);
-  if (unsigned seed = shuffled.load(std::memory_order_relaxed)) {
-    bounds_.assign(of + 1, 1);
-    bounds_[0] = 0;
-    for (size_t i = 1; i < of; ++i) {
-      seed = seed * 1664525u + 1013904223u; // a linear congruential generator (Numerical Recipes)
-      bounds_[i] = double(seed >> 8) / double(1u << 24);
-    }
-    std::sort(bounds_.begin(), bounds_.end());
-    shuffled.store(seed | 1u);
-    ++changes_;
-    return;
-  }
-  for (size_t i = 0; i < of; ++i)
-    if (laps_[i].busy < settled) return;
-  if (follow(of)) ++changes_;
+void Pace::fade() {
   for (Lap &lap : laps_) {
     lap.busy /= 2;
     lap.done /= 2;

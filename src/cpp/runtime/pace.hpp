@@ -18,7 +18,10 @@ struct Range {
 // From one fraction of n things to another: whole ones, or whole groups of `grain`.
 struct Part {
   double begin = 0, end = 1;
-  static Part even(size_t index, size_t of) { return {double(index) / double(of), double(index + 1) / double(of)}; }
+  static Part even(size_t index, size_t count) {
+    return {double(index) / double(count), double(index + 1) / double(count)};
+  }
+  bool empty() const { return begin >= end; }
   Range operator()(size_t n, size_t grain = 1) const { return {at(begin, n, grain), at(end, n, grain)}; }
 
 private:
@@ -31,54 +34,52 @@ private:
 // Of the threads of one call. Each writes its own lap; shares change only while all others wait.
 class Pace {
 public:
-  // threads: how many a call asks for; 0 where shares are even and no clock is read. Starts from what the calling
-  // thread's last call found, if that was a moment ago.
+  // threads: how many a call has; 0 where no clock is read. Starts from what the calling thread's last call found, if
+  // that was a moment ago.
   explicit Pace(int threads);
   ~Pace();
   Pace(const Pace &) = delete;
   Pace &operator=(const Pace &) = delete;
 
   bool measures() const { return !laps_.empty(); }
-  bool even() const { return bounds_.empty(); }
-  // What thread `rank` of the `of` there are is to take. (OpenMP may give fewer threads than a call asked for.)
-  Part part(int rank, int of) const {
-    if (bounds_.size() != size_t(of) + 1) return Part::even(size_t(rank), size_t(of));
-    return {bounds_[size_t(rank)], bounds_[size_t(rank) + 1]};
-  }
-  // How often shares have changed.
-  unsigned changes() const { return changes_; }
 
-  // A thread begins; has done so much work; arrives at a meeting; goes on, at once or after it slept.
-  void begin(int rank) { lap(rank).since = now(); }
-  void did(int rank, double work) { lap(rank).done += work; }
-  void arrive(int rank) {
+  // A thread begins; has done so much work; arrives at a barrier; goes on, at once or after it slept.
+  void begin(int thread) { lap(thread).since = now(); }
+  void did(int thread, double work) { lap(thread).done += work; }
+  void arrive(int thread) {
     const int64_t time = now();
-    lap(rank).busy += double(time - lap(rank).since);
-    lap(rank).since = time;
+    lap(thread).busy += double(time - lap(thread).since);
+    lap(thread).since = time;
   }
-  void leave(int rank, bool slept) { lap(rank).since = slept ? now() : released_; }
+  void leave(int thread, bool slept) { lap(thread).since = slept ? now() : released_; }
   // By the last one to arrive, before the others may go on.
-  void release(int rank) { released_ = lap(rank).since; }
-  void share_anew(int of);
+  void release(int thread) { released_ = lap(thread).since; }
+
+  // Makes the shares of these threads (which add up to 1) proportional to their pace. False, and nothing is changed:
+  // nothing is known of one of them, or too little would be gained.
+  bool follow(const std::vector<int> &threads, std::vector<Part> &shares);
+  // Whether each of these threads has been seen at work for so long that its pace is more than noise.
+  bool seen_long_enough(const std::vector<int> &threads);
+  // Older laps count half as much from here on.
+  void fade();
 
 private:
   struct alignas(64) Lap {
-    double busy = 0, done = 0; // nanoseconds, and work in any unit: both fade
+    double busy = 0, done = 0; // nanoseconds, and work in any unit
     int64_t since = 0;
   };
-  Lap &lap(int rank) { return laps_[size_t(rank)]; }
+  Lap &lap(int thread) { return laps_[size_t(thread)]; }
   static int64_t now();
-  bool follow(size_t of);
 
   std::vector<Lap> laps_;
-  std::vector<double> bounds_; // [threads + 1] from 0 to 1; empty: even
   int64_t released_ = 0;
-  unsigned changes_ = 0;
 };
 
-// For tests: every call of several threads that share rows or units is given shares at random, at every meeting that
-// allows it. 0: no longer.
+// For tests: threads join and leave every call at random, and those that share rows or units get shares at random, at
+// every barrier that allows it. 0: no longer.
 void shuffle_shares(unsigned seed);
 bool shares_are_shuffled();
+// The next random number of that mode, from 0 to 1.
+double shuffled();
 
 } // namespace fastrnn

@@ -1,0 +1,110 @@
+#include "runtime/callers.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+
+#include <omp.h>
+
+#include "runtime/cpus.hpp"
+#include "runtime/helpers.hpp"
+
+namespace fastrnn {
+
+namespace {
+
+std::atomic<int> wanted{0}, limit_when_set{0};
+
+ThreadLimits find_limits() {
+  const Cpus cpus = read_cpus("", allowed_cpus());
+  ThreadLimits limits{int(cpus.allowed.size()), int(cpus.cores), cpus.quota, 0};
+  const char *const set = std::getenv("OMP_NUM_THREADS");
+  limits.from_openmp = set && *set ? omp_get_max_threads() : 0;
+  return limits;
+}
+
+int default_threads() {
+  const ThreadLimits &limits = thread_limits();
+  const int openmp = omp_get_max_threads();
+  if (limits.from_openmp || openmp < limits.allowed_cpus) return openmp; // somebody asked for so many
+  const int usable = limits.quota > 0 ? std::min(limits.cores, std::max(int(limits.quota + 1e-9), 1)) : limits.cores;
+  return std::min(openmp, usable);
+}
+
+// ---- callers of this process
+
+constexpr int most_counted = 64;
+constexpr int64_t remembered = 20'000'000; // ns
+std::atomic<int> active{0}, most_seen{1};
+std::atomic<int64_t> seen_at[most_counted + 1];
+
+// ---- cores that others take
+
+// After a lost core calls do without helpers for so long, twice as long each time it happens again.
+constexpr int64_t shortest_pause = 2'000'000, longest_pause = 256'000'000;
+constexpr int undisturbed_enough = 100; // calls after which the next pause is the shortest one again
+std::atomic<int64_t> paused_until{0}, next_pause{shortest_pause};
+std::atomic<int> undisturbed{0};
+
+} // namespace
+
+const ThreadLimits &thread_limits() {
+  static const ThreadLimits limits = find_limits();
+  return limits;
+}
+
+int num_threads() {
+  const int n = wanted.load(std::memory_order_relaxed);
+  if (n == 0) return default_threads();
+  const int limit = omp_get_max_threads(); // threadpoolctl may have lowered it since
+  return limit < limit_when_set.load(std::memory_order_relaxed) ? std::min(n, limit) : n;
+}
+
+void set_num_threads(int n) {
+  wanted.store(n);
+  limit_when_set.store(omp_get_max_threads());
+}
+
+ActiveCall::ActiveCall() : now_(std::min(active.fetch_add(1, std::memory_order_relaxed) + 1, most_counted)) {
+  if (now_ < 2) return;
+  seen_at[now_].store(clock_now(), std::memory_order_relaxed);
+  if (now_ > most_seen.load(std::memory_order_relaxed)) most_seen.store(now_, std::memory_order_relaxed);
+}
+
+ActiveCall::~ActiveCall() { active.fetch_sub(1, std::memory_order_relaxed); }
+
+int ActiveCall::share_of(int threads) const {
+  int callers = now_;
+  const int most = most_seen.load(std::memory_order_relaxed);
+  if (most > now_) {
+    const int64_t now = clock_now();
+    for (int n = most; n > now_; --n)
+      if (now - seen_at[n].load(std::memory_order_relaxed) < remembered) {
+        callers = n;
+        break;
+      }
+    if (callers < most) most_seen.store(callers, std::memory_order_relaxed);
+  }
+  return std::max(threads / callers, 1);
+}
+
+void note_lost_core() {
+  const int64_t pause = next_pause.load(std::memory_order_relaxed);
+  paused_until.store(clock_now() + pause, std::memory_order_relaxed);
+  next_pause.store(std::min(2 * pause, longest_pause), std::memory_order_relaxed);
+  undisturbed.store(0, std::memory_order_relaxed);
+}
+
+bool cores_are_contended() {
+  const int64_t until = paused_until.load(std::memory_order_relaxed);
+  return until != 0 && clock_now() < until;
+}
+
+void note_undisturbed() {
+  if (next_pause.load(std::memory_order_relaxed) == shortest_pause) return;
+  if (undisturbed.fetch_add(1, std::memory_order_relaxed) < undisturbed_enough) return;
+  undisturbed.store(0, std::memory_order_relaxed);
+  next_pause.store(shortest_pause, std::memory_order_relaxed);
+}
+
+} // namespace fastrnn

@@ -1,0 +1,44 @@
+// callers: how many threads a call gets, given who else computes.
+//
+// Callers of one process share its cores. What cannot be seen, other processes and other libraries' threads, shows when
+// a helper loses its core: then calls that would wait at a barrier in every step do without helpers for a while.
+#pragma once
+
+namespace fastrnn {
+
+// How many threads a call may use when nobody else calls: what was set with set_num_threads, else OMP_NUM_THREADS or
+// what OpenMP was told since, else one for each physical core that the process may use.
+int num_threads();
+void set_num_threads(int n); // 0: the default again
+
+// What the default rests on, for show_config.
+struct ThreadLimits {
+  int allowed_cpus, cores;
+  double quota; // CPUs that control groups grant; 0: no limit
+  int from_openmp;
+};
+const ThreadLimits &thread_limits();
+
+// A call that could use several threads, while it lives.
+class ActiveCall {
+public:
+  ActiveCall();
+  ~ActiveCall();
+  ActiveCall(const ActiveCall &) = delete;
+  ActiveCall &operator=(const ActiveCall &) = delete;
+  // This call's share of so many threads. It counts who calls now, and who did a moment ago at the same time as others:
+  // callers in a loop leave short gaps.
+  int share_of(int threads) const;
+
+private:
+  int now_;
+};
+
+// A helper lost its core to somebody else and kept a team waiting.
+void note_lost_core();
+// Whether that happened lately: a call is not to wait for helpers at a barrier in every step.
+bool cores_are_contended();
+// A call with a barrier in every step went through without losing a core.
+void note_undisturbed();
+
+} // namespace fastrnn
