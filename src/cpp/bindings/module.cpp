@@ -9,5 +9,6 @@ PYBIND11_MODULE(_core, m) {
   remember_main_thread();
   register_network(m);
   register_stream(m);
+  register_training(m);
   register_machine(m);
 }
