@@ -69,10 +69,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.threads < 1:
         parser.error(f"--threads: expected at least 1, got {options.threads}")
-    if "all" in options.suite:
-        options.suite = list(SUITES)
     if set(options.suite) & set(users.SUITES) and not set(options.suite) <= set(users.SUITES):
         parser.error(f"--suite: expected {' and '.join(users.SUITES)} without other suites")
+    if "all" in options.suite:
+        options.suite = list(SUITES)
     options.rounds = options.rounds or (3 if options.quick else 7)
     options.min_ms = options.min_ms or (5.0 if options.quick else 20.0)
     return options

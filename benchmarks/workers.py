@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,28 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         for stream in (self.process.stdin, self.process.stdout):
-            if stream:
-                stream.close()
+            with suppress(BrokenPipeError):  # the process has ended, and a request was not read
+                if stream:
+                    stream.close()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def receive_all(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """Wait for all answers, then raise WorkerError if one is an error: none is left for the next request."""
+    answers: list[dict[str, Any]] = []
+    failed: WorkerError | None = None
+    for worker in workers:
+        try:
+            answers.append(worker.receive())
+        except WorkerError as error:
+            failed = failed or error
+    if failed:
+        raise failed
+    return answers
 
 
 def rotated(names: list[str], number: int) -> list[str]:

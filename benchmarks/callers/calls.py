@@ -74,7 +74,11 @@ def onnxruntime_call(which: Call, threads: str) -> Made:
     from peers import onnx_model
 
     work = which.workload
-    session = onnxruntime.InferenceSession(onnx_model.build(work), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        onnx_model.build(work), options, providers=["CPUExecutionProvider"]
+    )
     names = onnx_model.output_names(work)
 
     def infer() -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workers import Worker, WorkerError
+from workers import Worker, WorkerError, receive_all
 
 SIZES = ("char LM", "word LM", "one sequence")
 ALONE, BESIDE = 1.15, 1.3  # the most that a mixture may take, in one process and beside another one
@@ -53,7 +53,7 @@ def two_processes(worker: Worker, neighbour: Worker, seconds: float) -> Parts:
         jobs.append((process, part, times, process.ask("work", part=part, times=times)["seconds"]))
     for process, part, times, _ in jobs:
         process.send("work", part=part, times=times)
-    together = max(process.receive()["seconds"] for process, *_ in jobs)
+    together = max(answer["seconds"] for answer in receive_all([process for process, *_ in jobs]))
     return together, sum(alone for *_, alone in jobs)
 
 
@@ -61,9 +61,9 @@ def busy_neighbour(worker: Worker, neighbour: Worker, seconds: float) -> Parts:
     """A call while a neighbour keeps one core busy."""
     fewer = worker.ask("time", part="call", seconds=seconds, fewer=1)["seconds"]
     neighbour.send("spin", seconds=seconds + 0.1)
-    beside = worker.ask("time", part="call", seconds=seconds)["seconds"]
-    neighbour.receive()
-    return beside, fewer
+    worker.send("time", part="call", seconds=seconds)
+    beside, _ = receive_all([worker, neighbour])
+    return beside["seconds"], fewer
 
 
 def run(settings: Settings, show: Callable[[str], None] = print) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from workers import Worker, WorkerError, rotated
+from workers import Worker, WorkerError, receive_all, rotated
 
 from callers.calls import CALLS, Call
 
@@ -55,7 +55,7 @@ def serve(workers: list[Worker], kind: str, number: int, seconds: float, record:
     used = workers[: number if kind == "process" else 1]
     for worker in used:
         worker.send("serve", callers=1 if kind == "process" else number, seconds=seconds)
-    answers = [worker.receive() for worker in used]
+    answers = receive_all(used)
     record.rates.append(sum(len(answer["latencies"]) / answer["seconds"] for answer in answers))
     for answer in answers:
         record.latencies += answer["latencies"]
