@@ -69,7 +69,7 @@ def busy_neighbour(worker: Worker, neighbour: Worker, seconds: float) -> Parts:
 def run(settings: Settings, show: Callable[[str], None] = print) -> list[dict[str, Any]]:
     """Measure all mixtures of all sizes; `show` is told every line. Returns the rows."""
     show(HEAD)
-    rows = []
+    rows: list[dict[str, Any]] = []
     workers = {name: Worker("callers.company", name) for name in ("numpy", "torch")}
     neighbour = Worker("callers.company", "numpy")
     numpy, torch = workers.values()

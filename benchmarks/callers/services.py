@@ -93,7 +93,7 @@ def run(settings: Settings, show: Callable[[str], None] = print) -> list[dict[st
         for engine in settings.engines
     }
     show(HEAD)
-    rows = []
+    rows: list[dict[str, Any]] = []
     try:
         for call in settings.calls:
             ready, failed, wrong = open_call(call, workers)

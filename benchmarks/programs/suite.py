@@ -118,7 +118,7 @@ def run(settings: Settings, show: Callable[[str], None] = print) -> list[dict[st
     from tqdm import tqdm
 
     show(HEAD)
-    rows = []
+    rows: list[dict[str, Any]] = []
     workers: Keys = {}
     try:
         with tqdm(total=len(PROGRAMS), unit="program", dynamic_ncols=True, file=sys.stderr) as bar:
