@@ -65,52 +65,76 @@ def disagreement(losses: list[float], expected: list[float]) -> str | None:
 
 def run_program(program: Program, workers: Keys, settings: Settings) -> dict[str, Any]:
     """Run one program in all processes; returns its row."""
-    row: dict[str, Any] = {
-        "program": program.name,
-        "sizes": program.sizes,
-        "unit": program.unit,
-        "engines": {},
-        "failed": {},
-        "wrong": {},
-    }
-    records = row["engines"]
-    expected: list[float] | None = None
-    for key, worker in workers.items():
+    failed: dict[str, str] = {}
+    wrong: dict[str, str] = {}
+    records: dict[str, dict[str, Any]] = {}
+
+    def ask(key: str, do: str, **arguments: Any) -> dict[str, Any] | None:
+        """The answer of an engine that has not failed; None from then on."""
+        if key in failed:
+            return None
         try:
-            opened = worker.ask("open", program=program.name, quick=settings.quick)
+            return workers[key].ask(do, **arguments)
         except WorkerError as error:
-            row["failed"][key] = str(error)
+            failed[key] = str(error)
+            return None
+
+    for key in workers:
+        opened = ask(key, "open", program=program.name, quick=settings.quick)
+        if opened is None:
             continue
-        expected = expected or opened["losses"]
-        wrong = disagreement(opened["losses"], expected)
-        if wrong:
-            row["wrong"][key] = wrong
+        expected = next(iter(records.values()), opened)["losses"]
+        difference = disagreement(opened["losses"], expected)
+        if difference:
+            wrong[key] = difference
             continue
-        seconds = worker.ask("run", steps=1)["seconds"]
-        steps = max(1, min(MOST_STEPS, math.ceil(settings.turn_seconds / seconds)))
-        records[key] = {**opened, "steps": steps, "samples": []}
-    order = list(records)
+        once = ask(key, "run", steps=1)
+        if once is not None:
+            steps = max(1, min(MOST_STEPS, math.ceil(settings.turn_seconds / once["seconds"])))
+            records[key] = {**opened, "steps": steps, "samples": []}
     for number in range(settings.rounds):
-        for key in rotated(order, number):
-            answer = workers[key].ask("run", steps=records[key]["steps"])
-            records[key]["samples"].append(answer["seconds"])
-    for key, record in records.items():
-        record |= workers[key].ask("finish")
+        for key in rotated(list(records), number):
+            answer = ask(key, "run", steps=records[key]["steps"])
+            if answer is not None:
+                records[key]["samples"].append(answer["seconds"])
+    for key, record in list(records.items()):
+        finished = ask(key, "finish")
+        if finished is None:
+            del records[key]
+            continue
+        record |= finished
         record["seconds"] = statistics.median(record["samples"])
         record["units_per_second"] = record["units"] / record["seconds"]
-    row["ratios"] = {
-        key: paired(records[key], records[f"fastrnn {key.split()[1]}"])
-        for key in records
-        if not key.startswith("fastrnn ") and f"fastrnn {key.split()[1]}" in records
+    return {
+        "program": program.name,
+        "task": program.task,
+        "sizes": program.sizes,
+        "unit": program.unit,
+        "engines": records,
+        "failed": failed,
+        "wrong": wrong,
+        **compared(records),
     }
+
+
+def compared(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Ratios of other engines to fastrnn with as many threads, and of fastrnn's one thread to its default."""
+    ratios = {}
+    for key, record in records.items():
+        engine, threads = key.split()
+        own = records.get(f"fastrnn {threads}")
+        if engine != "fastrnn" and own:
+            ratios[key] = paired(record, own)
+    found: dict[str, Any] = {"ratios": ratios}
     if all(f"fastrnn {threads}" in records for threads in THREADS):
-        row["one_over_default"] = paired(records["fastrnn 1"], records["fastrnn default"])
-    return row
+        found["one_over_default"] = paired(records["fastrnn 1"], records["fastrnn default"])
+    return found
 
 
 def paired(slow: dict[str, Any], fast: dict[str, Any]) -> float:
     """Median of the ratios within each round."""
-    return statistics.median(a / b for a, b in zip(slow["samples"], fast["samples"], strict=True))
+    pairs = zip(slow["samples"], fast["samples"], strict=True)
+    return float(statistics.median(a / b for a, b in pairs))
 
 
 def run(settings: Settings, show: Callable[[str], None] = print) -> list[dict[str, Any]]:
@@ -173,22 +197,33 @@ def _mb(record: dict[str, Any] | None) -> str:
     return f"{record['peak_bytes'] / 1e6:.0f}" if record else "-"
 
 
+GROUPS = {
+    "language models and taggers": ("language", "tagger"),
+    "other training": ("classifier", "forecaster", "translation", "policy"),
+    "inference": ("vad", "predict"),
+}
+LONG = 5e-3  # seconds of a step on one thread that a second thread should shorten
+
+
 def summary(rows: list[dict[str, Any]]) -> str:
     """Geometric mean and minimum of the ratios, and what the default number of threads gives over one."""
     lines = []
     for threads in THREADS:
-        ratios = [row["ratios"][f"torch {threads}"] for row in rows if f"torch {threads}" in row["ratios"]]
-        if ratios:
-            lines.append(f"torch over fastrnn, threads {threads}: {_spread(ratios)}")
-    scaling = [row["one_over_default"] for row in rows if "one_over_default" in row]
-    if scaling:
-        lines.append(f"fastrnn, one thread over default: {_spread(scaling)}")
-    return "\n".join(lines)
+        key = f"torch {threads}"
+        for group, among in GROUPS.items():
+            ratios = [row["ratios"][key] for row in rows if row["task"] in among and key in row["ratios"]]
+            lines.append(("torch over fastrnn, threads " + threads, group, ratios))
+    scaling = [row for row in rows if "one_over_default" in row]
+    steps = {"all": scaling}
+    steps["5 ms and more"] = [row for row in scaling if row["engines"]["fastrnn 1"]["seconds"] >= LONG]
+    for group, among_rows in steps.items():
+        lines.append(("fastrnn, one thread over default", group, [r["one_over_default"] for r in among_rows]))
+    return "\n".join(f"{what}: {group}: {_spread(ratios)}" for what, group, ratios in lines if ratios)
 
 
 def _spread(ratios: list[float]) -> str:
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
-    return f"geomean {mean:.2f}, minimum {min(ratios):.2f}, {len(ratios)} programs"
+    return f"geomean {mean:.2f}, minimum {min(ratios):.2f}, {len(ratios)} program{'s' * (len(ratios) > 1)}"
 
 
 def problems(rows: list[dict[str, Any]]) -> list[str]:

@@ -56,6 +56,26 @@ def test_engines_agree(p: Program) -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("p", [p for p in PROGRAMS if p.trains], ids=lambda p: p.name)
+def test_clipped_gradients_agree(p: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from programs import torch as peer
+
+    case, clip = small(p), 0.01  # less than any of these gradients
+    for engine in (own, peer):
+        monkeypatch.setattr(engine, "CLIP", clip)
+    ours, theirs = (engine.TASKS[case.task](case) for engine in (own, peer))
+    for model in (ours, theirs):
+        model.step(model.prepare(tasks.batches(case)[0]))
+    assert ours.adam.lr == theirs.adam.param_groups[0]["lr"]
+    # after one step of Adam the first moment is a tenth of the gradient
+    state, moments = ours.adam.state_dict(), theirs.adam.state
+    found = np.concatenate([state[f"m.{number}"] for number in range(len(ours.modules))])
+    expected = np.concatenate([moments[q]["exp_avg"].numpy().ravel() for q in theirs.parameters()])
+    assert np.linalg.norm(found) == pytest.approx(clip / 10, rel=1e-3)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-8)
+
+
 @pytest.mark.parametrize("p", PROGRAMS, ids=lambda p: p.name)
 def test_every_module_learns(p: Program) -> None:
     case = small(p)
@@ -117,7 +137,9 @@ def test_a_row_has_ratios_and_rates() -> None:
     assert row["engines"]["fastrnn default"]["units_per_second"] == pytest.approx(50_000)
     assert row["engines"]["torch 1"]["steps"] == 15  # of 20 ms in a turn of 300
     assert "50,000 tokens" in suite.text(row)
-    assert "threads default: geomean 3.00, minimum 3.00, 1 programs" in suite.summary([row])
+    lines = suite.summary([row]).splitlines()
+    assert "threads default: language models and taggers: geomean 3.00, minimum 3.00, 1 program" in lines[0]
+    assert len(lines) == 3  # none of 5 ms
     assert suite.problems([row]) == []
     assert json.loads(json.dumps(row, allow_nan=False)) == row
 
@@ -139,6 +161,19 @@ def test_a_failing_engine_is_reported_and_a_missing_one_left_out(error: str, cou
     assert len(suite.problems([row])) == count
     assert row["one_over_default"] == pytest.approx(2.0)
     assert "50,000 tokens" in suite.text(row)
+
+
+def test_an_engine_that_dies_loses_its_row_only() -> None:
+    class Dying(Fake):
+        def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+            if self.asked.count("run") == 2:
+                raise WorkerError("the process has ended")
+            return super().ask(do, **arguments)
+
+    row = suite.run_program(PROGRAMS[0], fakes(**{"torch 1": Dying(0.02)}), suite.Settings(rounds=3))
+    assert row["failed"] == {"torch 1": "the process has ended"}
+    assert set(row["ratios"]) == {"torch default"}
+    assert len(suite.problems([row])) == 1
 
 
 def test_quick_run(monkeypatch: pytest.MonkeyPatch) -> None:
