@@ -4,6 +4,8 @@
     python benchmarks/bench.py --suite tiny odd --kind gru --mode train --threads 1
     python benchmarks/bench.py --suite all --json results.json  everything; then benchmarks/report.py
     python benchmarks/bench.py --quick                          under a minute
+    python benchmarks/bench.py --suite programs                 whole training steps and loops, beside PyTorch
+    python benchmarks/bench.py --suite callers                  many threads and processes that call at once
 
 All engines get the same weights and inputs, and their outputs (in training also every gradient) must equal
 fastrnn's before anything is timed. Engines take turns inside one run; figures are medians of the rounds. The
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import peers
+import users
 from contests import OWN, Contest, Settings, dense_contest, run_contest
 from report import print_row, problems, summary, write_json
 from roofline import Limits
@@ -38,7 +41,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", nargs="+", default=["research"], choices=[*SUITES, "all"], metavar="SUITE")
+    parser.add_argument(
+        "--suite", nargs="+", default=["research"], choices=[*SUITES, *users.SUITES, "all"], metavar="SUITE"
+    )
     parser.add_argument("--mode", nargs="+", default=list(MODES), choices=MODES)
     parser.add_argument("--kind", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument(
@@ -64,6 +69,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.threads < 1:
         parser.error(f"--threads: expected at least 1, got {options.threads}")
+    if set(options.suite) & set(users.SUITES) and not set(options.suite) <= set(users.SUITES):
+        parser.error(f"--suite: expected {' and '.join(users.SUITES)} without other suites")
     if "all" in options.suite:
         options.suite = list(SUITES)
     options.rounds = options.rounds or (3 if options.quick else 7)
@@ -215,6 +222,9 @@ def describe(results: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     options = parse(arguments)
+    if set(options.suite) & set(users.SUITES):
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return users.main(options, {**machine(), "date": date, "commit": commit()})
     results = run(options)
     print(summary(results))
     wrong = problems(results)

@@ -1,0 +1,1 @@
+"""Many callers at once, and fastrnn in turn with other libraries; `suite.py` runs both."""
