@@ -24,11 +24,8 @@ PEERS: list[tuple[Any, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("ours", "name", "options"), PEERS)
-def test_against_pytorch(
-    ours: Any, name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_against_pytorch(ours: Any, name: str, options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(optim, "BLOCK", 7)  # several blocks and a tail
     rng = np.random.default_rng(0)
     params = [rng.standard_normal(n) for n in (23, 5)]
     peers = [torch.from_numpy(p.copy()).requires_grad_() for p in params]

@@ -49,7 +49,9 @@ class Network:
         steps: int | None,
         /,
     ) -> tuple[Any, Any]: ...
-    def backward(self, tape: Tape, dy: Any, dstate: Any, /) -> tuple[Any, Any, NDArray[Any]]: ...
+    def backward(
+        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool = True
+    ) -> tuple[Any, Any, NDArray[Any]]: ...
     def pack(self, weights: tuple[NDArray[Any], ...], /) -> PackedWeights: ...
 
 class Stream:
@@ -58,6 +60,68 @@ class Stream:
     def step(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...
     def reset(self, rows: Any = None) -> None: ...
 
+def linear(
+    x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any] | None, activation: str = ""
+) -> NDArray[Any]: ...
+def linear_backward(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    has_bias: bool,
+    dy: NDArray[Any],
+    activation: str = "",
+    y: NDArray[Any] | None = None,
+    need_dx: bool = True,
+) -> tuple[NDArray[Any] | None, NDArray[Any]]: ...
+def linear_cross_entropy(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    targets: NDArray[Any],
+    weights: NDArray[Any] | None,
+    row_weight: float,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    gradients: bool = True,
+    need_dx: bool = True,
+) -> tuple[float, NDArray[Any] | None, NDArray[Any] | None]: ...
+def softmax_cross_entropy(
+    logits: NDArray[Any],
+    targets: NDArray[Any],
+    weights: NDArray[Any] | None,
+    row_weight: float,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    gradient: bool = True,
+) -> tuple[float, NDArray[Any] | None]: ...
+def attend(
+    query: NDArray[Any], memory: NDArray[Any], lengths: NDArray[Any], /
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def attend_backward(
+    query: NDArray[Any],
+    memory: NDArray[Any],
+    lengths: NDArray[Any],
+    p: NDArray[Any],
+    dcontext: NDArray[Any],
+    /,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def gather(table: NDArray[Any], ids: NDArray[Any], /) -> NDArray[Any]: ...
+def gather_gradient(rows: int, dy: NDArray[Any], ids: NDArray[Any], /) -> NDArray[Any]: ...
+def squared_norm(gradients: list[NDArray[Any]], /) -> float: ...
+def update(
+    optimiser: str,
+    parameters: NDArray[Any],
+    gradients: NDArray[Any],
+    a: NDArray[Any] | None,
+    b: NDArray[Any] | None,
+    scale: float = 1.0,
+    decay: float = 0.0,
+    keep: float = 1.0,
+    first: float = 0.0,
+    second: float = 0.0,
+    eps: float = 0.0,
+    rate: float = 0.0,
+    nesterov: bool = False,
+) -> None: ...
 def config() -> dict[str, Any]: ...
 def num_threads() -> int: ...
 def set_num_threads(n: int, /) -> None: ...

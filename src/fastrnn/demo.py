@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import init, io
-from fastrnn.losses import log_softmax, softmax_cross_entropy
+from fastrnn.losses import linear_softmax_cross_entropy, log_softmax
 from fastrnn.nn import Embedding, Linear
-from fastrnn.optim import Adam, clip_grad_norm, cosine
+from fastrnn.optim import Adam, cosine
 
 Array = NDArray[Any]
 
@@ -65,9 +65,8 @@ class CharacterModel:
         embedding, layer, head = self.pieces.values()
         e, tape_e = embedding.forward(x)
         h, state, tape_h = layer.forward(e, state)
-        logits, tape_z = head.forward(h)
-        loss, dlogits = softmax_cross_entropy(logits, targets)
-        g_head = head.backward(tape_z, dlogits)
+        loss, g_head = linear_softmax_cross_entropy(head, h, targets)
+        assert g_head is not None
         g_layer = layer.backward(tape_h, g_head.x)
         return loss, [embedding.backward(tape_e, g_layer.x), g_layer, g_head], state
 
@@ -176,8 +175,7 @@ def run(text: str, cell: str, hidden: int, epochs: int, seed: int, out: Path) ->
                 for start in starts:
                     part = slice(start, start + STEPS)
                     loss, gradients, state = model.gradients(x[part], y[part], state)
-                    norms.append(clip_grad_norm(gradients, CLIP))
-                    optimiser.step(gradients)
+                    norms.append(optimiser.step(gradients, clip_norm=CLIP) or 0.0)
                     losses.append(loss)
                     smooth = loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss
                     bar.set_postfix(loss=f"{smooth:.3f}", bpc=f"{smooth / math.log(2):.3f}", refresh=False)

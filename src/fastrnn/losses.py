@@ -12,13 +12,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+import fastrnn._core as _core
 from fastrnn._arrays import expect, floats, indices, number, readable, within
+from fastrnn.gradients import Gradients
+from fastrnn.nn import Linear
 
 Array = NDArray[Any]
 Weights = ArrayLike | None
 Reduction = Literal["mean", "sum"]
 
-__all__ = ["gaussian_nll", "huber", "log_softmax", "mse", "softmax_cross_entropy"]
+__all__ = ["gaussian_nll", "huber", "linear_softmax_cross_entropy", "log_softmax", "mse"]
+__all__ += ["softmax_cross_entropy"]
 
 
 def softmax_cross_entropy(
@@ -49,37 +53,90 @@ def softmax_cross_entropy(
     (0.6931, [[-0.5, 0.5]])
     """
     z = _logits(logits)
-    classes = z.shape[-1]
-    right = indices("targets", targets)
-    expect(right.shape == z.shape[:-1], "targets", f"shape {z.shape[:-1]}", right.shape)
-    smooth = number("label_smoothing", label_smoothing)
-    expect(0 <= smooth <= 1, "label_smoothing", "0 <= s <= 1", smooth)
-    w, scale = _weights(weights, right.shape, right.shape, reduction)
-    right = right.reshape(-1)
-    p = z.reshape(-1, classes).copy()
-    if w is not None:
-        w = w.reshape(-1)
-        p[w == 0] = 0
-        right = np.where(w == 0, 0, right)
-    p -= np.max(p, axis=1, keepdims=True)  # keeps exp from overflowing
-    within("targets", right, classes)
+    right, w, scale, smooth = _classes(z.shape, z.shape[-1], targets, weights, label_smoothing, reduction)
+    rows = z.reshape(-1, z.shape[-1])
+    dtype = np.float64 if z.dtype.itemsize > 4 else np.float32
+    loss, gradient = _core.softmax_cross_entropy(
+        rows.astype(dtype, copy=False), right, w, scale, label_smoothing=smooth
+    )
+    assert gradient is not None
+    return loss, gradient.astype(z.dtype, copy=False).reshape(z.shape)
 
-    rows = np.arange(len(p))
-    nll = -p[rows, right].astype(np.float64)
-    if label_smoothing:
-        nll *= 1 - label_smoothing
-        nll -= label_smoothing * p.mean(axis=1, dtype=np.float64)
-    np.exp(p, out=p)
-    total = p.sum(axis=1, keepdims=True)
-    nll += np.log(total[:, 0], dtype=np.float64)
 
-    factor = np.full(len(p), scale, p.dtype) if w is None else (w * scale).astype(p.dtype)
-    p *= factor[:, None] / total
-    if label_smoothing:
-        p -= (label_smoothing / classes) * factor[:, None]
-    p[rows, right] -= (1 - label_smoothing) * factor
-    loss = float(nll.sum() if w is None else nll @ w)
-    return loss * scale, p.reshape(z.shape)
+def linear_softmax_cross_entropy(
+    linear: Linear,
+    x: ArrayLike,
+    targets: ArrayLike,
+    weights: Weights = None,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    ignore_index: int | None = None,
+    reduction: Reduction = "mean",
+    gradient: bool = True,
+) -> tuple[float, Gradients | None]:
+    """Return the cross-entropy of softmax(linear(x)) in nats, and the gradients of ``x`` and of the linear layer.
+
+    The same as the linear layer, :func:`softmax_cross_entropy` and the layer's backward pass one after the other, but
+    the logits are made and used up a few rows at a time: they are never held as a whole.
+
+    Parameters
+    ----------
+    linear : Linear
+        The layer that maps hidden states to one logit for each of C classes.
+    x : float [..., in_features]
+        Usually the hidden states of a recurrent layer. Cast to the layer's dtype.
+    targets : int [...]
+        The right class, 0 <= target < C where the weight is not 0.
+    weights : float [...], optional
+        What each target counts: finite, not negative.
+    label_smoothing : float
+        The target distribution is (1 - s) * one-hot + s / C (Szegedy et al. 2016).
+    z_loss : float
+        Adds ``z_loss * log(sum(exp(z))) ** 2``, which keeps the logits from drifting (Chowdhery et al. 2022).
+    ignore_index : int, optional
+        Targets of this value count as if their weight were 0.
+    reduction : "mean" or "sum"
+        The mean is over the weights that are not 0.
+    gradient : bool
+        False: only the loss is computed.
+
+    Returns
+    -------
+    loss : float
+    gradients : Gradients or None
+        ``.x`` shaped as ``x``, ``.params`` and ``.flat`` of the linear layer.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument, what was expected and what came.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> head = fastrnn.Linear(4, 3, rng=0)
+    >>> loss, g = linear_softmax_cross_entropy(head, np.zeros((5, 2, 4), np.float32), np.zeros((5, 2), int))
+    >>> g.x.shape, list(g.params)
+    ((5, 2, 4), ['weight', 'bias'])
+    """
+    expect(isinstance(linear, Linear), "linear", "a Linear", type(linear).__name__, TypeError)
+    rows = linear._float("x", x, linear.in_features)
+    classes = linear.out_features
+    if ignore_index is not None:
+        ids = indices("targets", targets)
+        kept = (ids != ignore_index).astype(np.float64)
+        weights = kept if weights is None else np.where(kept, readable("weights", weights, "real numbers"), 0)
+    right, w, scale, smooth = _classes(rows.shape, classes, targets, weights, label_smoothing, reduction)
+    z_weight = number("z_loss", z_loss)
+    expect(0 <= z_weight < np.inf, "z_loss", "a number of at least 0", z_weight)
+    loss, dx, flat = _core.linear_cross_entropy(
+        rows.reshape(-1, linear.in_features), linear.params["weight"], linear.params.get("bias"), right, w, scale,
+        label_smoothing=smooth, z_loss=z_weight, gradients=gradient,
+    )  # fmt: skip
+    if dx is None or flat is None:
+        return loss, None
+    return loss, Gradients(x=dx.reshape(rows.shape), state=None, shapes=linear.shapes, flat=flat)
 
 
 def mse(
@@ -179,6 +236,31 @@ def _logits(logits: ArrayLike) -> Array:
     z = floats("logits", logits)
     expect(z.ndim != 0 and z.shape[-1] != 0, "logits", "shape [..., C] with C >= 1", z.shape)
     return z
+
+
+def _classes(
+    shape: tuple[int, ...],
+    classes: int,
+    targets: ArrayLike,
+    weights: Weights,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[Array, Array | None, float, float]:
+    """Return what the core takes: targets and weights one after the other, the weight of all, the smoothing.
+
+    The weights are those of the reduction: they add up to 1 for a mean.
+    """
+    right = indices("targets", targets)
+    expect(right.shape == shape[:-1], "targets", f"shape {shape[:-1]}", right.shape)
+    smooth = number("label_smoothing", label_smoothing)
+    expect(0 <= smooth <= 1, "label_smoothing", "0 <= s <= 1", smooth)
+    w, scale = _weights(weights, right.shape, right.shape, reduction)
+    if w is None:
+        within("targets", right, classes)
+    else:
+        within("targets", right[w != 0], classes)
+        w = np.ascontiguousarray(w * scale).reshape(-1)
+    return np.ascontiguousarray(right, np.int64).reshape(-1), w, scale, float(smooth)
 
 
 def _weights(

@@ -4,8 +4,7 @@ An optimiser is built from what it updates, a list of layers and pieces (or of t
 with a list of their gradients in the same order:
 
     optimiser = Adam([embedding, lstm, head], lr=cosine(1e-3, steps=1000))
-    norm = clip_grad_norm([g_embedding, g_lstm, g_head], 1.0)
-    optimiser.step([g_embedding, g_lstm, g_head])
+    norm = optimiser.step([g_embedding, g_lstm, g_head], clip_norm=1.0)
 
 `lr` is a float or a schedule: any function of the number of steps taken so far. Schedules keep no state, and
 ``state_dict`` holds the rest, so a resumed run goes on bitwise as it would have.
@@ -20,11 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import fastrnn._core as _core
 from fastrnn._arrays import expect, expect_writeable, number
 from fastrnn.io import copy_all, matching
 
@@ -33,10 +34,6 @@ Schedule = Callable[[Any], float]
 Rate = float | Schedule
 Items = Sequence[Any]
 
-# Elements updated at a time. Bigger blocks mean fewer NumPy calls, smaller ones stay in the cache: measured
-# for Adam over 4 million float32, 16384 cost a quarter more, one block over everything a third more; at
-# 500,000 no difference.
-BLOCK = 65536
 # Moments of parameters that get no gradient any more (rare words) decay into the subnormal numbers, where
 # arithmetic is many times slower, and stay there. Every FLUSH_EVERY steps what is far above those but below
 # any effect becomes 0.
@@ -57,11 +54,37 @@ class _Optimiser:
         self.lr = lr if callable(lr) else _at_least_zero("lr", lr)
         self.weight_decay = _at_least_zero("weight_decay", weight_decay)
         self.steps = 0
-        self._state = {f"{k}.{i}": np.zeros_like(p) for k in self.buffers for i, p in enumerate(self._params)}
-        self._scratch = [np.empty((2, min(BLOCK, max(p.size, 1))), p.dtype) for p in self._params]
+        self._state = {
+            f"{k}.{i}": np.zeros(p.shape, _core_dtype(p))
+            for k in self.buffers
+            for i, p in enumerate(self._params)
+        }
 
-    def step(self, grads: Items) -> None:
-        """Update every parameter; `grads` is a list as the optimiser was built from, and stays unchanged."""
+    def step(self, grads: Items, *, clip_norm: float | None = None) -> float | None:
+        """Update every parameter, in one pass over memory.
+
+        Parameters
+        ----------
+        grads : list
+            The gradients of what the optimiser was built from, in the same order. They stay unchanged.
+        clip_norm : float, optional
+            The update is that of gradients whose Euclidean norm, all together, is at most this
+            (Pascanu et al. 2013): the same as :func:`clip_grad_norm` before the step, without its pass.
+
+        Returns
+        -------
+        norm : float or None
+            The norm before clipping, where ``clip_norm`` is given. Where that is NaN or infinite, nothing is
+            updated.
+
+        Examples
+        --------
+        >>> p = np.zeros(2, np.float32)
+        >>> SGD([p], lr=1.0).step([np.array([3.0, 4.0], np.float32)], clip_norm=1.0)
+        5.0
+        >>> p
+        array([-0.6, -0.8], dtype=float32)
+        """
         gradients = _flats("grads", grads)
         if [g.shape for g in gradients] != [p.shape for p in self._params]:
             expected = [p.size for p in self._params]
@@ -71,16 +94,22 @@ class _Optimiser:
         expect_writeable("params", {f"index {i}": p for i, p in enumerate(self._params)})
         lr = self.lr(self.steps) if callable(self.lr) else self.lr
         expect(math.isfinite(number("lr", lr)), "lr", "a finite number", lr)
+        scale, norm = 1.0, None
+        if clip_norm is not None:
+            most = _positive("clip_norm", clip_norm)
+            norm = _norm(gradients)
+            if not math.isfinite(norm):
+                return norm
+            scale = most / norm if norm > most else 1.0
         self.steps += 1
         for i, (p, g) in enumerate(zip(self._params, gradients, strict=True)):
             state = [self._state[f"{k}.{i}"] for k in self.buffers]
-            for start in range(0, p.size, BLOCK):
-                part = slice(start, start + BLOCK)
-                size = min(BLOCK, p.size - start)
-                self._update(p[part], g[part], [s[part] for s in state], self._scratch[i][:, :size], lr)
+            with _core_array(p) as numbers:
+                self._update(numbers, np.ascontiguousarray(g, numbers.dtype), state, scale, lr)
             if self.steps % FLUSH_EVERY == 0:
                 for k, s in zip(self.buffers, state, strict=True):
                     s[np.abs(s) < self._negligible(k, p.dtype)] = 0
+        return norm
 
     def _negligible(self, buffer: str, dtype: np.dtype[Any]) -> float:
         """Give the size below which a number in a buffer has no effect beyond rounding."""
@@ -90,15 +119,9 @@ class _Optimiser:
         least = math.sqrt(eps * tiny)  # of all roots of a v that is not 0; what m is divided by is no less
         return eps * min(least, self.eps or least)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scratch: Array, lr: float) -> None:
+    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
+        """Update `p` with the gradient `g` times `scale`."""
         raise NotImplementedError
-
-    def _decayed(self, p: Array, g: Array, out: Array) -> Array:
-        """Give the gradient of the loss plus weight_decay / 2 * |p|^2."""
-        if not self.weight_decay:
-            return g
-        np.multiply(p, self.weight_decay, out=out)
-        return np.add(out, g, out=out)
 
     def state_dict(self) -> dict[str, Array]:
         """Give a copy of what a resumed run needs besides parameters and arguments, as arrays."""
@@ -140,15 +163,11 @@ class SGD(_Optimiser):
         self.buffers = ("velocity",) if momentum else ()
         super().__init__(params, lr, weight_decay)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scratch: Array, lr: float) -> None:
-        t, u = scratch
-        g = self._decayed(p, g, u)
-        if state:
-            (v,) = state
-            v *= self.momentum
-            v += g
-            g = np.add(np.multiply(v, self.momentum, out=t), g, out=t) if self.nesterov else v
-        p -= np.multiply(g, lr, out=t)
+    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
+        _core.update(
+            "sgd", p, g, state[0] if state else None, None, scale=scale, decay=self.weight_decay,
+            first=self.momentum, rate=lr, nesterov=bool(self.nesterov),
+        )  # fmt: skip
 
 
 class Adam(_Optimiser):
@@ -183,23 +202,15 @@ class Adam(_Optimiser):
         self.eps = _at_least_zero("eps", eps)
         super().__init__(params, lr, weight_decay)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scratch: Array, lr: float) -> None:
-        t, u = scratch
-        m, v = state
-        if self.decoupled:
-            p *= 1 - lr * self.weight_decay
-        else:
-            g = self._decayed(p, g, u)
-        _average(m, g, self.betas[0], t)
-        np.multiply(g, g, out=u)
-        _average(v, u, self.betas[1], t)
-        # The two corrections are moved into lr and eps, which saves two passes.
+    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
+        # The two corrections are moved into lr and eps, which saves two divisions a parameter.
         correction = math.sqrt(1 - self.betas[1] ** self.steps)
-        np.sqrt(v, out=t)
-        t += self.eps * correction
-        np.divide(m, t, out=t)
-        t *= lr * correction / (1 - self.betas[0] ** self.steps)
-        p -= t
+        decay = self.weight_decay
+        _core.update(
+            "adam", p, g, state[0], state[1], scale=scale, decay=0.0 if self.decoupled else decay,
+            keep=1 - lr * decay if self.decoupled else 1.0, first=1 - self.betas[0], second=1 - self.betas[1],
+            eps=self.eps * correction, rate=lr * correction / (1 - self.betas[0] ** self.steps),
+        )  # fmt: skip
 
 
 class AdamW(Adam):
@@ -255,23 +266,11 @@ class RMSprop(_Optimiser):
         self.buffers = ("v", "velocity") if momentum else ("v",)
         super().__init__(params, lr, weight_decay)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scratch: Array, lr: float) -> None:
-        t, u = scratch
-        v = state[0]
-        g = self._decayed(p, g, u)
-        np.subtract(np.multiply(g, g, out=t), v, out=t)
-        t *= 1 - self.alpha
-        v += t
-        np.sqrt(v, out=t)
-        t += self.eps
-        np.divide(g, t, out=t)
-        if self.momentum:
-            b = state[1]
-            b *= self.momentum
-            b += t
-            np.copyto(t, b)
-        t *= lr
-        p -= t
+    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
+        _core.update(
+            "rmsprop", p, g, state[0], state[1] if self.momentum else None, scale=scale,
+            decay=self.weight_decay, first=self.momentum, second=1 - self.alpha, eps=self.eps, rate=lr,
+        )  # fmt: skip
 
 
 def cosine(peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
@@ -341,10 +340,7 @@ def clip_grad_norm(grads: Items, max_norm: float) -> float:
     (5.0, array([0.6, 0.8]))
     """
     max_norm, flats = _positive("max_norm", max_norm), _writeable_flats("grads", grads)
-    with np.errstate(over="ignore"):
-        norm = math.sqrt(sum(float(np.dot(b, b)) for b in _blocks(flats)))
-    if math.isinf(norm):  # the square of a float32 overflows from 1.8e19 on
-        norm = math.sqrt(sum(float(np.square(b, dtype=np.float64).sum()) for b in _blocks(flats)))
+    norm = _norm(flats)
     if max_norm < norm < math.inf:
         for g in flats:
             g *= max_norm / norm
@@ -379,11 +375,25 @@ def _falling(shape: Schedule, peak: float, steps: int, warmup: int, floor: float
     return schedule
 
 
-def _average(mean: Array, value: Array, beta: float, scratch: Array) -> None:
-    """Do mean = beta * mean + (1 - beta) * value."""
-    np.subtract(value, mean, out=scratch)
-    scratch *= 1 - beta
-    mean += scratch
+def _norm(flats: list[Array]) -> float:
+    """Return the Euclidean norm of all arrays together, summed in float64 in one order."""
+    with np.errstate(over="ignore"):  # an infinite norm is the answer then
+        squares = [_core.squared_norm([np.ascontiguousarray(flat, _core_dtype(flat))]) for flat in flats]
+    return math.sqrt(sum(squares))
+
+
+def _core_dtype(array: Array) -> np.dtype[Any]:
+    """Return the dtype in which the core works on an array of floats."""
+    return np.dtype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+
+
+@contextmanager
+def _core_array(array: Array) -> Iterator[Array]:
+    """Lend an array to the core: itself where it is contiguous and of a dtype of the core, else a copy."""
+    numbers = np.require(array, _core_dtype(array), ["C", "A", "W"])
+    yield numbers
+    if numbers is not array:
+        array[...] = numbers
 
 
 def _flats(name: str, items: Items) -> list[Array]:
@@ -401,13 +411,6 @@ def _writeable_flats(name: str, items: Items) -> list[Array]:
     flats = _flats(name, items)
     expect_writeable(name, {f"index {i}": flat for i, flat in enumerate(flats)})
     return flats
-
-
-def _blocks(flats: list[Array]) -> Iterator[Array]:
-    """Give the arrays in blocks: sums of squares of one block in float32 lose nothing that matters."""
-    for flat in flats:
-        for start in range(0, flat.size, BLOCK):
-            yield flat[start : start + BLOCK]
 
 
 def _at_least_zero(name: str, value: float) -> float:

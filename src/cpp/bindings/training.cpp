@@ -6,6 +6,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/interpreter.hpp"
 #include "bindings/register.hpp"
+#include "engine/attention.hpp"
 #include "engine/cross_entropy.hpp"
 #include "engine/update.hpp"
 #include "kernels/dispatch.hpp"
@@ -148,6 +149,24 @@ py::tuple linear_backward_as(const py::object &x_object, const py::array &weight
 
 // ---- cross-entropy of a linear layer ------------------------------------------------------------------
 
+// What every row of a cross-entropy has: its target and its weight.
+struct RowTerms {
+  std::vector<int64_t> targets; // copied, then checked: another thread may write to the caller's array
+  template <class T>
+  RowTerms(CrossEntropy<T> &c, const py::array &given, const py::object &weights, double row_weight,
+           double label_smoothing, double z_loss) {
+    const size_t rows = c.layer.rows;
+    if (!weights.is_none()) c.weights = numbers<double>("weights", weights, {rows});
+    const int64_t *first = indices("targets", given, rows);
+    targets.assign(first, first + rows);
+    check_below("targets", targets.data(), rows, c.layer.outputs, c.weights);
+    c.targets = targets.data();
+    c.weight = row_weight;
+    c.label_smoothing = label_smoothing;
+    c.z_loss = z_loss;
+  }
+};
+
 // The loss; with gradients also dx and the gradients of weight and bias in one flat array. weights: None, or what every
 // row counts, the reduction included; `weight` counts for all where they are None.
 template <class T>
@@ -159,15 +178,7 @@ py::tuple cross_entropy_as(const py::object &x_object, const py::array &weight, 
   c.layer = dense_of<T>(x, weight, bias);
   const Dense<T> &d = c.layer;
   if (!d.outputs) throw py::value_error("weight: expected at least one class, got none");
-  if (!weights.is_none()) c.weights = numbers<double>("weights", weights, {d.rows});
-  // copied, then checked: another thread may write to the caller's array
-  const int64_t *given = indices("targets", targets, d.rows);
-  const std::vector<int64_t> ids(given, given + d.rows);
-  check_below("targets", ids.data(), d.rows, d.outputs, c.weights);
-  c.targets = ids.data();
-  c.weight = row_weight;
-  c.label_smoothing = label_smoothing;
-  c.z_loss = z_loss;
+  const RowTerms terms(c, targets, weights, row_weight, label_smoothing, z_loss);
   DenseGradients<T> g;
   py::object dx = py::none(), flat = py::none();
   if (gradients) {
@@ -187,6 +198,77 @@ py::tuple cross_entropy_as(const py::object &x_object, const py::array &weight, 
     return cross_entropy(kernels().of<T>(), c, &loss, gradients ? &g : nullptr, work);
   });
   return py::make_tuple(loss, dx, flat);
+}
+
+// The loss of logits [rows, classes] and, where it is wanted, its gradient with respect to them.
+template <class T>
+py::tuple softmax_cross_entropy_as(const py::object &logits, const py::array &targets, const py::object &weights,
+                                   double row_weight, double label_smoothing, double z_loss, bool gradient) {
+  const py::array z = real_array<T>("logits", logits);
+  if (z.ndim() != 2 || z.shape(1) == 0) throw py::value_error("logits: expected two dimensions and at least one class");
+  LogitsCrossEntropy<T> c;
+  c.loss.layer.rows = size_t(z.shape(0));
+  c.loss.layer.outputs = size_t(z.shape(1));
+  c.logits = {data<const T>(z), ptrdiff_t(z.strides(0)) / ptrdiff_t(sizeof(T))};
+  const RowTerms terms(c.loss, targets, weights, row_weight, label_smoothing, z_loss);
+  const size_t rows = c.loss.layer.rows, classes = c.loss.layer.outputs;
+  py::object dz = py::none();
+  T *to = nullptr;
+  if (gradient) {
+    const py::array a = new_array<T>({rows, classes});
+    to = data<T>(a);
+    dz = a;
+  }
+  double loss = 0;
+  run_pieces(20.0 * double(rows) * double(classes),
+             [&](PieceWork &work) { return cross_entropy(kernels().of<T>(), c, &loss, to, work); });
+  return py::make_tuple(loss, dz);
+}
+
+// ---- attention ----------------------------------------------------------------------------------------
+
+// query [T, B, H], memory [S, B, H], lengths [B].
+template <class T> struct AttentionArguments {
+  Attention<T> a;
+  std::vector<int64_t> lengths; // copied, then checked
+  AttentionArguments(const py::array &query, const py::array &memory, const py::array &given) {
+    if (query.ndim() != 3 || memory.ndim() != 3) throw py::value_error("query and memory: expected three dimensions");
+    a.steps = size_t(query.shape(0));
+    a.rows = size_t(query.shape(1));
+    a.width = size_t(query.shape(2));
+    a.places = size_t(memory.shape(0));
+    a.query = numbers<T>("query", query, {a.steps, a.rows, a.width});
+    a.memory = numbers<T>("memory", memory, {a.places, a.rows, a.width});
+    const int64_t *first = indices("lengths", given, a.rows);
+    lengths.assign(first, first + a.rows);
+    check_below("lengths", lengths.data(), a.rows, a.places + 1);
+    a.lengths = lengths.data();
+  }
+  double work() const { return 4.0 * double(a.rows * a.steps) * double(a.places) * double(a.width); }
+};
+
+template <class T> py::tuple attend_as(const py::array &query, const py::array &memory, const py::array &lengths) {
+  const AttentionArguments<T> args(query, memory, lengths);
+  const Attention<T> &a = args.a;
+  const py::array context = new_array<T>({a.steps, a.rows, a.width}), p = new_array<T>({a.rows, a.steps, a.places});
+  run_pieces(args.work(),
+             [&](PieceWork &work) { return attend(kernels().of<T>(), a, data<T>(context), data<T>(p), work); });
+  return py::make_tuple(context, p);
+}
+
+template <class T>
+py::tuple attend_backward_as(const py::array &query, const py::array &memory, const py::array &lengths,
+                             const py::array &p, const py::array &dcontext) {
+  const AttentionArguments<T> args(query, memory, lengths);
+  const Attention<T> &a = args.a;
+  const T *const weights = numbers<T>("p", p, {a.rows, a.steps, a.places});
+  const T *const d = numbers<T>("dcontext", dcontext, {a.steps, a.rows, a.width});
+  const py::array dquery = new_array<T>({a.steps, a.rows, a.width}),
+                  dmemory = new_array<T>({a.places, a.rows, a.width});
+  run_pieces(2 * args.work(), [&](PieceWork &work) {
+    return attend_backward(kernels().of<T>(), a, weights, d, data<T>(dquery), data<T>(dmemory), work);
+  });
+  return py::make_tuple(dquery, dmemory);
 }
 
 // ---- lookups ------------------------------------------------------------------------------------------
@@ -305,6 +387,26 @@ void register_training(py::module_ &m) {
       py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("targets"), py::arg("weights"), py::arg("row_weight"),
       py::arg("label_smoothing") = 0.0, py::arg("z_loss") = 0.0, py::arg("gradients") = true,
       py::arg("need_dx") = true);
+  m.def(
+      "softmax_cross_entropy",
+      [](const py::array &logits, const py::array &targets, const py::object &weights, double row_weight,
+         double label_smoothing, double z_loss, bool gradient) {
+        return with_type("logits", logits, [&](auto zero) {
+          return softmax_cross_entropy_as<decltype(zero)>(logits, targets, weights, row_weight, label_smoothing, z_loss,
+                                                          gradient);
+        });
+      },
+      py::arg("logits"), py::arg("targets"), py::arg("weights"), py::arg("row_weight"),
+      py::arg("label_smoothing") = 0.0, py::arg("z_loss") = 0.0, py::arg("gradient") = true);
+  m.def("attend", [](const py::array &query, const py::array &memory, const py::array &lengths) {
+    return with_type("query", query, [&](auto zero) { return attend_as<decltype(zero)>(query, memory, lengths); });
+  });
+  m.def("attend_backward", [](const py::array &query, const py::array &memory, const py::array &lengths,
+                              const py::array &p, const py::array &dcontext) {
+    return with_type("query", query, [&](auto zero) {
+      return attend_backward_as<decltype(zero)>(query, memory, lengths, p, dcontext);
+    });
+  });
   m.def("gather", [](const py::array &table, const py::array &ids) {
     return with_type("table", table, [&](auto zero) { return gather_as<decltype(zero)>(table, ids); });
   });

@@ -49,6 +49,7 @@ bool cross_entropy(const Kernels<T> &k, const CrossEntropy<T> &c, double *loss, 
   Buffer<T> logits(product(chunk, ld)), bias;
   Buffer<double> losses(d.rows);
   Buffer<const T *> x(chunk), dz(chunk);
+  const Buffer<T> zeros = Buffer<T>::zeroed(d.inputs);
   Buffer<T *> z(chunk), dx(chunk);
   list_rows(z, Matrix<T>{logits.get(), ptrdiff_t(ld)}, 0, chunk);
   list_rows(dz, Matrix<const T>{logits.get(), ptrdiff_t(ld)}, 0, chunk);
@@ -89,6 +90,8 @@ bool cross_entropy(const Kernels<T> &k, const CrossEntropy<T> &c, double *loss, 
       back.b = {d.weight, d.inputs};
       if (!multiply(k, back, work)) return false;
     }
+    for (size_t r = 0; r < rows; ++r) // what does not count may hold anything, and NaN times 0 is NaN
+      if (weight_of(c.weight, c.weights, first + r) == 0) x[r] = zeros.get();
     if (!sums->add(dz.get(), x.get(), rows, first, work)) return false;
   }
   *loss = 0;
@@ -96,10 +99,30 @@ bool cross_entropy(const Kernels<T> &k, const CrossEntropy<T> &c, double *loss, 
   return true;
 }
 
+template <class T>
+bool cross_entropy(const Kernels<T> &k, const LogitsCrossEntropy<T> &c, double *loss, T *gradient, PieceWork &work) {
+  const size_t rows = c.loss.layer.rows, classes = c.loss.layer.outputs, ld = round_up(classes, sum_ways);
+  Buffer<double> losses(rows);
+  Buffer<T> scratch(product(size_t(work.n_threads()), ld));
+  const size_t pieces = std::min(rows, rows * classes / 20'000 + 1);
+  const bool done = work.run(pieces, [&](size_t piece, int thread) {
+    T *const z = scratch.get() + size_t(thread) * ld;
+    for (size_t r = rows * piece / pieces; r < rows * (piece + 1) / pieces; ++r) {
+      std::memcpy(z, c.logits.row(r), classes * sizeof(T));
+      losses[r] = row_cross_entropy(k, c.loss, r, z, gradient != nullptr);
+      if (gradient) std::memcpy(gradient + r * classes, z, classes * sizeof(T));
+    }
+  });
+  *loss = 0;
+  for (size_t r = 0; r < rows; ++r) *loss += losses[r];
+  return done;
+}
+
 #define FASTRNN_INSTANTIATE(T)                                                                                         \
   template double row_cross_entropy(const Kernels<T> &, const CrossEntropy<T> &, size_t, T *, bool);                   \
   template bool cross_entropy(const Kernels<T> &, const CrossEntropy<T> &, double *, const DenseGradients<T> *,        \
-                              PieceWork &);
+                              PieceWork &);                                                                            \
+  template bool cross_entropy(const Kernels<T> &, const LogitsCrossEntropy<T> &, double *, T *, PieceWork &);
 FASTRNN_INSTANTIATE(float)
 FASTRNN_INSTANTIATE(double)
 

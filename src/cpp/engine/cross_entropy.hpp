@@ -25,6 +25,14 @@ template <class T>
 bool cross_entropy(const Kernels<T> &, const CrossEntropy<T> &, double *loss, const DenseGradients<T> *gradients,
                    PieceWork &);
 
+// The same of logits [rows, classes] that are there already. gradient: dz [rows, classes], or null.
+template <class T> struct LogitsCrossEntropy {
+  CrossEntropy<T> loss; // of its layer, rows and outputs count
+  Matrix<const T> logits;
+};
+template <class T>
+bool cross_entropy(const Kernels<T> &, const LogitsCrossEntropy<T> &, double *loss, T *gradient, PieceWork &);
+
 // One row of logits, which becomes its gradient dz where `wants_gradient`, and its loss. The row's memory reaches to a
 // multiple of sum_ways.
 template <class T>

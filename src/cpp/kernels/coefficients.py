@@ -1,10 +1,7 @@
-""
-        "Print the polynomial coefficients of math.hpp: v coth v = 1 + v^2 P(v^2) on |v| <= ln(2)/4.
+"""Print the polynomial coefficients of math.hpp: v coth v = 1 + v^2 P(v^2) on |v| <= ln(2)/4.
 
-        1 +
-        v ^
-    2 P is the minimax polynomial in v ^ 2 of that form,
-    by relative error, found by Remez exchange in 60 - digit arithmetic(mpmath), then rounded to the working precision; printed beside it is that error.
+1 + v^2 P is the minimax polynomial in v^2 of that form, by relative error, found by Remez exchange in 60-digit
+arithmetic (mpmath), then rounded to the working precision; printed beside it is that error.
 Run: python coefficients.py
 """
 

@@ -26,6 +26,7 @@ import fastrnn
 from fastrnn import init, io, optim
 from fastrnn._arrays import expect
 from fastrnn.io import PathLike
+from fastrnn.losses import linear_softmax_cross_entropy
 from fastrnn.nn import Dropout, Embedding, Linear
 
 if TYPE_CHECKING:
@@ -79,6 +80,22 @@ class Run:
             return self.pieces[name](*args, **kwargs)
         *y, self.tapes[name] = self.pieces[name].forward(*args, **kwargs)
         return y[0] if len(y) == 1 else tuple(y)
+
+    def loss(
+        self, name: str, x: Any, targets: Any, weights: Any = None, *, label_smoothing: float = 0.0
+    ) -> Any:
+        """Return the cross-entropy of a linear piece's outputs, and the gradient of what goes into it.
+
+        That gradient is None where nothing is trained. The piece's own is kept for the optimiser.
+        """
+        smoothing = label_smoothing if self.train else 0.0
+        loss, g = linear_softmax_cross_entropy(
+            self.pieces[name], x, targets, weights, label_smoothing=smoothing, gradient=self.train
+        )
+        if g is None:
+            return loss, None
+        self.grads[name] = g
+        return loss, g.x
 
     def back(self, dy: Any, *names: str, state: Any = None) -> Any:
         """Run pieces backward, one after the other: gives the last one's gradients, keeps all for the optimiser.
@@ -263,11 +280,12 @@ class Model:
     def _update(self, run: Run, optimiser: Any, loss: float, when: str = "") -> float:
         """Take a step, where all is finite, and give the norm of the gradient."""
         grads = [run.grads[name] for name in self.pieces_]
-        norm = optim.clip_grad_norm(grads, math.inf if self.clip is None else self.clip)
-        for what, value in (("loss", loss), ("norm of the gradient", norm)):
-            if not math.isfinite(value):
-                raise FloatingPointError(f"the {what} became {value}{when}: lr too high, or no clip?")
-        optimiser.step(grads)
+        problem = "became {}" + f"{when}: lr too high, or no clip?"
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss {problem.format(loss)}")
+        norm: float = optimiser.step(grads, clip_norm=math.inf if self.clip is None else self.clip)
+        if not math.isfinite(norm):  # nothing was updated
+            raise FloatingPointError(f"the norm of the gradient {problem.format(norm)}")
         return norm
 
     def _mean_loss(self, data: Any) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn import Gradients
 from fastrnn._arrays import _size, expect
-from fastrnn.losses import log_softmax, softmax_cross_entropy
+from fastrnn.losses import log_softmax
 from fastrnn.models._base import Factory, Model, Run, encode, pad, sized, take, vocabulary
 from fastrnn.nn import Piece
 
@@ -109,10 +109,15 @@ class Writer(Model):
             "head": make.linear(self.hidden_size, len(symbols)),
         }
 
-    def _decode(self, run: Run, x: Array, state: Any, memory: Any, **kwargs: Any) -> tuple[Array, Any]:
-        """Give the logits [T, B, V] after the symbols x [T, B], and the state."""
+    def _decode(self, run: Run, x: Array, state: Any, memory: Any) -> tuple[Array, Any]:
+        """Return the logits [T, B, V] after the tokens x [T, B], and the state."""
+        h, state = self._hidden(run, x, state, memory)
+        return run("head", h), state
+
+    def _hidden(self, run: Run, x: Array, state: Any, memory: Any, **kwargs: Any) -> tuple[Array, Any]:
+        """Return what goes into the head [T, B, H] after the tokens x [T, B], and the state."""
         h, state = run("decoder", run("drop_target", run("target", x)), state, **kwargs)
-        return run("head", run("drop_out", self._attend(run, h, memory))), state
+        return run("drop_out", self._attend(run, h, memory)), state
 
     def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
         sources, targets = ([rows[i] for i in batch] for rows in data)
@@ -120,10 +125,10 @@ class Writer(Model):
         y, lengths = pad([np.append(row, END) for row in targets])
         x = np.concatenate([np.full((1, len(targets)), START), y[:-1]])
         weights = np.arange(len(y))[:, None] < lengths
-        z, _ = self._decode(run, x, state, memory, lengths=lengths)
-        loss, dz = softmax_cross_entropy(z, y, weights, label_smoothing=self.label_smoothing * run.train)
+        h, _ = self._hidden(run, x, state, memory, lengths=lengths)
+        loss, dh = run.loss("head", h, y, weights, label_smoothing=self.label_smoothing)
         if run.train:
-            dh, dmemory = self._attend_back(run, run.back(dz, "head", "drop_out").x)
+            dh, dmemory = self._attend_back(run, run.back(dh, "drop_out").x)
             dstate = run.back(dh, "decoder").state
             run.back(run.grads["decoder"].x, "drop_target", "target")
             self._read_back(run, dstate, dmemory)

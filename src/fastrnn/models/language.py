@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._arrays import _size, expect, number
-from fastrnn.losses import log_softmax, softmax_cross_entropy
+from fastrnn.losses import log_softmax
 from fastrnn.models._base import Factory, Model, Run, encode, sized, vocabulary
 
 Array = NDArray[Any]
@@ -142,7 +142,7 @@ class LanguageModel(Model):
     def _step(self, run: Run, data: Array, batch: Any) -> tuple[float, int]:
         carried, x, y = batch
         h, carried[0] = run("rnn", run("drop_in", run("embedding", x)), carried[0])
-        loss, dz = softmax_cross_entropy(run("head", run("drop_out", h)), y)
+        loss, dh = run.loss("head", run("drop_out", h), y)
         if run.train:
-            run.back(dz, "head", "drop_out", "rnn", "drop_in", "embedding")
+            run.back(dh, "drop_out", "rnn", "drop_in", "embedding")
         return loss, y.size

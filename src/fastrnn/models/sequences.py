@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn import Ragged
 from fastrnn._arrays import expect, numbers
-from fastrnn.losses import log_softmax, softmax_cross_entropy
+from fastrnn.losses import log_softmax
 from fastrnn.models._base import Factory, Model, Run, encode, scale_of, scaled, vocabulary
 
 Array = NDArray[Any]
@@ -65,17 +65,16 @@ class _Labelled(Model):
     def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
         rows, labels = ([part[i] for i in batch] for part in data)
         right = np.concatenate(labels)
-        z = self._forward(run, rows)
-        loss, dz = softmax_cross_entropy(z, right, label_smoothing=self.label_smoothing * run.train)
+        loss, dlast = run.loss("head", self._forward(run, rows), right, label_smoothing=self.label_smoothing)
         if run.train:
-            dlast = run.back(dz, "head", "drop_out").x
+            dlast = run.back(dlast, "drop_out").x
             dy, dstate = (dlast, None) if self._each_step else (None, self._state_gradient(dlast))
             dx = run.back(dy, "rnn", state=dstate).x.values
             run.back(dx, "drop_in", *["embedding"] * ("embedding" in self.pieces_))
         return loss, len(right)
 
     def _forward(self, run: Run, rows: Sequence[Array]) -> Array:
-        """Give the logits of a batch, one for each label."""
+        """Return what goes into the head, one row for each label of a batch."""
         x = np.concatenate(rows)
         x = run("embedding", x) if "embedding" in self.pieces_ else x
         y, state = run("rnn", Ragged(run("drop_in", x), [len(row) for row in rows]))
@@ -84,7 +83,7 @@ class _Labelled(Model):
         else:
             h = state[0] if isinstance(state, tuple) else state  # [L * D, B, H]
             last = np.concatenate(list(h[-1 - self.bidirectional :]), axis=1)
-        return run("head", run("drop_out", last))  # type: ignore[no-any-return]
+        return run("drop_out", last)  # type: ignore[no-any-return]
 
     def _state_gradient(self, dlast: Array) -> Any:
         """Give the gradient of the final state from that of the last layer's h, directions side by side."""
@@ -97,7 +96,8 @@ class _Labelled(Model):
         """Give the probability of every class, an array for each sequence."""
         self._check_fitted()
         rows, run = self._inputs(X, self.config_), Run(self.pieces_, train=False)
-        z = [self._forward(run, [rows[i] for i in batch]) for batch in self._plan((rows,), None)]
+        batches = ([rows[i] for i in batch] for batch in self._plan((rows,), None))
+        z = [run("head", self._forward(run, batch)) for batch in batches]
         p = np.exp(log_softmax(np.concatenate(z).astype(np.float64)))
         return np.split(p, np.cumsum(self._counts(rows))[:-1])
 

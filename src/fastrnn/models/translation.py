@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import fastrnn._core as _core
 from fastrnn import Gradients
 from fastrnn._arrays import expect
 from fastrnn.models._base import Factory, Run, each, encode, pad, sized, vocabulary
@@ -26,22 +27,16 @@ class DotAttention(Piece):
     """
 
     def forward(self, query: Array, memory: Array, lengths: Array) -> tuple[Array, Any]:
-        """Give the context and the tape."""
-        q, m = query.transpose(1, 0, 2), memory.transpose(1, 0, 2)
-        scores = q @ m.transpose(0, 2, 1)  # [B, T, S]
-        scores = np.where(np.arange(len(memory)) < lengths[:, None, None], scores, -np.inf)
-        p = np.exp(scores - np.maximum(scores.max(axis=2, keepdims=True, initial=-np.inf), -1e30))
-        p /= np.maximum(p.sum(axis=2, keepdims=True), 1e-30)  # of an empty row nothing is taken
-        return (p @ m).transpose(1, 0, 2), (q, m, p)
+        """Return the context and the tape."""
+        arrays = np.ascontiguousarray(query), np.ascontiguousarray(memory), np.asarray(lengths, np.int64)
+        context, p = _core.attend(*arrays)
+        return context, (*arrays, p)
 
     def backward(self, tape: Any, dcontext: Array) -> Gradients:
-        """Give the gradients to query and memory."""
-        q, m, p = tape
-        d = dcontext.transpose(1, 0, 2)
-        dp = d @ m.transpose(0, 2, 1)
-        ds = p * (dp - (dp * p).sum(axis=2, keepdims=True))
-        dm = p.transpose(0, 2, 1) @ d + ds.transpose(0, 2, 1) @ q
-        return Gradients(((ds @ m).transpose(1, 0, 2), dm.transpose(1, 0, 2)), None, {}, self.flat.copy())
+        """Return the gradients of query and memory."""
+        query, memory, lengths, p = tape
+        dquery, dmemory = _core.attend_backward(query, memory, lengths, p, np.ascontiguousarray(dcontext))
+        return Gradients((dquery, dmemory), None, {}, self.flat.copy())
 
 
 @dataclass(eq=False, kw_only=True)
