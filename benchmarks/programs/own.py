@@ -31,15 +31,12 @@ def get_num_threads() -> int:
 
 def loss_of_linear(linear: Any, y: Array, targets: Array) -> tuple[float, Any]:
     """Return the cross-entropy of softmax(linear(y)), and the gradients of `linear` and of `y`."""
-    logits, tape = linear.forward(y)
-    loss, dlogits = losses.softmax_cross_entropy(logits, targets)
-    return loss, linear.backward(tape, dlogits)
+    return losses.linear_softmax_cross_entropy(linear, y, targets)
 
 
 def update(optimiser: Any, grads: list[Any]) -> None:
     """Clip the gradients, then take a step of Adam."""
-    optim.clip_grad_norm(grads, CLIP)
-    optimiser.step(grads)
+    optimiser.step(grads, clip_norm=CLIP)
 
 
 class Base:
@@ -54,10 +51,12 @@ class Base:
             elif name in ("embedding", "source"):
                 module = fastrnn.Embedding(p.V, p.E)
             else:
-                module = fastrnn.Linear(*initial["weight"].shape[::-1])
+                activation = "tanh" if name == "mix" else None
+                module = fastrnn.Linear(*initial["weight"].shape[::-1], activation=activation)
             module.load_state_dict(initial)
             self.modules[name] = module
             setattr(self, name, module)
+        self.attention = fastrnn.nn.DotAttention()
         if p.trains:
             self.adam = optim.Adam(list(self.modules.values()), lr=LR)
 
@@ -141,40 +140,19 @@ class Translation(Base):
         memory, state, encoder_tape = self.encoder.forward(source)
         e, embedding_tape = self.embedding.forward(batch["tokens"])
         query, _, tape = self.rnn.forward(e, state)
-        context, attention = attend(query, memory)
+        context, attention_tape = self.attention.forward(query, memory)
         mixed, mix_tape = self.mix.forward(np.concatenate([context, query], axis=2))
-        np.tanh(mixed, out=mixed)
         loss, linear = loss_of_linear(self.linear, mixed, batch["targets"])
 
-        mix = self.mix.backward(mix_tape, linear.x * (1 - mixed * mixed))
+        mix = self.mix.backward(mix_tape, linear.x)
         dcontext, dquery = np.split(mix.x, 2, axis=2)
-        from_attention, dmemory = attend_back(attention, query, memory, dcontext)
+        from_attention, dmemory = self.attention.backward(attention_tape, dcontext).x
         rnn = self.rnn.backward(tape, dquery + from_attention)
         embedding = self.embedding.backward(embedding_tape, rnn.x)
         encoder = self.encoder.backward(encoder_tape, dmemory, rnn.state)
         source_grads = self.source.backward(source_tape, encoder.x)
         self.learn(source=source_grads, encoder=encoder, embedding=embedding, rnn=rnn, mix=mix, linear=linear)
         return loss
-
-
-def attend(query: Array, memory: Array) -> tuple[Array, Array]:
-    """Return what `query` [T, B, H] finds in `memory` [S, B, H], [T, B, H], and where it looked, [B, T, S]."""
-    scores = query.transpose(1, 0, 2) @ memory.transpose(1, 2, 0)
-    scores -= scores.max(axis=2, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=2, keepdims=True)
-    return (scores @ memory.transpose(1, 0, 2)).transpose(1, 0, 2), scores
-
-
-def attend_back(attention: Array, query: Array, memory: Array, dcontext: Array) -> tuple[Array, Array]:
-    """Return the gradients with respect to `query` and `memory`."""
-    dcontext = dcontext.transpose(1, 0, 2)
-    da = dcontext @ memory.transpose(1, 2, 0)
-    dscores = attention * (da - (da * attention).sum(axis=2, keepdims=True))
-    dquery = dscores @ memory.transpose(1, 0, 2)
-    dmemory = attention.transpose(0, 2, 1) @ dcontext
-    dmemory += dscores.transpose(0, 2, 1) @ query.transpose(1, 0, 2)
-    return dquery.transpose(1, 0, 2), dmemory.transpose(1, 0, 2)
 
 
 class Policy(Base):

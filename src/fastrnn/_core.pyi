@@ -107,13 +107,13 @@ def attend_backward(
 def gather(table: NDArray[Any], ids: NDArray[Any], /) -> NDArray[Any]: ...
 def gather_gradient(rows: int, dy: NDArray[Any], ids: NDArray[Any], /) -> NDArray[Any]: ...
 def squared_norm(gradients: list[NDArray[Any]], /) -> float: ...
-def update(
+def optimiser_step(
     optimiser: str,
-    parameters: NDArray[Any],
-    gradients: NDArray[Any],
-    a: NDArray[Any] | None,
-    b: NDArray[Any] | None,
-    scale: float = 1.0,
+    parameters: list[NDArray[Any]],
+    gradients: list[NDArray[Any]],
+    a: list[NDArray[Any] | None],
+    b: list[NDArray[Any] | None],
+    clip: float,
     decay: float = 0.0,
     keep: float = 1.0,
     first: float = 0.0,
@@ -121,7 +121,7 @@ def update(
     eps: float = 0.0,
     rate: float = 0.0,
     nesterov: bool = False,
-) -> None: ...
+) -> float: ...
 def config() -> dict[str, Any]: ...
 def num_threads() -> int: ...
 def set_num_threads(n: int, /) -> None: ...

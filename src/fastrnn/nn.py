@@ -1,4 +1,4 @@
-"""What stands around a recurrent layer: Embedding, Linear, Dropout.
+"""What stands around a recurrent layer: Embedding, Linear, Dropout, DotAttention.
 
 Each has the shape of the layers: ``y, tape = piece.forward(x)`` and ``g = piece.backward(tape, dy)``; calling
 a piece runs inference. Parameters are views of one contiguous buffer, ``piece.flat``, and gradients of one
@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
 from fastrnn import init
-from fastrnn._arrays import _float_dtype, _probability, _size, expect, floats, indices, within
+from fastrnn._arrays import _float_dtype, _probability, _size, as_lengths, expect, floats, indices, within
 from fastrnn.gradients import Gradients
 from fastrnn.layers import Parameters
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
 
-__all__ = ["Dropout", "Embedding", "Linear"]
+__all__ = ["DotAttention", "Dropout", "Embedding", "Linear"]
 
 
 class Piece(Parameters):
@@ -89,6 +89,17 @@ class Embedding(Piece):
 class Linear(Piece):
     """Affine map ``y = x @ weight.T + bias``, as ``torch.nn.Linear``; weight [out_features, in_features].
 
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+        Whether there is a bias [out_features].
+    activation : {None, "tanh", "relu", "sigmoid"}
+        Applied to every output.
+    dtype : float32 or float64
+    rng : numpy Generator or seed, optional
+        For the initial parameters: uniform within 1 / sqrt(in_features).
+
     Examples
     --------
     >>> Linear(4, 2, rng=0)(np.ones((5, 3, 4))).shape
@@ -101,37 +112,44 @@ class Linear(Piece):
         out_features: int,
         bias: bool = True,
         *,
+        activation: str | None = None,
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ) -> None:
+        known = activation in (None, "tanh", "relu", "sigmoid")
+        expect(known, "activation", "None, 'tanh', 'relu' or 'sigmoid'", repr(activation))
+        self.activation = activation
         self.in_features = _size("in_features", in_features)
         self.out_features = _size("out_features", out_features)
         shapes: dict[str, tuple[int, ...]] = {"weight": (out_features, in_features)}
         super().__init__(shapes | ({"bias": (out_features,)} if bias else {}), dtype)
         init.torch_uniform(self, rng)
 
-    def forward(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Map `x` [..., in_features] to [..., out_features]; gives that and the tape.
+    def forward(self, x: ArrayLike) -> tuple[Array, Any]:
+        """Map `x` [..., in_features] to [..., out_features]; return that and the tape.
 
-        The tape refers to `x`: do not change `x` before backward.
+        The tape refers to `x` and, with an activation, to the output: change neither before backward.
         """
         x = self._float("x", x, self.in_features)
-        y = _core.linear(x.reshape(-1, self.in_features), self.params["weight"], self.params.get("bias"))
-        return y.reshape(*x.shape[:-1], self.out_features), x
-
-    def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
-        """Give the gradients from `dy` [..., out_features]."""
-        dy = self._float("dy", dy, self.out_features)
-        expect(
-            dy.shape[:-1] == tape.shape[:-1], "dy", f"shape {(*tape.shape[:-1], self.out_features)}", dy.shape
-        )
-        dx, flat = _core.linear_backward(
-            tape.reshape(-1, self.in_features),
+        y = _core.linear(
+            x.reshape(-1, self.in_features),
             self.params["weight"],
-            "bias" in self.params,
-            dy.reshape(-1, self.out_features),
+            self.params.get("bias"),
+            self.activation or "",
         )
-        return Gradients(x=dx.reshape(tape.shape), state=None, shapes=self.shapes, flat=flat)  # type: ignore[union-attr]
+        return y.reshape(*x.shape[:-1], self.out_features), (x, y if self.activation else None)
+
+    def backward(self, tape: Any, dy: ArrayLike) -> Gradients:
+        """Return the gradients from `dy` [..., out_features]."""
+        x, y = tape
+        dy = self._float("dy", dy, self.out_features)
+        expect(dy.shape[:-1] == x.shape[:-1], "dy", f"shape {(*x.shape[:-1], self.out_features)}", dy.shape)
+        dx, flat = _core.linear_backward(
+            x.reshape(-1, self.in_features), self.params["weight"], "bias" in self.params,
+            dy.reshape(-1, self.out_features), self.activation or "", y,
+        )  # fmt: skip
+        assert dx is not None
+        return Gradients(x=dx.reshape(x.shape), state=None, shapes=self.shapes, flat=flat)
 
 
 class Dropout(Piece):
@@ -172,3 +190,51 @@ class Dropout(Piece):
             expect(dy.shape == tape.shape, "dy", f"shape {tape.shape}", dy.shape)
             dy = dy * tape
         return Gradients(x=dy, state=None, shapes={}, flat=self.flat.copy())
+
+
+class DotAttention(Piece):
+    """Mean of a memory weighted by softmax(memory . query), at each step (Luong et al. 2015, "dot").
+
+    It has no parameters.
+
+    Examples
+    --------
+    >>> query, memory = np.ones((5, 2, 4), np.float32), np.ones((7, 2, 4), np.float32)
+    >>> DotAttention()(query, memory, [7, 3]).shape
+    (5, 2, 4)
+    """
+
+    def forward(
+        self, query: ArrayLike, memory: ArrayLike, lengths: ArrayLike | None = None
+    ) -> tuple[Array, Any]:
+        """Return the context [T, B, H] and the tape.
+
+        Parameters
+        ----------
+        query : float [T, B, H]
+        memory : float [S, B, H], of the dtype of ``query``
+        lengths : int [B], optional
+            How many places of the memory count for each sequence; all of them by default. A sequence of
+            length 0 gets a context of zeros.
+        """
+        q, m = floats("query", query), floats("memory", memory)
+        expect(q.ndim == 3, "query", "shape [T, B, H]", q.shape)
+        expect(
+            m.ndim == 3 and m.shape[1:] == q.shape[1:],
+            "memory",
+            f"shape [S, {q.shape[1]}, {q.shape[2]}]",
+            m.shape,
+        )
+        dtype = np.float64 if q.dtype.itemsize > 4 else np.float32
+        n = np.full(q.shape[1], len(m)) if lengths is None else as_lengths(lengths, q.shape[1], len(m))
+        arrays = (*(np.ascontiguousarray(a, dtype) for a in (q, m)), np.ascontiguousarray(n, np.int64))
+        context, p = _core.attend(*arrays)
+        return context, (*arrays, p)
+
+    def backward(self, tape: Any, dcontext: ArrayLike) -> Gradients:
+        """Return the gradients from `dcontext` [T, B, H]: ``x`` is the pair (dquery, dmemory)."""
+        query, memory, lengths, p = tape
+        d = floats("dcontext", dcontext)
+        expect(d.shape == query.shape, "dcontext", f"shape {query.shape}", d.shape)
+        d = np.ascontiguousarray(d, query.dtype)
+        return Gradients(_core.attend_backward(query, memory, lengths, p, d), None, {}, self.flat.copy())

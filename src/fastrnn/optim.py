@@ -18,8 +18,7 @@ the spacing of the parameters' dtype at 1, that changes the denominators of Adam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,21 +93,42 @@ class _Optimiser:
         expect_writeable("params", {f"index {i}": p for i, p in enumerate(self._params)})
         lr = self.lr(self.steps) if callable(self.lr) else self.lr
         expect(math.isfinite(number("lr", lr)), "lr", "a finite number", lr)
-        scale, norm = 1.0, None
-        if clip_norm is not None:
-            most = _positive("clip_norm", clip_norm)
+        clip = -1.0 if clip_norm is None else float(_positive("clip_norm", clip_norm))
+        norm = self._call_core(gradients, clip, lr)
+        if clip_norm is not None and not math.isfinite(norm):
+            return norm
+        self.steps += 1
+        if self.steps % FLUSH_EVERY == 0:
+            for i, p in enumerate(self._params):
+                for k in self.buffers:
+                    s = self._state[f"{k}.{i}"]
+                    s[np.abs(s) < self._negligible(k, p.dtype)] = 0
+        return None if clip_norm is None else norm
+
+    def _call_core(self, gradients: list[Array], clip: float, lr: float) -> float:
+        """Let the core take step number ``steps`` + 1; return the norm of the gradients if there is a `clip`."""
+        name, options = self._options(self.steps + 1, lr)
+        dtypes = {_core_dtype(p) for p in self._params}
+        norm = 0.0
+        if len(dtypes) > 1 and clip >= 0:  # the norm is of all, the core takes one dtype at a time
             norm = _norm(gradients)
             if not math.isfinite(norm):
                 return norm
-            scale = most / norm if norm > most else 1.0
-        self.steps += 1
-        for i, (p, g) in enumerate(zip(self._params, gradients, strict=True)):
-            state = [self._state[f"{k}.{i}"] for k in self.buffers]
-            with _core_array(p) as numbers:
-                self._update(numbers, np.ascontiguousarray(g, numbers.dtype), state, scale, lr)
-            if self.steps % FLUSH_EVERY == 0:
-                for k, s in zip(self.buffers, state, strict=True):
-                    s[np.abs(s) < self._negligible(k, p.dtype)] = 0
+            scale = clip / norm if norm > clip else 1.0
+            gradients, clip = [g * g.dtype.type(scale) for g in gradients], -1.0
+        for dtype in dtypes:
+            places = [i for i, p in enumerate(self._params) if _core_dtype(p) == dtype]
+            params = [np.require(self._params[i], dtype, ["C", "A", "W"]) for i in places]
+            grads = [np.ascontiguousarray(gradients[i], dtype) for i in places]
+            buffers: list[list[Array | None]] = [
+                [self._state[f"{k}.{i}"] for i in places] for k in self.buffers
+            ]
+            buffers += [[None] * len(places)] * (2 - len(buffers))
+            a, b = buffers
+            norm = _core.optimiser_step(name, params, grads, a, b, clip, **options) or norm
+            for i, numbers in zip(places, params, strict=True):
+                if numbers is not self._params[i]:  # a copy: of another dtype, or not contiguous
+                    self._params[i][...] = numbers
         return norm
 
     def _negligible(self, buffer: str, dtype: np.dtype[Any]) -> float:
@@ -119,8 +139,8 @@ class _Optimiser:
         least = math.sqrt(eps * tiny)  # of all roots of a v that is not 0; what m is divided by is no less
         return eps * min(least, self.eps or least)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
-        """Update `p` with the gradient `g` times `scale`."""
+    def _options(self, step: int, lr: float) -> tuple[str, dict[str, Any]]:
+        """Return the core's name of the optimiser and what step number `step` takes."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Array]:
@@ -163,11 +183,9 @@ class SGD(_Optimiser):
         self.buffers = ("velocity",) if momentum else ()
         super().__init__(params, lr, weight_decay)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
-        _core.update(
-            "sgd", p, g, state[0] if state else None, None, scale=scale, decay=self.weight_decay,
-            first=self.momentum, rate=lr, nesterov=bool(self.nesterov),
-        )  # fmt: skip
+    def _options(self, step: int, lr: float) -> tuple[str, dict[str, Any]]:
+        nesterov = bool(self.nesterov)
+        return "sgd", {"decay": self.weight_decay, "first": self.momentum, "rate": lr, "nesterov": nesterov}
 
 
 class Adam(_Optimiser):
@@ -202,15 +220,16 @@ class Adam(_Optimiser):
         self.eps = _at_least_zero("eps", eps)
         super().__init__(params, lr, weight_decay)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
+    def _options(self, step: int, lr: float) -> tuple[str, dict[str, Any]]:
         # The two corrections are moved into lr and eps, which saves two divisions a parameter.
-        correction = math.sqrt(1 - self.betas[1] ** self.steps)
-        decay = self.weight_decay
-        _core.update(
-            "adam", p, g, state[0], state[1], scale=scale, decay=0.0 if self.decoupled else decay,
-            keep=1 - lr * decay if self.decoupled else 1.0, first=1 - self.betas[0], second=1 - self.betas[1],
-            eps=self.eps * correction, rate=lr * correction / (1 - self.betas[0] ** self.steps),
-        )  # fmt: skip
+        correction = math.sqrt(1 - self.betas[1] ** step)
+        decay = {"keep": 1 - lr * self.weight_decay} if self.decoupled else {"decay": self.weight_decay}
+        return "adam", decay | {
+            "first": 1 - self.betas[0],
+            "second": 1 - self.betas[1],
+            "eps": self.eps * correction,
+            "rate": lr * correction / (1 - self.betas[0] ** step),
+        }
 
 
 class AdamW(Adam):
@@ -266,11 +285,9 @@ class RMSprop(_Optimiser):
         self.buffers = ("v", "velocity") if momentum else ("v",)
         super().__init__(params, lr, weight_decay)
 
-    def _update(self, p: Array, g: Array, state: list[Array], scale: float, lr: float) -> None:
-        _core.update(
-            "rmsprop", p, g, state[0], state[1] if self.momentum else None, scale=scale,
-            decay=self.weight_decay, first=self.momentum, second=1 - self.alpha, eps=self.eps, rate=lr,
-        )  # fmt: skip
+    def _options(self, step: int, lr: float) -> tuple[str, dict[str, Any]]:
+        moments = {"first": self.momentum, "second": 1 - self.alpha, "eps": self.eps}
+        return "rmsprop", moments | {"decay": self.weight_decay, "rate": lr}
 
 
 def cosine(peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
@@ -385,15 +402,6 @@ def _norm(flats: list[Array]) -> float:
 def _core_dtype(array: Array) -> np.dtype[Any]:
     """Return the dtype in which the core works on an array of floats."""
     return np.dtype(np.float64 if array.dtype.itemsize > 4 else np.float32)
-
-
-@contextmanager
-def _core_array(array: Array) -> Iterator[Array]:
-    """Lend an array to the core: itself where it is contiguous and of a dtype of the core, else a copy."""
-    numbers = np.require(array, _core_dtype(array), ["C", "A", "W"])
-    yield numbers
-    if numbers is not array:
-        array[...] = numbers
 
 
 def _flats(name: str, items: Items) -> list[Array]:

@@ -313,3 +313,67 @@ def test_kernel_sets_with_fma_agree():
         assert run.returncode == 0, run.stderr
         seen.add(run.stdout)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("steps", "places", "batch", "width"), [(1, 1, 1, 1), (3, 5, 4, 7), (20, 37, 3, 33), (0, 4, 2, 3)]
+)
+def test_attention_equals_numpy(steps, places, batch, width, dtype):
+    rng = np.random.default_rng(places)
+    q = rng.standard_normal((steps, batch, width)).astype(dtype)
+    m = rng.standard_normal((places, batch, width)).astype(dtype)
+    d = rng.standard_normal((steps, batch, width)).astype(dtype)
+    n = rng.integers(0, places + 1, batch)
+    n[0] = places
+    attention = fastrnn.nn.DotAttention()
+    context, tape = attention.forward(q, m, n)
+    dq, dm = attention.backward(tape, d).x
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == np.float32 else {"rtol": 1e-10, "atol": 1e-12}
+    for b in range(batch):
+        query, memory, d_b = (a.astype(float) for a in (q[:, b], m[: n[b], b], d[:, b]))
+        scores = query @ memory.T
+        p = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-1e30))
+        p /= np.maximum(p.sum(axis=1, keepdims=True), 1e-300)
+        dp = d_b @ memory.T
+        ds = p * (dp - (dp * p).sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(context[:, b], p @ memory, **close)
+        np.testing.assert_allclose(dq[:, b], ds @ memory, **close)
+        np.testing.assert_allclose(dm[: n[b], b], p.T @ d_b + ds.T @ query, **close)
+        assert not dm[n[b] :, b].any()
+
+
+def test_attention_names_what_is_wrong():
+    attention, q = fastrnn.nn.DotAttention(), np.zeros((2, 3, 4), np.float32)
+    with pytest.raises(ValueError, match="memory: expected shape"):
+        attention.forward(q, np.zeros((5, 3, 3), np.float32))
+    with pytest.raises(ValueError, match="lengths: expected values from 0 to 5"):
+        attention.forward(q, np.zeros((5, 3, 4), np.float32), [1, 2, 6])
+    _, tape = attention.forward(q, q)
+    with pytest.raises(ValueError, match="dcontext: expected shape"):
+        attention.backward(tape, q[:1])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", None])
+def test_linear_with_an_activation_gradcheck(activation):
+    rng = np.random.default_rng(0)
+    linear = fastrnn.Linear(3, 4, activation=activation, dtype=np.float64, rng=1)
+    x, dy = rng.standard_normal((5, 3)), rng.standard_normal((5, 4))
+    _, tape = linear.forward(x)
+    g = linear.backward(tape, dy)
+    for array, gradient in ((x, g.x), (linear.flat, g.flat)):
+        for i in range(array.size):
+            before = array.flat[i]
+            array.flat[i] = before + 1e-6
+            above = (linear(x) * dy).sum()
+            array.flat[i] = before - 1e-6
+            below = (linear(x) * dy).sum()
+            array.flat[i] = before
+            np.testing.assert_allclose((above - below) / 2e-6, gradient.flat[i], rtol=1e-6, atol=1e-8)
+
+
+def test_an_unknown_activation_is_named():
+    with pytest.raises(
+        ValueError, match="activation: expected None, 'tanh', 'relu' or 'sigmoid', got 'gelu'"
+    ):
+        fastrnn.Linear(3, 4, activation="gelu")

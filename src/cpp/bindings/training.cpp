@@ -1,6 +1,7 @@
 // training: what stands around a recurrent layer in a training step, as Python sees it: linear layers, the fused
 // cross-entropy, lookups in a table, and optimisers. fastrnn checks shapes and names arguments in Python; what could
 // read or write out of bounds is checked here again.
+#include <cmath>
 #include <optional>
 
 #include "bindings/arrays.hpp"
@@ -20,7 +21,9 @@ namespace {
 
 // Floating-point operations (or bytes of memory) of a call from which on helpers pay, and from which on those that
 // sleep are woken.
-constexpr double worth_sharing = 1e6, worth_waking = 1e7;
+constexpr double worth_sharing = 4e6, worth_waking = 1e7;
+// What an optimiser does to one parameter takes as long as so many operations: it waits for memory.
+constexpr double work_of_a_number = 40;
 
 struct PieceCall {
   std::optional<ActiveCall> active;
@@ -281,7 +284,7 @@ template <class T> py::array gather_as(const py::array &table, const py::array &
   const std::vector<int64_t> wanted(given, given + count);
   check_below("ids", wanted.data(), count, rows);
   const py::array out = new_array<T>({count, width});
-  run_pieces(double(count) * double(width),
+  run_pieces(4 * double(count) * double(width),
              [&](PieceWork &work) { return gather(data<T>(out), from, wanted.data(), count, width, work); });
   return out;
 }
@@ -294,7 +297,7 @@ template <class T> py::array gather_gradient_as(size_t rows, const py::array &dy
   const std::vector<int64_t> looked_up(given, given + count);
   check_below("ids", looked_up.data(), count, rows);
   const py::array table = new_array<T>({rows, width});
-  run_pieces(double(rows + count) * double(width), [&](PieceWork &work) {
+  run_pieces(4 * double(rows + count) * double(width), [&](PieceWork &work) {
     return gather_gradient(data<T>(table), rows, from, looked_up.data(), count, width, work);
   });
   return table;
@@ -319,38 +322,71 @@ double squared_norm_of(const py::sequence &gradients) {
     const std::vector<Stretch<T>> all = stretches_of<T>(gradients);
     double n = 0, sum = 0;
     for (const auto &s : all) n += double(s.n);
-    run_pieces(n, [&](PieceWork &work) { return squared_norm(kernels().of<T>(), all, &sum, work); });
+    run_pieces(8 * n, [&](PieceWork &work) { return squared_norm(kernels().of<T>(), all, &sum, work); });
     return sum;
   });
 }
 
-// One step over one flat buffer of parameters. a, b: the optimiser's buffers, or None. It is not interrupted halfway.
+struct StepOptions {
+  double decay, keep, first, second, eps, rate;
+  bool nesterov;
+};
+
+// One step over flat buffers of one dtype, each with its gradient and its buffers a and b, which may be None. clip: the
+// greatest norm of all gradients together, or negative for none. Returns the norm before clipping, 0 where none is
+// asked for. Where it is not finite, nothing is updated. The update itself is not interrupted halfway.
 template <class T>
-void update_as(const std::string &optimiser, const py::object &p, const py::object &g, const py::object &a,
-               const py::object &b, double scale, double decay, double keep, double first, double second, double eps,
-               double rate, bool nesterov) {
-  const Optimiser kind = optimiser == "adam"      ? Optimiser::adam
-                         : optimiser == "rmsprop" ? Optimiser::rmsprop
-                         : optimiser == "sgd"     ? Optimiser::sgd
-                                                  : throw py::value_error("optimiser: expected adam, rmsprop or sgd");
-  if (kind != Optimiser::sgd && (a.is_none() || (kind == Optimiser::adam && b.is_none())))
-    throw py::value_error("buffers: expected those of the optimiser, got None");
-  Update<T> u;
-  u.n = size_t(py::reinterpret_borrow<py::array>(p).size());
-  u.p = numbers<T>("parameters", p, {u.n}, true);
-  u.g = numbers<T>("gradients", g, {u.n});
-  if (!a.is_none()) u.a = numbers<T>("buffers", a, {u.n}, true);
-  if (!b.is_none()) u.b = numbers<T>("buffers", b, {u.n}, true);
-  u.scale = T(scale);
-  u.decay = T(decay);
-  u.keep = T(keep);
-  u.first = T(first);
-  u.second = T(second);
-  u.eps = T(eps);
-  u.rate = T(rate);
-  u.nesterov = nesterov;
-  const std::vector<Update<T>> all{u};
-  run_pieces(double(u.n) * 8, [&](PieceWork &work) { return update(kernels().of<T>(), kind, all, work); }, false);
+double step_as(Optimiser kind, const py::sequence &parameters, const py::sequence &gradients, const py::sequence &a,
+               const py::sequence &b, const StepOptions &options, double clip) {
+  const size_t count = py::len(parameters);
+  if (py::len(gradients) != count || py::len(a) != count || py::len(b) != count)
+    throw py::value_error("gradients and buffers: expected as many as parameters");
+  std::vector<Update<T>> all;
+  double numbers_in_all = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const py::object p = parameters[i], a_i = a[i], b_i = b[i];
+    if (kind != Optimiser::sgd && (a_i.is_none() || (kind == Optimiser::adam && b_i.is_none())))
+      throw py::value_error("buffers: expected those of the optimiser, got None");
+    Update<T> u;
+    u.n = py::isinstance<py::array>(p) ? size_t(py::reinterpret_borrow<py::array>(p).size()) : 0;
+    u.p = numbers<T>("parameters", p, {u.n}, true);
+    u.g = numbers<T>("gradients", py::object(gradients[i]), {u.n});
+    if (!a_i.is_none()) u.a = numbers<T>("buffers", a_i, {u.n}, true);
+    if (!b_i.is_none()) u.b = numbers<T>("buffers", b_i, {u.n}, true);
+    u.decay = T(options.decay);
+    u.keep = T(options.keep);
+    u.first = T(options.first);
+    u.second = T(options.second);
+    u.eps = T(options.eps);
+    u.rate = T(options.rate);
+    u.nesterov = options.nesterov;
+    all.push_back(u);
+    numbers_in_all += double(u.n);
+  }
+  double norm = 0;
+  run_pieces(
+      numbers_in_all * work_of_a_number,
+      [&](PieceWork &work) {
+        if (clip >= 0) {
+          std::vector<Stretch<T>> stretches;
+          for (const Update<T> &u : all) stretches.push_back({u.g, u.n});
+          squared_norm(kernels().of<T>(), stretches, &norm, work);
+          norm = std::sqrt(norm);
+          if (!std::isfinite(norm)) return true;
+          if (norm > clip)
+            for (Update<T> &u : all) u.scale = T(clip / norm);
+        }
+        return update(kernels().of<T>(), kind, all, work);
+      },
+      false);
+  return norm;
+}
+
+Optimiser optimiser_named(const std::string &name) {
+  if (name == "adam") return Optimiser::adam;
+  if (name == "rmsprop") return Optimiser::rmsprop;
+  if (name == "sgd") return Optimiser::sgd;
+  throw py::value_error("optimiser: expected adam, rmsprop or sgd, got '" + name + "'");
 }
 
 } // namespace
@@ -415,17 +451,20 @@ void register_training(py::module_ &m) {
   });
   m.def("squared_norm", &squared_norm_of);
   m.def(
-      "update",
-      [](const std::string &optimiser, const py::object &p, const py::object &g, const py::object &a,
-         const py::object &b, double scale, double decay, double keep, double first, double second, double eps,
-         double rate, bool nesterov) {
-        with_type("parameters", p, [&](auto zero) {
-          update_as<decltype(zero)>(optimiser, p, g, a, b, scale, decay, keep, first, second, eps, rate, nesterov);
+      "optimiser_step",
+      [](const std::string &optimiser, const py::sequence &parameters, const py::sequence &gradients,
+         const py::sequence &a, const py::sequence &b, double clip, double decay, double keep, double first,
+         double second, double eps, double rate, bool nesterov) {
+        const Optimiser kind = optimiser_named(optimiser);
+        if (!py::len(parameters)) return 0.0;
+        const StepOptions options{decay, keep, first, second, eps, rate, nesterov};
+        return with_type("parameters", py::object(parameters[0]), [&](auto zero) {
+          return step_as<decltype(zero)>(kind, parameters, gradients, a, b, options, clip);
         });
       },
-      py::arg("optimiser"), py::arg("parameters"), py::arg("gradients"), py::arg("a"), py::arg("b"),
-      py::arg("scale") = 1.0, py::arg("decay") = 0.0, py::arg("keep") = 1.0, py::arg("first") = 0.0,
-      py::arg("second") = 0.0, py::arg("eps") = 0.0, py::arg("rate") = 0.0, py::arg("nesterov") = false);
+      py::arg("optimiser"), py::arg("parameters"), py::arg("gradients"), py::arg("a"), py::arg("b"), py::arg("clip"),
+      py::arg("decay") = 0.0, py::arg("keep") = 1.0, py::arg("first") = 0.0, py::arg("second") = 0.0,
+      py::arg("eps") = 0.0, py::arg("rate") = 0.0, py::arg("nesterov") = false);
 }
 
 } // namespace fastrnn

@@ -10,8 +10,20 @@ namespace fastrnn {
 namespace {
 
 // Rows whose logits are held at once. Every chunk passes over W and its gradient, which many rows are to share; and the
-// logits are to be small beside the weights of a model that has gradients and an optimiser's buffers too.
-size_t chunk_rows(size_t inputs) { return std::min<size_t>(std::max<size_t>(inputs * 3 / 4, 96), 512); }
+// logits are to be small beside the weights of a model that has gradients and an optimiser's buffers too, or at least
+// in themselves.
+template <class T> size_t chunk_rows(size_t inputs, size_t ld) {
+  const size_t small = (size_t(1) << 20) / (ld * sizeof(T));
+  return std::max(std::min<size_t>(std::max<size_t>(inputs * 3 / 4, 96), 512), std::min<size_t>(small, 4096));
+}
+
+// Weights so small that they stay in a near cache: a thread takes some rows through all products at once, instead of
+// sharing each product with the others.
+constexpr size_t small_weights = size_t(1) << 16;
+size_t row_groups(size_t rows, const PieceWork &work) {
+  const size_t wanted = work.n_threads() == 1 ? 1 : 4 * size_t(work.n_threads());
+  return std::max<size_t>(std::max((rows + rows_in_pieces - 1) / rows_in_pieces, std::min(wanted, rows / 24)), 1);
+}
 
 double weight_of(double all, const double *each, size_t row) { return each ? each[row] : all; }
 
@@ -45,7 +57,8 @@ template <class T>
 bool cross_entropy(const Kernels<T> &k, const CrossEntropy<T> &c, double *loss, const DenseGradients<T> *g,
                    PieceWork &work) {
   const Dense<T> &d = c.layer;
-  const size_t chunk = std::min(chunk_rows(d.inputs), std::max<size_t>(d.rows, 1)), ld = round_up(d.outputs, sum_ways);
+  const size_t ld = round_up(d.outputs, sum_ways);
+  const size_t chunk = std::min(chunk_rows<T>(d.inputs, ld), std::max<size_t>(d.rows, 1));
   Buffer<T> logits(product(chunk, ld)), bias;
   Buffer<double> losses(d.rows);
   Buffer<const T *> x(chunk), dz(chunk);
@@ -63,33 +76,41 @@ bool cross_entropy(const Kernels<T> &k, const CrossEntropy<T> &c, double *loss, 
   for (size_t first = 0; first < d.rows; first += chunk) {
     const size_t rows = std::min(chunk, d.rows - first);
     list_rows(x, d.x, first, rows);
-    RowsTimesMatrix<T> m;
-    m.rows = rows;
-    m.depth = d.inputs;
-    m.columns = d.outputs;
-    m.a = x.get();
-    m.out = z.get();
-    m.b = {d.weight, d.inputs, 0, true};
-    m.init = d.bias ? bias.get() : nullptr;
-    if (!multiply(k, m, work)) return false;
-    const size_t pieces = std::min(rows, rows * d.outputs / 20'000 + 1);
-    const bool done = work.run(pieces, [&](size_t piece, int) {
-      for (size_t r = rows * piece / pieces; r < rows * (piece + 1) / pieces; ++r)
-        losses[first + r] = row_cross_entropy(k, c, first + r, z[r], g != nullptr);
-    });
-    if (!done) return false;
-    if (!g) continue;
-    if (g->dx) {
+    RowsTimesMatrix<T> ahead, back;
+    ahead.rows = back.rows = rows;
+    ahead.depth = back.columns = d.inputs;
+    ahead.columns = back.depth = d.outputs;
+    ahead.a = x.get();
+    ahead.out = z.get();
+    ahead.b = {d.weight, d.inputs, 0, true};
+    ahead.init = d.bias ? bias.get() : nullptr;
+    const bool wants_dx = g && g->dx;
+    if (wants_dx) {
       list_rows(dx, Matrix<T>{g->dx, ptrdiff_t(d.inputs)}, first, rows);
-      RowsTimesMatrix<T> back;
-      back.rows = rows;
-      back.depth = d.outputs;
-      back.columns = d.inputs;
       back.a = dz.get();
       back.out = dx.get();
       back.b = {d.weight, d.inputs};
-      if (!multiply(k, back, work)) return false;
     }
+    const auto softmax = [&](size_t from, size_t to) {
+      for (size_t r = from; r < to; ++r) losses[first + r] = row_cross_entropy(k, c, first + r, z[r], g != nullptr);
+    };
+    if (d.inputs * d.outputs <= small_weights) {
+      const size_t groups = row_groups(rows, work);
+      const bool done = work.run(groups, [&](size_t group, int) {
+        const size_t from = rows * group / groups, to = rows * (group + 1) / groups;
+        multiply_rows(k, ahead, from, to);
+        softmax(from, to);
+        if (wants_dx) multiply_rows(k, back, from, to);
+      });
+      if (!done) return false;
+    } else {
+      if (!multiply(k, ahead, work)) return false;
+      const size_t pieces = std::min(rows, rows * d.outputs / 20'000 + 1);
+      const bool done =
+          work.run(pieces, [&](size_t piece, int) { softmax(rows * piece / pieces, rows * (piece + 1) / pieces); });
+      if (!done || (wants_dx && !multiply(k, back, work))) return false;
+    }
+    if (!g) continue;
     for (size_t r = 0; r < rows; ++r) // what does not count may hold anything, and NaN times 0 is NaN
       if (weight_of(c.weight, c.weights, first + r) == 0) x[r] = zeros.get();
     if (!sums->add(dz.get(), x.get(), rows, first, work)) return false;

@@ -40,6 +40,23 @@ template <class T> void activate(const Kernels<T> &k, Activation activation, T *
     for (size_t i = 0; i < n; ++i) y[i] = y[i] <= T(0) ? T(0) : y[i]; // NaN stays
 }
 
+// Rows [first, last) and some panels of columns.
+template <class T>
+void multiply_block(const Kernels<T> &k, const RowsTimesMatrix<T> &m, size_t first, size_t last, size_t first_panel,
+                    size_t last_panel) {
+  Product<T> q;
+  q.rows = last - first;
+  q.depth = m.depth;
+  q.first_panel = first_panel;
+  q.last_panel = last_panel;
+  q.a = m.a + first;
+  q.out = m.out + first;
+  q.b_rows = m.b;
+  q.init = m.init;
+  q.columns = m.columns;
+  k.plain_product(q);
+}
+
 } // namespace
 
 template <class T> bool multiply(const Kernels<T> &k, const RowsTimesMatrix<T> &m, PieceWork &work) {
@@ -51,18 +68,12 @@ template <class T> bool multiply(const Kernels<T> &k, const RowsTimesMatrix<T> &
   return work.run(groups * across, [&](size_t piece, int) {
     const size_t group = piece / across, part = piece % across;
     const size_t first = split_point(m.rows, group, groups), last = split_point(m.rows, group + 1, groups);
-    Product<T> q;
-    q.rows = last - first;
-    q.depth = m.depth;
-    q.first_panel = split_point(panels, part, across);
-    q.last_panel = split_point(panels, part + 1, across);
-    q.a = m.a + first;
-    q.out = m.out + first;
-    q.b_rows = m.b;
-    q.init = m.init;
-    q.columns = m.columns;
-    k.plain_product(q);
+    multiply_block(k, m, first, last, split_point(panels, part, across), split_point(panels, part + 1, across));
   });
+}
+
+template <class T> void multiply_rows(const Kernels<T> &k, const RowsTimesMatrix<T> &m, size_t from, size_t to) {
+  multiply_block(k, m, from, to, 0, k.plain_panels(m.columns));
 }
 
 template <class T> bool dense_forward(const Kernels<T> &k, const Dense<T> &d, T *y, PieceWork &work) {
@@ -189,6 +200,7 @@ bool DenseSums<T>::add(const T *const *dy, const T *const *x, size_t rows, size_
 
 #define FASTRNN_INSTANTIATE(T)                                                                                         \
   template bool multiply(const Kernels<T> &, const RowsTimesMatrix<T> &, PieceWork &);                                 \
+  template void multiply_rows(const Kernels<T> &, const RowsTimesMatrix<T> &, size_t, size_t);                         \
   template bool dense_forward(const Kernels<T> &, const Dense<T> &, T *, PieceWork &);                                 \
   template bool dense_backward(const Kernels<T> &, const Dense<T> &, Matrix<const T>, Matrix<const T>,                 \
                                const DenseGradients<T> &, PieceWork &);                                                \

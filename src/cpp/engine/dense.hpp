@@ -57,6 +57,8 @@ template <class T> struct RowsTimesMatrix {
   const T *init = nullptr; // what every row starts from, padded to whole panels; null: 0
 };
 template <class T> bool multiply(const Kernels<T> &, const RowsTimesMatrix<T> &, PieceWork &);
+// The same for rows [from, to), on this thread alone.
+template <class T> void multiply_rows(const Kernels<T> &, const RowsTimesMatrix<T> &, size_t from, size_t to);
 
 // The gradient of a weight and a bias: sums over rows of dy^T x and of dy. Rows come in any number of calls, in order,
 // each with `done` of the `total` rows before it.

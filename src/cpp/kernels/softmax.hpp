@@ -32,13 +32,22 @@ template <class T> FASTRNN_INLINE block_vecs<T> load_block(const T *from) {
 template <class T> FASTRNN_INLINE void store_block(T *to, const block_vecs<T> &block) {
   unroll<block_registers<T>>([&](auto i) __attribute__((always_inline)) { store(to + i * lanes<T>, block.at[i]); });
 }
-// Adds up the partial sums, the upper half onto the lower one until one is left.
+// Joins the numbers of a block into one: the upper half with the lower one, until one is left.
+template <class T, class Join, size_t N = sum_ways> FASTRNN_INLINE T join(T *a, Join two) {
+  if constexpr (N == 1) {
+    return a[0];
+  } else if constexpr (N / 2 >= size_t(lanes<T>)) {
+    for (size_t i = 0; i < N / 2; i += lanes<T>) store(a + i, two(load(a + i), load(a + i + N / 2)));
+    return join<T, Join, N / 2>(a, two);
+  } else {
+    for (size_t i = 0; i < N / 2; ++i) a[i] = two(a[i], a[i + N / 2]);
+    return join<T, Join, N / 2>(a, two);
+  }
+}
 template <class T> FASTRNN_INLINE T add_up(const block_vecs<T> &block) {
   alignas(64) T a[sum_ways];
   store_block(a, block);
-  for (size_t half = sum_ways / 2; half > 0; half /= 2)
-    for (size_t i = 0; i < half; ++i) a[i] = a[i] + a[i + half];
-  return a[0];
+  return join<T>(a, [](auto x, auto y) __attribute__((always_inline)) { return x + y; });
 }
 
 // z becomes exp(z - max z), whose sum is returned with the maximum. The row's memory reaches to a whole number of
@@ -49,10 +58,11 @@ template <class T> void softmax_exponentials(T *z, size_t classes, T *greatest, 
   for (size_t i = classes; i < end; ++i) z[i] = lowest;
   block_vecs<T> most = broadcast(lowest);
   for (size_t i = 0; i < end; i += sum_ways) most = max(load_block(z + i), most);
-  alignas(64) T maxima[sum_ways];
-  store_block(maxima, most);
-  T top = maxima[0];
-  for (size_t i = 1; i < sum_ways; ++i) top = maxima[i] > top ? maxima[i] : top;
+  vec<T> top_of_lanes = most.at[0];
+  unroll<block_registers<T>>([&](auto i)
+                                 __attribute__((always_inline)) { top_of_lanes = max(most.at[i], top_of_lanes); });
+  T top = top_of_lanes[0];
+  for (int i = 1; i < lanes<T>; ++i) top = top_of_lanes[i] > top ? top_of_lanes[i] : top;
   block_vecs<T> all = vec<T>{};
   const block_vecs<T> offset = broadcast(top);
   for (size_t i = 0; i < end; i += sum_ways) {

@@ -9,34 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import fastrnn._core as _core
-from fastrnn import Gradients
 from fastrnn._arrays import expect
 from fastrnn.models._base import Factory, Run, each, encode, pad, sized, vocabulary
 from fastrnn.models._writer import Tanh, Writer
-from fastrnn.nn import Piece
+from fastrnn.nn import DotAttention
 
 Array = NDArray[Any]
-
-
-class DotAttention(Piece):
-    """Mean of the memory weighted by softmax(memory . query), at each step (Luong et al. 2015, "dot").
-
-    ``forward(query [T, B, H], memory [S, B, H], lengths [B])`` gives the context [T, B, H] and the tape;
-    ``backward(tape, dcontext).x`` is (dquery, dmemory).
-    """
-
-    def forward(self, query: Array, memory: Array, lengths: Array) -> tuple[Array, Any]:
-        """Return the context and the tape."""
-        arrays = np.ascontiguousarray(query), np.ascontiguousarray(memory), np.asarray(lengths, np.int64)
-        context, p = _core.attend(*arrays)
-        return context, (*arrays, p)
-
-    def backward(self, tape: Any, dcontext: Array) -> Gradients:
-        """Return the gradients of query and memory."""
-        query, memory, lengths, p = tape
-        dquery, dmemory = _core.attend_backward(query, memory, lengths, p, np.ascontiguousarray(dcontext))
-        return Gradients((dquery, dmemory), None, {}, self.flat.copy())
 
 
 @dataclass(eq=False, kw_only=True)
