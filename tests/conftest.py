@@ -303,6 +303,25 @@ def numeric_gradient(f: Any, a: np.ndarray, eps: float = 1e-6) -> np.ndarray:
     return out
 
 
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return the bytes of a file with a part cut off, taken out, put in or overwritten."""
+    changed = bytearray(data)
+    kind = rng.integers(5)
+    if kind == 0:
+        del changed[int(rng.integers(len(data))) :]
+    elif kind == 1:
+        start = int(rng.integers(len(data)))
+        del changed[start : start + int(rng.integers(1, 20))]
+    elif kind == 2:
+        start = int(rng.integers(len(data)))
+        changed[start:start] = rng.bytes(int(rng.integers(1, 20)))
+    else:  # most of the structure stands at both ends
+        for _ in range(int(rng.integers(1, 4))):
+            i = int(min(rng.exponential(150), len(data) - 1))
+            changed[i if kind == 3 else len(data) - 1 - i] = int(rng.integers(256))
+    return bytes(changed)
+
+
 def run_python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter that sees this directory and these environment variables."""
     here = Path(__file__).parent

@@ -1,6 +1,6 @@
 """Files of whole models, damaged and hostile: a ValueError, and no more memory than the file's size explains.
 
-`test_kit_io.py` has the same for files of plain weights.
+`tests/training/test_io.py` has the same for files of plain weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_kit_io import mutate
+from conftest import mutate
 
 from fastrnn import io
 
