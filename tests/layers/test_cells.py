@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GATES, KINDS, TOLERANCE, assert_same_bits, numeric_gradient
+from conftest import GATES, KIND, TOLERANCE, assert_same_bits, numeric_gradient
 
 import fastrnn
 from fastrnn import reference
 
-KIND = pytest.mark.parametrize("kind", KINDS)
 BIAS = pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
