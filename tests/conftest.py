@@ -331,7 +331,7 @@ def numeric_gradient(f: Any, a: np.ndarray, eps: float = 1e-6) -> np.ndarray:
     """Central differences of the scalar f() with respect to every number of a, which is changed in place."""
     out = np.zeros_like(a)
     flat, grad = a.reshape(-1), out.reshape(-1)
-    assert np.shares_memory(flat, a)
+    assert a.size == 0 or np.shares_memory(flat, a)
     for i in range(flat.size):
         old = flat[i]
         flat[i] = old + eps
@@ -341,6 +341,19 @@ def numeric_gradient(f: Any, a: np.ndarray, eps: float = 1e-6) -> np.ndarray:
         flat[i] = old
         grad[i] = (above - below) / (2 * eps)
     return out
+
+
+def assert_gradient(got: Any, want: Any, message: str = "") -> None:
+    """Closeness of a gradient in float64 and its central differences, as in torch's gradcheck."""
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5, err_msg=message)
+
+
+@pytest.fixture(params=["npz", "safetensors"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where a file of each kind may be written."""
+    if request.param == "safetensors":
+        pytest.importorskip("safetensors", reason="safetensors is not installed")
+    return tmp_path / f"file.{request.param}"
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:

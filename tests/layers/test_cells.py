@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GATES, KIND, TOLERANCE, assert_same_bits, numeric_gradient
+from conftest import GATES, KIND, TOLERANCE, assert_gradient, assert_same_bits, numeric_gradient
 
 import fastrnn
 from fastrnn import reference
@@ -101,7 +101,7 @@ def test_gradcheck(kind: str, bias: bool) -> None:
     pairs = [(x, g.x), *zip(states, g.state if kind == "lstm" else (g.state,), strict=True)]
     pairs += [(p, g.params[key]) for key, p in cell.params.items()]
     for array, gradient in pairs:
-        np.testing.assert_allclose(gradient, numeric_gradient(loss, array), rtol=1e-3, atol=1e-5)
+        assert_gradient(gradient, numeric_gradient(loss, array))
 
 
 @KIND

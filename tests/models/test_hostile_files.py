@@ -45,13 +45,6 @@ def fitted(request: pytest.FixtureRequest) -> Any:
     return FITTED[request.param]()
 
 
-@pytest.fixture(params=["npz", "safetensors"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "safetensors":
-        pytest.importorskip("safetensors", reason="safetensors is not installed")
-    return tmp_path / f"model.{request.param}"
-
-
 @pytest.fixture
 def watched() -> Iterator[None]:
     """Memory is traced."""

@@ -19,15 +19,6 @@ import fastrnn
 from fastrnn import io as weights
 from fastrnn.nn import Embedding, Linear
 
-SUFFIXES = ("npz", "safetensors")
-
-
-@pytest.fixture(params=SUFFIXES)
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "safetensors":
-        pytest.importorskip("safetensors")
-    return tmp_path / f"weights.{request.param}"
-
 
 def example() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
