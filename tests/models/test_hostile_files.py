@@ -16,10 +16,7 @@ import numpy as np
 import pytest
 from conftest import mutate
 
-from fastrnn import io
-
-pytest.importorskip("tqdm", reason="fit needs tqdm, so there are no models to save")
-from fastrnn import models
+from fastrnn import io, models
 from fastrnn.models._base import FORMAT, Model
 
 COUNTS = pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow, id="1000")])
