@@ -385,7 +385,7 @@ def run_threads(work: Callable[[int], object], n: int) -> None:
 
 
 def run_python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter that sees this directory and these environment variables."""
+    """Run a new interpreter that sees this directory and these environment variables."""
     here = Path(__file__).parent
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), *sys.path])} | environment
     return subprocess.run(

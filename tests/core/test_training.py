@@ -1,12 +1,10 @@
 """What the core does around a recurrent layer: linear layers, cross-entropy, lookups, optimisers."""
 
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from conftest import numeric_gradient, run_python
 
 import fastrnn
 from fastrnn import _core, losses, optim
@@ -136,14 +134,8 @@ def test_fused_cross_entropy_gradcheck():
 
     _, g = losses.linear_softmax_cross_entropy(head, x, t, label_smoothing=0.1, z_loss=0.05)
     for array, gradient in ((x, g.x), (head.flat, g.flat)):
-        for i in range(array.size):
-            before = array.flat[i]
-            array.flat[i] = before + 1e-6
-            above = loss(x)
-            array.flat[i] = before - 1e-6
-            below = loss(x)
-            array.flat[i] = before
-            np.testing.assert_allclose((above - below) / 2e-6, gradient.flat[i], rtol=1e-6, atol=1e-9)
+        want = numeric_gradient(lambda: loss(x), array)
+        np.testing.assert_allclose(gradient, want, rtol=1e-6, atol=1e-9)
 
 
 def test_a_target_that_is_ignored_reaches_nothing():
@@ -302,14 +294,12 @@ SETS = [s for s in _core.config()["available_kernel_sets"] if s != "sse2"]
 @pytest.mark.skipif(len(SETS) < 2, reason="only one kernel set with fma can run here")
 def test_kernel_sets_with_fma_agree():
     code = (
-        "import sys, hashlib; sys.path.insert(0, sys.argv[1]); import test_training as t;"
+        "import hashlib, test_training as t;"
         "print(hashlib.sha256(repr(t.step_of_everything(1)).encode()).hexdigest())"
     )
     seen = set()
     for name in SETS:
-        env = os.environ | {"FASTRNN_ISA": name}
-        here = os.path.dirname(__file__)
-        run = subprocess.run([sys.executable, "-c", code, here], env=env, text=True, capture_output=True)
+        run = run_python("-c", code, FASTRNN_ISA=name)
         assert run.returncode == 0, run.stderr
         seen.add(run.stdout)
     assert len(seen) == 1
@@ -362,14 +352,8 @@ def test_linear_with_an_activation_gradcheck(activation):
     _, tape = linear.forward(x)
     g = linear.backward(tape, dy)
     for array, gradient in ((x, g.x), (linear.flat, g.flat)):
-        for i in range(array.size):
-            before = array.flat[i]
-            array.flat[i] = before + 1e-6
-            above = (linear(x) * dy).sum()
-            array.flat[i] = before - 1e-6
-            below = (linear(x) * dy).sum()
-            array.flat[i] = before
-            np.testing.assert_allclose((above - below) / 2e-6, gradient.flat[i], rtol=1e-6, atol=1e-8)
+        want = numeric_gradient(lambda: (linear(x) * dy).sum(), array)
+        np.testing.assert_allclose(gradient, want, rtol=1e-6, atol=1e-8)
 
 
 def test_an_unknown_activation_is_named():

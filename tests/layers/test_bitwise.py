@@ -105,7 +105,7 @@ def test_threads(
 
 @pytest.fixture
 def shuffled_shares() -> Iterator[None]:
-    """Threads that share rows or units get random shares at every meeting that allows it."""
+    """Threads that share rows or units get random shares at every barrier that allows it."""
     fastrnn._core.shuffle_shares(1)
     yield
     fastrnn._core.shuffle_shares(0)
@@ -282,7 +282,7 @@ def test_rows_that_cannot_be_shared_evenly_share_units() -> None:
 
     assert split(7, 128, 16) == split(9, 128, 16) == "units"
     assert split(8, 128, 16) == split(32, 128, 16) == "rows"  # even
-    assert split(7, 72, 9) == "rows"  # units are no more even, meetings counted in
+    assert split(7, 72, 9) == "rows"  # units are no more even, barriers counted in
     assert split(7, 128, 16, total=300) == "rows"  # of various lengths
 
 

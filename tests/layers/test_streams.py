@@ -100,3 +100,19 @@ def test_streams_share_a_frozen_layer_between_threads() -> None:
     run_threads(work, len(x))
     for one, other in zip(got, want, strict=True):
         assert_same_bits(one, other)
+
+
+def test_a_stream_takes_one_call_at_a_time() -> None:
+    """Reading ``x`` may run any code, another step of the stream too: that one is refused."""
+    stream = fastrnn.GRU(3, 4, rng=0).stream(1)
+    x = np.ones((1, 3), np.float32)
+
+    class Input:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            with pytest.raises(RuntimeError, match="stream: expected one call at a time"):
+                stream.step(x)
+            return x
+
+    y = stream.step(Input())
+    stream.reset()
+    assert_same_bits(stream.step(x), y)

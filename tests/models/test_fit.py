@@ -48,8 +48,8 @@ def test_gradients_of_every_model_by_finite_differences() -> None:
         batch = model._plan(data, None)[0]
 
         def loss(model: Any = model, data: Any = data, batch: Any = batch) -> float:
-            fresh = ([None], *batch[1:]) if isinstance(model, LanguageModel) else batch
-            return float(model._step(Run(model.pieces_, train=False), data, fresh)[0])
+            whole = ([None], *batch[1:]) if isinstance(model, LanguageModel) else batch
+            return float(model._step(Run(model.pieces_, train=False), data, whole)[0])
 
         run = Run(model.pieces_, train=True)
         model._step(run, data, ([None], *batch[1:]) if isinstance(model, LanguageModel) else batch)
