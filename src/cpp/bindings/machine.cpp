@@ -19,9 +19,11 @@ py::dict counts(const Cpus &cpus) {
                   py::arg("quota") = cpus.quota, py::arg("usable") = cpus.usable());
 }
 
-// The same for a system whose files lie below `root`.
-py::dict count_cpus(const std::string &root, const std::vector<int> &allowed) {
-  return counts(read_cpus(root, allowed));
+// The same for a system whose files lie below `root`, for tests.
+py::dict count_cpus(const std::string &root, const py::sequence &allowed) {
+  std::vector<int> cpus;
+  for (const auto &cpu : allowed) cpus.push_back(py::cast<int>(cpu));
+  return counts(read_cpus(root, std::move(cpus)));
 }
 
 py::dict config() {
@@ -173,7 +175,7 @@ py::tuple plan_of(const std::string &cell, size_t total, size_t steps, size_t ro
 
 void register_machine(py::module_ &m) {
   m.def("config", &config);
-  m.def("count_cpus", &count_cpus, py::arg("root"), py::arg("allowed")); // for tests
+  m.def("count_cpus", &count_cpus, py::arg("root"), py::arg("allowed"));
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads);
   m.def("measure_limits", &measure_limits);
