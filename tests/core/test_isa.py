@@ -13,8 +13,8 @@ from conftest import run_python
 from fastrnn import _core
 
 SETS = _core.config()["available_kernel_sets"]
-HERE = Path(__file__).parent
-FILES = ["test_shapes.py", "test_math.py", "test_bitwise.py"]
+TESTS = Path(__file__).parents[1]
+FILES = ["layers/test_shapes.py", "core/test_math.py", "layers/test_bitwise.py"]
 
 DIGEST = """
 import hashlib
@@ -50,7 +50,9 @@ def test_kernel_set_is_the_one_asked_for(name: str) -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_whole_file(file: str, name: str) -> None:
     """This process has run these files with its own kernel set."""
-    run = run_python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / file), FASTRNN_ISA=name)
+    run = run_python(
+        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / file), FASTRNN_ISA=name
+    )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
     assert " passed" in run.stdout
 
@@ -116,7 +118,7 @@ PLAIN_C = {
 
 def objects() -> list[Path]:
     return sorted(
-        p for p in (HERE.parent / "build").rglob("*.o") if "kernels_" in str(p.parent.parent.parent)
+        p for p in (TESTS.parent / "build").rglob("*.o") if "kernels_" in str(p.parent.parent.parent)
     )
 
 
@@ -177,7 +179,7 @@ def core_objects() -> list[Path]:
         "stream",
         "kernels",
     ]
-    return sorted(p for p in (HERE.parent / "build").rglob("*.o") if p.name.split(".")[0] in names)
+    return sorted(p for p in (TESTS.parent / "build").rglob("*.o") if p.name.split(".")[0] in names)
 
 
 @pytest.mark.skipif(not core_objects(), reason="no build directory with the core's objects")

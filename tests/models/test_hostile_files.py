@@ -1,6 +1,6 @@
 """Files of whole models, damaged and hostile: a ValueError, and no more memory than the file's size explains.
 
-`test_kit_io.py` has the same for files of plain weights.
+`tests/training/test_io.py` has the same for files of plain weights.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_kit_io import mutate
+from conftest import mutate
 
-from fastrnn import io
-
-pytest.importorskip("tqdm", reason="fit needs tqdm, so there are no models to save")
-from fastrnn import models
+from fastrnn import io, models
 from fastrnn.models._base import FORMAT, Model
 
 COUNTS = pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow, id="1000")])
@@ -43,13 +40,6 @@ def small() -> dict[str, Any]:
 @pytest.fixture(scope="module", params=FITTED)
 def fitted(request: pytest.FixtureRequest) -> Any:
     return FITTED[request.param]()
-
-
-@pytest.fixture(params=["npz", "safetensors"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "safetensors":
-        pytest.importorskip("safetensors", reason="safetensors is not installed")
-    return tmp_path / f"model.{request.param}"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import Variant, make_case, make_layer, numeric_gradient, run_layer, variants
+from conftest import Variant, assert_gradient, make_case, make_layer, numeric_gradient, run_layer, variants
 
 TABLE = [replace(v, I=2, H=3, T=4, B=3, proj_size=v.proj_size and 2, dtype=np.float64) for v in variants()]
 
@@ -29,4 +29,4 @@ def test_gradcheck(v: Variant, rows: str) -> None:
     inputs |= {f"d{letter}_0": s for letter, s in zip("hc", states, strict=False)}
     assert set(inputs) == {key for key in got if key.startswith("d")}
     for key, array in inputs.items():
-        np.testing.assert_allclose(got[key], numeric_gradient(loss, array), rtol=1e-3, atol=1e-5, err_msg=key)
+        assert_gradient(got[key], numeric_gradient(loss, array), key)

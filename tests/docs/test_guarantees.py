@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guarantees.md"
-NAME = re.compile(r"`(tests/test_\w+\.py)(?:::(test_\w+))?`")
+NAME = re.compile(r"`(tests/\w+/test_\w+\.py)(?:::(test_\w+))?`")
 NAMES = sorted(set(NAME.findall(PAGE.read_text())))
 
 

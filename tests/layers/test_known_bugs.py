@@ -6,33 +6,26 @@ onnx/onnx-tensorflow, keras-team/keras, tensorflow/tensorflow, apache/mxnet; of 
 
 from __future__ import annotations
 
-import os
 import threading
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import (
-    KINDS,
+    KIND,
     Variant,
+    as_tuple,
     assert_close,
     assert_same_bits,
     make_case,
     make_layer,
+    needs_proc,
+    posix,
     run_layer,
     run_python,
     run_reference,
 )
 
 import fastrnn
-
-KIND = pytest.mark.parametrize("kind", KINDS)
-STATM = Path("/proc/self/statm")
-
-
-def states(value: Any) -> tuple[np.ndarray, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 @KIND
@@ -44,13 +37,13 @@ def test_pytorch_50192_sequences_of_no_steps(kind: str) -> None:
     none = np.zeros((0, v.B, v.I), np.float32)
     y, last, tape = layer.forward(none, case.state)
     assert y.shape == (0, v.B, 2 * v.H)
-    assert_same_bits(states(last), states(case.state))
+    assert_same_bits(as_tuple(last), as_tuple(case.state))
     g = layer.backward(tape, y, case.dstate)
-    assert_same_bits(states(g.state), states(case.dstate))
+    assert_same_bits(as_tuple(g.state), as_tuple(case.dstate))
     assert not g.flat.any()
     y, last = layer(case.x, case.state, lengths=[v.T, 0, 2])
     assert not y[:, 1].any()
-    assert_same_bits(tuple(s[:, 1] for s in states(last)), tuple(s[:, 1] for s in states(case.state)))
+    assert_same_bits(tuple(s[:, 1] for s in as_tuple(last)), tuple(s[:, 1] for s in as_tuple(case.state)))
     assert layer(none[:, 0])[0].shape == (0, 2 * v.H)
 
 
@@ -62,7 +55,7 @@ def test_pytorch_4582_batches_of_no_rows(kind: str) -> None:
     none = np.zeros((v.T, 0, v.I), np.float32)
     y, last, tape = layer.forward(none)
     assert y.shape == (v.T, 0, 2 * v.H)
-    assert {s.shape for s in states(last)} == {(4, 0, v.H)}
+    assert {s.shape for s in as_tuple(last)} == {(4, 0, v.H)}
     g = layer.backward(tape, y)
     assert g.x.shape == none.shape
     assert not g.flat.any()
@@ -163,7 +156,7 @@ def test_report_2201_result_depends_on_threads(kind: str) -> None:
         assert_same_bits(other, results[0])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@posix
 @pytest.mark.parametrize("used", ["before", "after"])
 def test_pytorch_3490_123828_fork_hangs(used: str) -> None:
     """A child that used the library after the parent had, and a parent that goes on after its child."""
@@ -191,13 +184,13 @@ print(codes, want is None or train() == want)
     assert run.stdout.strip() == "[0, 0, 0] True", run.stderr
 
 
-@pytest.mark.skipif(not STATM.exists(), reason="no /proc/self/statm, so memory is not watched")
+@needs_proc
 def test_pytorch_41486_memory_of_threads_that_have_ended() -> None:
     """Every short-lived thread left memory behind; 300 of them, each with a call on several threads."""
     assert growth("threads") <= 1_000_000
 
 
-@pytest.mark.skipif(not STATM.exists(), reason="no /proc/self/statm, so memory is not watched")
+@needs_proc
 def test_pytorch_27971_memory_grows_with_shapes() -> None:
     """Compiled kernels were cached for every new shape without a bound; here nothing is cached."""
     assert growth("shapes") <= 1_000_000
@@ -305,11 +298,11 @@ def test_keras_1300_masked_steps_update_through_the_bias(kind: str) -> None:
     lengths = np.array([4, 0, 7])
     case.x[np.arange(v.T)[:, None] >= lengths] = 0
     whole = run_layer(layer, case, lengths=lengths)
-    assert_same_bits(whole["h_n"][:, 1], states(case.state)[0][:, 1])
+    assert_same_bits(whole["h_n"][:, 1], as_tuple(case.state)[0][:, 1])
     _, last = layer(
         case.x[:4, :1], tuple(s[:, :1] for s in case.state) if v.states == 2 else case.state[:, :1]
     )
-    assert_same_bits(states(last)[0][:, 0], whole["h_n"][:, 0])
+    assert_same_bits(as_tuple(last)[0][:, 0], whole["h_n"][:, 0])
     case.dy[np.arange(v.T)[:, None] >= lengths] = 100  # gradients of outputs that do not exist
     assert_same_bits(run_layer(layer, case, lengths=lengths), whole)
 
@@ -346,11 +339,11 @@ def test_mxnet_17898_dy_is_overwritten_before_the_reverse_direction_reads_it(kin
     v = Variant(kind, 2, True)
     case = make_case(v)
     layer = make_layer(v, case.params)
-    kept = [case.dy.copy(), *(d.copy() for d in states(case.dstate))]
-    for a in (case.dy, *states(case.dstate)):
+    kept = [case.dy.copy(), *(d.copy() for d in as_tuple(case.dstate))]
+    for a in (case.dy, *as_tuple(case.dstate)):
         a.flags.writeable = False
     assert_close(run_layer(layer, case), run_reference(v, case), np.float32)
-    assert_same_bits((case.dy, *states(case.dstate)), tuple(kept))
+    assert_same_bits((case.dy, *as_tuple(case.dstate)), tuple(kept))
     case.dy = case.dy.copy()
     case.dy[:, :, : v.H] = 0  # only the reverse direction's half
     assert_close(run_layer(layer, case), run_reference(v, case), np.float32)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import (
+    KIND,
     KINDS,
     Variant,
     assert_same_bits,
@@ -28,7 +29,6 @@ from conftest import (
 
 import fastrnn
 
-KIND = pytest.mark.parametrize("kind", KINDS)
 glibc_x86 = pytest.mark.skipif(
     platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc",
     reason="the layout of fenv_t is known for glibc on x86-64 only",
@@ -248,6 +248,41 @@ assert "fastrnn" in sys.modules
     before, after = run.stdout.splitlines()
     assert before == after, run.stderr
     assert run_python("-c", code).returncode == 0
+
+
+def test_subnormal_numbers_survive_a_call() -> None:
+    """Flushing them to zero speeds up the kernels, but the mode belongs to the caller."""
+    small = np.full(8, 1e-40, np.float32)
+    v = Variant("lstm", 2, True, H=64, T=20, B=16)
+    case = make_case(v)
+    case.x[...] = 1e-40
+    layer = make_layer(v, case.params)
+    run_layer(layer, case)
+    stream = fastrnn.GRU(3, 4).stream()
+    stream.step(np.full(3, 1e-40, np.float32))
+    with pytest.raises(ValueError, match=r"^x: "):
+        layer(np.zeros((1, 1, 99), np.float32))
+    assert (small * np.float32(0.5) > 0).all()
+    assert float(small[0]) * 1e-280 > 0
+
+
+def test_subnormal_numbers_are_not_slow() -> None:
+    """A state that decays to nothing takes no longer than any other."""
+    layer = fastrnn.RNN(1, 128, bias=False)
+    layer.flat[:] = 0
+    layer.params["weight_hh_l0"][...] = np.eye(128, dtype=np.float32)
+    x = np.zeros((4000, 1, 1), np.float32)
+
+    def seconds(value: float) -> float:
+        best = 1e9
+        for _ in range(5):
+            start = time.perf_counter()
+            layer(x, np.full((1, 1, 128), value, np.float32))
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    seconds(0.5)
+    assert seconds(1e-40) < 3 * seconds(0.5)
 
 
 @pytest.mark.slow

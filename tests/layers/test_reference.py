@@ -10,6 +10,7 @@ from conftest import (
     KINDS,
     Variant,
     assert_close,
+    assert_gradient,
     make_case,
     make_torch,
     numeric_gradient,
@@ -63,7 +64,7 @@ def test_gradients_by_finite_differences(kind: str, rows: str) -> None:
     inputs = {"dx": case.x} | {"d" + key: value for key, value in case.params.items()}
     inputs |= {f"d{letter}_0": s for letter, s in zip("hc", states, strict=False)}
     for key, array in inputs.items():
-        np.testing.assert_allclose(got[key], numeric_gradient(loss, array), rtol=1e-3, atol=1e-5, err_msg=key)
+        assert_gradient(got[key], numeric_gradient(loss, array), key)
 
 
 def test_reset_before_multiplies_before_the_recurrent_product() -> None:

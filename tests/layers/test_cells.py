@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GATES, KINDS, TOLERANCE, assert_same_bits, numeric_gradient
+from conftest import GATES, KIND, TOLERANCE, assert_gradient, assert_same_bits, numeric_gradient
 
 import fastrnn
 from fastrnn import reference
 
-KIND = pytest.mark.parametrize("kind", KINDS)
 BIAS = pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
@@ -102,7 +101,7 @@ def test_gradcheck(kind: str, bias: bool) -> None:
     pairs = [(x, g.x), *zip(states, g.state if kind == "lstm" else (g.state,), strict=True)]
     pairs += [(p, g.params[key]) for key, p in cell.params.items()]
     for array, gradient in pairs:
-        np.testing.assert_allclose(gradient, numeric_gradient(loss, array), rtol=1e-3, atol=1e-5)
+        assert_gradient(gradient, numeric_gradient(loss, array))
 
 
 @KIND

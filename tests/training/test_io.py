@@ -13,19 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import mutate
 
 import fastrnn
 from fastrnn import io as weights
 from fastrnn.nn import Embedding, Linear
-
-SUFFIXES = ("npz", "safetensors")
-
-
-@pytest.fixture(params=SUFFIXES)
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "safetensors":
-        pytest.importorskip("safetensors")
-    return tmp_path / f"weights.{request.param}"
 
 
 def example() -> dict[str, np.ndarray]:
@@ -125,24 +117,6 @@ def attempt(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    changed = bytearray(data)
-    kind = rng.integers(5)
-    if kind == 0:
-        del changed[int(rng.integers(len(data))) :]
-    elif kind == 1:
-        start = int(rng.integers(len(data)))
-        del changed[start : start + int(rng.integers(1, 20))]
-    elif kind == 2:
-        start = int(rng.integers(len(data)))
-        changed[start:start] = rng.bytes(int(rng.integers(1, 20)))
-    else:  # most of the structure stands at both ends
-        for _ in range(int(rng.integers(1, 4))):
-            i = int(min(rng.exponential(150), len(data) - 1))
-            changed[i if kind == 3 else len(data) - 1 - i] = int(rng.integers(256))
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow, id="10000")])

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import KINDS, Variant, make_case, make_layer, run_layer, run_reference
+from conftest import KIND, Variant, make_case, make_layer, run_layer, run_reference
 
 WIDTHS = {np.float32: range(1, 34), np.float64: range(1, 18)}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 def check(v: Variant, **kwargs: Any) -> None:

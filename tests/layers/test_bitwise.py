@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import (
     GATES,
+    KIND,
     KINDS,
     Case,
     Variant,
@@ -19,6 +20,7 @@ from conftest import (
     make_case,
     make_layer,
     run_layer,
+    take_rows,
     variants,
 )
 from hypothesis import given
@@ -29,7 +31,6 @@ import fastrnn
 TABLE = [
     replace(v, proj_size=v.proj_size and 10) for v in both_dtypes(variants(I=11, H=19, T=9, B=7)) if v.bias
 ]
-KIND = pytest.mark.parametrize("kind", KINDS)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 # work shared by rows, by units, by layers and directions, or not shared
 SIZES = [
@@ -52,23 +53,6 @@ def threads() -> Iterator[Any]:
     before = fastrnn.get_num_threads()
     yield fastrnn.set_num_threads
     fastrnn.set_num_threads(before)
-
-
-def take(case: Case, rows: Any) -> Case:
-    """Some rows of a case."""
-
-    def cut(state: Any) -> Any:
-        return tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]
-
-    return Case(
-        case.params,
-        case.x[:, rows],
-        cut(case.state),
-        case.dy[:, rows],
-        cut(case.dstate),
-        case.lengths[rows],
-        case.reset[:, rows],
-    )
 
 
 def without_sums(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -309,7 +293,7 @@ def test_a_row_alone_equals_that_row_in_a_batch(v: Variant) -> None:
     for kwargs in ({}, {"lengths": case.lengths, "reset": case.reset}):
         whole = without_sums(run_layer(layer, case, **kwargs))
         for b in range(v.B):
-            one = take(case, slice(b, b + 1))
+            one = take_rows(case, slice(b, b + 1))
             alone = {key: getattr(one, key) for key in kwargs}
             want = {key: value[:, b : b + 1] for key, value in whole.items()}
             assert_same_bits(without_sums(run_layer(layer, one, **alone)), want, f"row {b}")
@@ -325,7 +309,7 @@ def test_row_counts(kind: str, dtype: Any, T: int, B: int, I: int, H: int) -> No
     layer = make_layer(v, case.params)
     whole = without_sums(run_layer(layer, case))
     for rows in {1, 2, 5, B // 2, B - 1} & set(range(1, B + 1)):
-        got = without_sums(run_layer(layer, take(case, slice(B - rows, B))))
+        got = without_sums(run_layer(layer, take_rows(case, slice(B - rows, B))))
         assert_same_bits(
             got, {key: value[:, B - rows :] for key, value in whole.items()}, f"last {rows} rows"
         )

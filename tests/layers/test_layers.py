@@ -12,6 +12,7 @@ from conftest import (
     TOLERANCE,
     Variant,
     assert_close,
+    assert_gradient,
     assert_same_bits,
     both_dtypes,
     make_case,
@@ -280,9 +281,9 @@ def test_dropout(kind: str) -> None:
     net = layer(0.5)
     _, _, tape = net.forward(case.x)
     g = net.backward(tape, case.dy)
-    np.testing.assert_allclose(g.x, numeric_gradient(loss, case.x), rtol=1e-3, atol=1e-5)
+    assert_gradient(g.x, numeric_gradient(loss, case.x))
     key = "weight_ih_l2"
-    np.testing.assert_allclose(g.params[key], numeric_gradient(loss, case.params[key]), rtol=1e-3, atol=1e-5)
+    assert_gradient(g.params[key], numeric_gradient(loss, case.params[key]))
 
 
 @pytest.mark.parametrize(
@@ -320,11 +321,11 @@ def test_dropout_in_every_layout(kind: str, how: str) -> None:
     g = net.backward(tape, dy)
     for key in ("weight_ih_l1_reverse", "weight_hh_l0", "bias_hh_l1"):
         want = numeric_gradient(loss, case.params[key])
-        np.testing.assert_allclose(g.params[key], want, rtol=1e-3, atol=1e-5, err_msg=key)
+        assert_gradient(g.params[key], want, key)
     if how == "ragged":
-        np.testing.assert_allclose(g.x.values, numeric_gradient(loss, x.values), rtol=1e-3, atol=1e-5)
+        assert_gradient(g.x.values, numeric_gradient(loss, x.values))
     elif x is not None:
-        np.testing.assert_allclose(g.x, numeric_gradient(loss, x), rtol=1e-3, atol=1e-5)
+        assert_gradient(g.x, numeric_gradient(loss, x))
 
 
 def test_half_of_an_lstm_gradient_may_be_missing() -> None:

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import KINDS, Case, Variant, assert_same_bits, make_case, make_layer, run_layer
+from conftest import KIND, Case, Variant, assert_same_bits, make_case, make_layer, run_layer
 
 import fastrnn
-
-KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 class Subclass(np.ndarray):
