@@ -113,7 +113,8 @@ def roofline_plot(rows: list[Row], limits: dict[str, Any], threads: int, path: P
     peak = limits["fma_gflops"]["float32"] * threads
     low, high = 0.2, max(1000.0, *(2 * intensity(row) for row in rows))
     rates = {
-        level: bandwidth * (1 if level == "DRAM" else threads) for level, bandwidth in limits["read_gbs"].items()
+        level: bandwidth * (1 if level == "DRAM" else threads)
+        for level, bandwidth in limits["read_gbs"].items()
     }
     for rate in rates.values():
         axis.plot([low, peak / rate], [low * rate, peak], color="grey", linewidth=1)

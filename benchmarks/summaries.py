@@ -50,7 +50,7 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
     shapes = [
         [
             *(row[name] for name in SHAPE),
-            row.get("ratio") and float(f"{row["ratio"]:.6g}"),
+            row.get("ratio") and float(f"{row['ratio']:.6g}"),
             row.get("roofline", {}).get("beside"),
             row["failed"] or None,
             row["wrong"] or None,
@@ -63,7 +63,9 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
         if "error" in row:
             others.append(row)
         elif not row.get("on_roofline"):
-            kept = {name: row[name] for name in ("title", "mode", "comparisons", "failed", "wrong") if row[name]}
+            kept = {
+                name: row[name] for name in ("title", "mode", "comparisons", "failed", "wrong") if row[name]
+            }
             others.append({**kept, "engines": seconds_of(row)})
     return {
         "meta": results["meta"],
