@@ -1,6 +1,6 @@
 """The summary of a run: all that the report and its plots read, small enough to be committed.
 
-A full results file holds every sample of every engine. The summary keeps the medians, with four digits. Dense shapes
+A full results file holds every sample of every engine. The summary keeps the medians, with five digits. Dense shapes
 are a table of one line each; `load` works out again what follows from a shape, the times and the machine's limits. It
 reads full files too.
 """
@@ -22,9 +22,9 @@ RESULT = ["ratio", "beside", "failed", "wrong"]  # and then the seconds of each 
 
 
 def short(value: Any) -> Any:
-    """Return JSON values with four significant digits in place of all."""
+    """Return JSON values with five significant digits in place of all."""
     if isinstance(value, float):
-        return float(f"{value:.4g}")
+        return float(f"{value:.5g}")
     if isinstance(value, dict):
         return {name: short(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -50,7 +50,7 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
     shapes = [
         [
             *(row[name] for name in SHAPE),
-            row.get("ratio") and float(f"{row['ratio']:.6g}"),
+            row.get("ratio"),
             row.get("roofline", {}).get("beside"),
             row["failed"] or None,
             row["wrong"] or None,
