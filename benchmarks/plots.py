@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from report import geomean
 from shapes import KINDS, MODES, Case
 from targets import Row, dense
 
@@ -17,11 +18,6 @@ FASTER, SLOWER = "#0072b2", "#d55e00"
 DOTS_PER_OCTAVE = 10  # columns of dots for each factor of two
 HEIGHT = 10  # dots on top of one another that a strip has room for; more stand closer
 TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
-
-
-def geomean(values: list[float]) -> float:
-    """Geometric mean."""
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def stacked(ratios: list[float]) -> list[tuple[float, float]]:
@@ -167,7 +163,7 @@ def draw(results: dict[str, Any], stem: Path, kind: str = "svg") -> list[str]:
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "fastrnn"
     meta = results["meta"]
-    rows = dense([row for row in results["rows"] if "error" not in row])
+    rows = dense([row for row in results.get("rows", []) if "error" not in row])
     paths = []
 
     def path(name: str) -> Path:
@@ -180,6 +176,6 @@ def draw(results: dict[str, Any], stem: Path, kind: str = "svg") -> list[str]:
         heading = f"fastrnn and the fastest alternative: {len(against)} shapes, {cores} of {meta['cpu']}"
         ratio_plot(against, path("ratio"), heading)
     single = [row for row in rows if row["dtype"] == "float32"]
-    if results["limits"] and single:
+    if single and results["limits"]:
         roofline_plot(single, results["limits"], meta["threads"], path("roofline"))
     return [item.name for item in paths]

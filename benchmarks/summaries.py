@@ -18,6 +18,7 @@ from shapes import Case
 from targets import Row
 
 SHAPE = [field.name for field in fields(Case)]
+SAMPLES = ("samples", "rates", "losses")  # of the suites programs and callers: only their medians are kept
 RESULT = ["ratio", "beside", "failed", "wrong"]  # and then the seconds of each engine
 
 
@@ -30,6 +31,18 @@ def short(value: Any) -> Any:
     if isinstance(value, list):
         return [short(item) for item in value]
     return value
+
+
+def of_users(results: dict[str, Any]) -> bool:
+    """Say whether these are results of the suites programs or callers, whose summary has the same form."""
+    return any(name in results for name in ("programs", "services", "mixtures"))
+
+
+def without_samples(value: Any) -> Any:
+    """Return JSON values without what each round measured."""
+    if isinstance(value, dict):
+        return {name: without_samples(item) for name, item in value.items() if name not in SAMPLES}
+    return [without_samples(item) for item in value] if isinstance(value, list) else value
 
 
 def case_of(row: Row) -> Case:
@@ -45,6 +58,9 @@ def seconds_of(row: Row) -> dict[str, float]:
 
 def summarise(results: dict[str, Any]) -> dict[str, Any]:
     """Return the summary of a full results file."""
+    if of_users(results):
+        found: dict[str, Any] = short(without_samples(results))
+        return found
     dense = [row for row in results["rows"] if row.get("on_roofline")]
     engines = list(dict.fromkeys(name for row in dense for name in seconds_of(row)))
     shapes = [
@@ -80,7 +96,7 @@ def write(path: Path, summary: dict[str, Any]) -> None:
     """Write a summary with one row to a line, so that a change of it can be read."""
     parts = []
     for name, value in summary.items():
-        if name in ("shapes", "others"):
+        if isinstance(value, list) and name != "columns":
             rows = [json.dumps(row, allow_nan=False, separators=(",", ":")) for row in value]
             parts.append(f'"{name}": [\n' + ",\n".join(rows) + "\n]")
         else:
@@ -137,4 +153,4 @@ def restored(summary: dict[str, Any]) -> dict[str, Any]:
 def load(path: Path) -> dict[str, Any]:
     """Read a full results file or a summary."""
     results: dict[str, Any] = json.loads(path.read_text())
-    return results if "rows" in results else restored(results)
+    return restored(results) if "shapes" in results else results

@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # appended: its modules must shadow nothing
 
 import contests  # noqa: E402
+import pages  # noqa: E402
 import peers  # noqa: E402
 import plots  # noqa: E402
 import report  # noqa: E402
@@ -441,7 +442,50 @@ def test_a_summary_says_what_the_run_said(results: dict[str, Any], tmp_path: Pat
     assert summaries.summarise(found) == json.loads(path.read_text())
     assert report.summary(found).splitlines()[:6] == report.summary(results).splitlines()[:6]
     assert report.problems(found) == report.problems(results)
-    assert report.comparison_table(found["rows"][-1:]) == report.comparison_table(results["rows"][-1:])
+    assert pages.comparison_table(found["rows"][-1:]) == pages.comparison_table(results["rows"][-1:])
+
+
+def test_programs_and_callers_have_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    measured = {"samples": [0.01, 0.02], "losses": [1.0], "seconds": 0.02, "threads": 2, "peak_bytes": 5e7}
+    measured["units_per_second"] = 1500.0
+    served = {"calls_per_second": 1234.0, "p50_ms": 1.0, "p99_ms": 2.0, "rates": [1234.0]}
+    results = {
+        "meta": {"cpu": "a CPU", "cores": 2, "commit": "abc", "date": "2026-01-02", "environment": {}},
+        "programs": [
+            {
+                "program": "tagger",
+                "sizes": "H 64",
+                "unit": "tokens",
+                "engines": {"fastrnn default": measured, "torch default": measured | {"seconds": 0.05}},
+                "ratios": {"torch default": 2.5},
+            }
+        ],
+        "services": [
+            {
+                "call": "batch",
+                "kind": "thread",
+                "callers": 8,
+                "engines": {"fastrnn default": served},
+                "over_one_caller": 1.5,
+            }
+        ],
+        "mixtures": [{"mixture": "two", "size": "large", "together": 1.5, "parts": 3.0, "ratio": 0.5}],
+    }
+    path, out = tmp_path / "programs.json", tmp_path / "machine"
+    report.write_json(path, results)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(path), "--out", str(out)])
+    report.main()
+    page = (out / "README.md").read_text()
+    assert "| tagger | H 64 | 2 | 20 | 50 | **2.50** | 1,500 tokens | 50 | 50 |" in page
+    assert "| batch | 8 threads | 1,234 (2) | - | - | - | 1.50 |" in page
+    assert "| two | large | 1,500 | 3,000 | **0.50** |" in page
+    assert "shapes.md" not in page
+    assert not (out / "shapes.md").exists()
+    kept = (out / "programs.json").read_text()
+    assert "samples" not in kept
+    assert "losses" not in kept
+    assert summaries.load(out / "programs.json")["programs"][0]["ratios"] == {"torch default": 2.5}
 
 
 def test_dots_of_the_plot_stand_on_their_side_of_one() -> None:
