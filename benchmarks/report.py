@@ -160,10 +160,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     runs, images = {}, {}
     for path in options.json:
-        runs[path.stem] = results = summaries.load(path)
         target = options.out / path.name
         if target.resolve() != path.resolve():
-            summaries.write(target, summaries.summarise(results))
+            summaries.write(target, summaries.summarise(summaries.load(path)))
+        # from the summary in any case: so the pages can be made again without the samples
+        runs[path.stem] = results = summaries.load(target)
         images[path.stem] = []
         if options.plots is None or path.stem in options.plots:
             images[path.stem] = draw(results, target.with_suffix(""), options.format)

@@ -1,6 +1,6 @@
 """The summary of a run: all that the report and its plots read, small enough to be committed.
 
-A full results file holds every sample of every engine. The summary keeps the medians, with five digits. Dense shapes
+A full results file holds every sample of every engine. The summary keeps the medians, with six digits. Dense shapes
 are a table of one line each; `load` works out again what follows from a shape, the times and the machine's limits. It
 reads full files too.
 """
@@ -23,9 +23,9 @@ RESULT = ["ratio", "beside", "failed", "wrong"]  # and then the seconds of each 
 
 
 def short(value: Any) -> Any:
-    """Return JSON values with five significant digits in place of all."""
+    """Return JSON values with six significant digits in place of all."""
     if isinstance(value, float):
-        return float(f"{value:.5g}")
+        return float(f"{value:.6g}")
     if isinstance(value, dict):
         return {name: short(item) for name, item in value.items()}
     if isinstance(value, list):
