@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(skip)
 
 
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and fork are POSIX")
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="no /proc, so memory and threads are not watched"
+)
+
 KINDS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "gru_before")
+KIND = pytest.mark.parametrize("kind", KINDS)
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_before": 3}
 TOLERANCE = {
     np.dtype(np.float32): {"rtol": 1.3e-6, "atol": 1e-5},
@@ -163,6 +171,39 @@ def make_case(v: Variant, seed: int = 0) -> Case:
     )
 
 
+def as_tuple(state: Any) -> tuple[np.ndarray, ...]:
+    """Return (h, c) or (h,)."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def same_structure(v: Variant, arrays: Iterable[np.ndarray]) -> Any:
+    """Return the arrays as the state of a variant: (h, c) or h."""
+    arrays = tuple(arrays)
+    return arrays if v.states == 2 else arrays[0]
+
+
+def padding(v: Variant, lengths: np.ndarray) -> np.ndarray:
+    """Return [T, B], true behind the end of a sequence."""
+    return np.arange(v.T)[:, None] >= lengths
+
+
+def take_rows(case: Case, rows: Any) -> Case:
+    """Return the case of some rows of the batch: an index, a slice or a list."""
+
+    def take(state: Any) -> Any:
+        return tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]
+
+    return Case(
+        case.params,
+        case.x[:, rows],
+        take(case.state),
+        case.dy[:, rows],
+        take(case.dstate),
+        case.lengths[rows],
+        case.reset[:, rows],
+    )
+
+
 def make_layer(v: Variant, params: dict[str, np.ndarray] | None = None, **kwargs: Any) -> Any:
     """The fastrnn layer of a variant, with these parameters."""
     import fastrnn
@@ -251,8 +292,7 @@ def run_layer(
 
 def named(y: Any, last: Any, dx: Any, dfirst: Any, dparams: Any) -> dict[str, np.ndarray]:
     """One flat dict of everything there is to compare."""
-    last = last if isinstance(last, tuple) else (last,)
-    dfirst = dfirst if isinstance(dfirst, tuple) else (dfirst,)
+    last, dfirst = as_tuple(last), as_tuple(dfirst)
     out = {"y": y, "dx": dx}
     for i, letter in enumerate("hc"[: len(last)]):
         out[letter + "_n"] = last[i]
@@ -291,7 +331,7 @@ def numeric_gradient(f: Any, a: np.ndarray, eps: float = 1e-6) -> np.ndarray:
     """Central differences of the scalar f() with respect to every number of a, which is changed in place."""
     out = np.zeros_like(a)
     flat, grad = a.reshape(-1), out.reshape(-1)
-    assert np.shares_memory(flat, a)
+    assert a.size == 0 or np.shares_memory(flat, a)
     for i in range(flat.size):
         old = flat[i]
         flat[i] = old + eps
@@ -301,6 +341,47 @@ def numeric_gradient(f: Any, a: np.ndarray, eps: float = 1e-6) -> np.ndarray:
         flat[i] = old
         grad[i] = (above - below) / (2 * eps)
     return out
+
+
+def assert_gradient(got: Any, want: Any, message: str = "") -> None:
+    """Closeness of a gradient in float64 and its central differences, as in torch's gradcheck."""
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5, err_msg=message)
+
+
+@pytest.fixture(params=["npz", "safetensors"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where a file of each kind may be written."""
+    if request.param == "safetensors":
+        pytest.importorskip("safetensors", reason="safetensors is not installed")
+    return tmp_path / f"file.{request.param}"
+
+
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return the bytes of a file with a part cut off, taken out, put in or overwritten."""
+    changed = bytearray(data)
+    kind = rng.integers(5)
+    if kind == 0:
+        del changed[int(rng.integers(len(data))) :]
+    elif kind == 1:
+        start = int(rng.integers(len(data)))
+        del changed[start : start + int(rng.integers(1, 20))]
+    elif kind == 2:
+        start = int(rng.integers(len(data)))
+        changed[start:start] = rng.bytes(int(rng.integers(1, 20)))
+    else:  # most of the structure stands at both ends
+        for _ in range(int(rng.integers(1, 4))):
+            i = int(min(rng.exponential(150), len(data) - 1))
+            changed[i if kind == 3 else len(data) - 1 - i] = int(rng.integers(256))
+    return bytes(changed)
+
+
+def run_threads(work: Callable[[int], object], n: int) -> None:
+    """Run work(0), ..., work(n - 1), each in a Python thread of its own, and wait for all."""
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def run_python(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -333,7 +333,7 @@ template <class T> bool same(const Results<T> &got, const Results<T> &want, cons
 
 std::vector<Way> ways(const Shape &shape, size_t steps) {
   std::vector<Way> all;
-  for (const Split split : {Split::rows, Split::units, Split::tasks, Split::apart})
+  for (const Split split : {Split::rows, Split::units, Split::wavefront, Split::pipelined})
     for (int threads = 1; threads <= 3; ++threads)
       for (const size_t checkpoint : {size_t(0), size_t(4)})
         for (const bool fuse : {false, true}) {
@@ -359,7 +359,7 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
 }
 
 const char *name_of(Split split) {
-  const char *const names[] = {"rows", "units", "tasks", "apart"};
+  const char *const names[] = {"rows", "units", "wavefront", "pipelined"};
   return names[int(split)];
 }
 std::string name_of(const Way &way) {
