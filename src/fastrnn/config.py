@@ -8,7 +8,7 @@ import fastrnn._core as _core
 
 
 def set_num_threads(n: int) -> None:
-    """Let calls use at most ``n`` threads. Results do not depend on it, bit for bit.
+    """Let calls use at most ``n`` threads. Results are the same bits for every ``n``.
 
     >>> import fastrnn
     >>> before = fastrnn.get_num_threads()
@@ -24,10 +24,10 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads a call may use: what was set, else OMP_NUM_THREADS or the number of cores.
+    """Return how many threads a call may use: what was set, else OMP_NUM_THREADS or the number of cores.
 
-    One in a forked child process, because OpenMP's threads do not survive a fork. A limit that threadpoolctl
-    sets later holds as well.
+    In a forked child process it is 1, because OpenMP's threads do not survive a fork. Limits that threadpoolctl
+    sets count too.
     """
     return _core.num_threads()
 
