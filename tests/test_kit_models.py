@@ -62,7 +62,7 @@ def make(name: str, **options: Any) -> tuple[Any, Any, Any]:
 
 
 def bits(model: Any) -> dict[str, np.ndarray]:
-    return {f"{n}.{k}": a for n, piece in model.pieces_.items() for k, a in piece.params.items()}
+    return {f"{n}.{k}": a for n, piece in model.modules_.items() for k, a in piece.params.items()}
 
 
 def said(model: Any, X: Any) -> Any:
@@ -113,13 +113,13 @@ def test_gradients_of_every_model_by_finite_differences() -> None:
 
         def loss(model: Any = model, data: Any = data, batch: Any = batch) -> float:
             fresh = ([None], *batch[1:]) if isinstance(model, LanguageModel) else batch
-            return float(model._step(Run(model.pieces_, train=False), data, fresh)[0])
+            return float(model._step(Run(model.modules_, train=False), data, fresh)[0])
 
-        run = Run(model.pieces_, train=True)
+        run = Run(model.modules_, train=True)
         model._step(run, data, ([None], *batch[1:]) if isinstance(model, LanguageModel) else batch)
         assert not run.tapes
-        assert set(run.grads) == set(model.pieces_)
-        for piece_name, piece in model.pieces_.items():
+        assert set(run.grads) == set(model.modules_)
+        for piece_name, piece in model.modules_.items():
             part = piece.flat[:: max(1, piece.flat.size // 7)]  # a view: some of the weights
             got = run.grads[piece_name].flat[:: max(1, piece.flat.size // 7)]
             want = np.array([_slope(loss, part, i) for i in range(part.size)])
@@ -175,7 +175,7 @@ def test_partial_fit_has_no_end_for_a_schedule(schedule: str) -> None:
     model = Captioner(schedule=schedule, verbose=False)
     with pytest.raises(ValueError, match=r"^schedule: expected 'constant', since steps have no end, got"):
         model.partial_fit(np.eye(2), ["ab", "cd"])
-    assert not hasattr(model, "pieces_")
+    assert not hasattr(model, "modules_")
 
 
 def test_partial_fit_goes_on_after_fit() -> None:
@@ -230,7 +230,7 @@ def test_generate() -> None:
 
 def test_perplexity_of_a_model_that_knows_nothing() -> None:
     model = LanguageModel(hidden_size=4, epochs=1, verbose=False).fit("abcab")
-    model.pieces_["head"].flat[...] = 0
+    model.modules_["head"].flat[...] = 0
     assert model.perplexity("abc" * 700) == pytest.approx(4)  # three symbols and the unknown one
     assert model.score("abc") == pytest.approx(-math.log(4))
 
@@ -238,7 +238,7 @@ def test_perplexity_of_a_model_that_knows_nothing() -> None:
 def written(model: Any, rows: list[np.ndarray]) -> tuple[Any, Any]:
     from fastrnn.models._base import Run
 
-    return model._read(Run(model.pieces_, train=False), rows)
+    return model._read(Run(model.modules_, train=False), rows)
 
 
 def next_log_p(model: Any, source: np.ndarray, prefix: list[int]) -> np.ndarray:
@@ -247,7 +247,7 @@ def next_log_p(model: Any, source: np.ndarray, prefix: list[int]) -> np.ndarray:
 
     state, memory = written(model, [source])
     x = np.array([[1, *prefix]]).T
-    z, _ = model._decode(Run(model.pieces_, train=False), x, state, memory)
+    z, _ = model._decode(Run(model.modules_, train=False), x, state, memory)
     return np.asarray(log_softmax(z[-1, 0].astype(np.float64)))
 
 
@@ -355,10 +355,10 @@ def test_schedules_and_clipping_take_effect() -> None:
     ):
         model, X, y = make("classifier", optimizer="sgd", lr=1.0, epochs=4, **options)
         model.fit(X, y)
-        ends[str(options)] = model.pieces_["rnn"].flat.copy()
+        ends[str(options)] = model.modules_["rnn"].flat.copy()
         if "clip" in options:
             start, _, _ = make("classifier", optimizer="sgd", lr=0.0, epochs=1)
-            moved = np.linalg.norm(ends[str(options)] - start.fit(X, y).pieces_["rnn"].flat)
+            moved = np.linalg.norm(ends[str(options)] - start.fit(X, y).modules_["rnn"].flat)
             assert 0 < moved <= 4 * 2 * 1e-3 * 1.001  # epochs x batches x clip
     assert len({end.tobytes() for end in ends.values()}) == 5
 
@@ -391,7 +391,7 @@ def test_initialisations() -> None:
 
     def layer(**options: Any) -> Any:
         model = SequenceClassifier(hidden_size=8, epochs=1, lr=0.0, verbose=False, **options)
-        return model.fit(WORDS, [0, 0, 1, 1, 0, 1]).pieces_["rnn"].params
+        return model.fit(WORDS, [0, 0, 1, 1, 0, 1]).modules_["rnn"].params
 
     np.testing.assert_array_equal(layer(cell="rnn_relu", init="identity")["weight_hh_l0_reverse"], eye)
     for gate in np.split(layer(cell="gru", init="orthogonal")["weight_hh_l0"], 3):
@@ -654,7 +654,7 @@ def test_params_and_clone(name: str) -> None:
     base = pytest.importorskip("sklearn.base")
     copy = base.clone(model.fit(X, y))
     assert copy.get_params() == model.get_params()
-    assert not hasattr(copy, "pieces_")
+    assert not hasattr(copy, "modules_")
     assert "lr=0.5" in repr(model)
 
 
@@ -789,20 +789,20 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     ("tagger", {}, (WORDS, [[]] * 6), "y: expected a list of labels"),
     ("tagger", {}, (WORDS, range(6)), "y: expected a list of labels for each sequence, got int"),
-    ("language", {}, ("a", None), "X: expected at least 2 symbols, got 1"),
+    ("language", {}, ("a", None), "X: expected at least 2 tokens, got 1"),
     ("language", {}, (None, None), "X: expected a sequence, got NoneType"),
     (
         "language",
         {"min_count": 1000},
         None,
-        r"X: expected a symbol that is there at least 1000 times \(min_count\), got none",
+        r"X: expected a token that is there at least 1000 times \(min_count\), got none",
     ),
     ("forecaster", {}, ([1e300, -1e300], None), "X: expected numbers whose variance is finite in float64"),
-    ("seq2seq", {}, (WORDS, [1] * 6), "y: expected sequences of symbols that are str or int, got 'int'"),
-    ("seq2seq", {}, (WORDS, [[1.5]] * 6), "y: expected symbols that are str or int, got float"),
+    ("seq2seq", {}, (WORDS, [1] * 6), "y: expected sequences of tokens that are str or int, got 'int'"),
+    ("seq2seq", {}, (WORDS, [[1.5]] * 6), "y: expected tokens that are str or int, got float"),
     ("seq2seq", {}, (WORDS, zip(WORDS)), "y: expected a sequence, got zip"),
     ("captioner", {}, (np.full((3, 2), np.nan), ["a"] * 3), "X: expected numbers that are finite in float32"),
-    ("language", {}, ([1.5, 2.5], None), "expected symbols that are str or int, got float"),
+    ("language", {}, ([1.5, 2.5], None), "expected tokens that are str or int, got float"),
     ("forecaster", {}, ([1.0], None), "X: expected at least 2 steps"),
     ("forecaster", {}, (np.ones((3, 2, 2)), None), r"X: expected numbers \[T\] or \[T, D\]"),
     (
@@ -933,8 +933,8 @@ def test_bad_calls() -> None:
         model.fit(X, y)
     one = {name: model for name, (model, _, _) in fitted.items()}
     for call, message in [
-        (lambda: one["classifier"].predict([[1.0, 2.0]]), "X: expected sequences of symbols"),
-        (lambda: one["ragged"].predict(["ab"]), "X: expected sequences of numbers, as in fit, got symbols"),
+        (lambda: one["classifier"].predict([[1.0, 2.0]]), "X: expected sequences of tokens"),
+        (lambda: one["ragged"].predict(["ab"]), "X: expected sequences of numbers, as in fit, got tokens"),
         (
             lambda: one["ragged"].predict([np.ones((3, 1))]),
             r"X: expected 2 values a step, as in fit, got \(3, 1\)",
@@ -942,7 +942,7 @@ def test_bad_calls() -> None:
         (lambda: one["classifier"].predict([]), "X: expected at least 1 sequence"),
         (lambda: one["language"].generate(3, temperature=-1), "temperature: expected at least 0, got -1"),
         (lambda: one["language"].generate(3, top_k=0), "top_k: expected at least 1, got 0"),
-        (lambda: one["language"].predict(""), "X: expected at least 1 symbol, got 0"),
+        (lambda: one["language"].predict(""), "X: expected at least 1 token, got 0"),
         (lambda: one["forecaster"].predict(SINE, 0), "horizon: expected at least 1, got 0"),
         (lambda: one["forecaster"].predict_interval(SINE, samples=0), "samples: expected at least 1, got 0"),
         (lambda: one["forecaster"].predict([]), "X: expected at least 1 step, got 0"),
@@ -986,7 +986,7 @@ def test_bad_calls() -> None:
         (lambda: one["seq2seq"].predict(WORDS, beam=1.5), "beam: expected an integer, got float"),
         (
             lambda: one["seq2seq"].predict([1]),
-            "X: expected sequences of symbols that are str or int, got 'int'",
+            "X: expected sequences of tokens that are str or int, got 'int'",
         ),
         (lambda: one["seq2seq"].predict(3), "X: expected a sequence, got int"),
         (lambda: one["tagger"].score(["ab"], [1]), "y: expected a list of labels for each sequence, got int"),

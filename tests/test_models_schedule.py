@@ -26,7 +26,7 @@ def test_every_epoch_learns_and_the_last_one_ends_at_zero(model: Any, data: Any,
     seen: list[np.ndarray[Any, Any]] = []
 
     def keep(model: Any, log: dict[str, float]) -> None:
-        seen.append(np.concatenate([piece.flat.copy() for piece in model.pieces_.values()]))
+        seen.append(np.concatenate([piece.flat.copy() for piece in model.modules_.values()]))
 
     model.set_params(schedule=schedule, epochs=6, optimizer="sgd", lr=0.1, hidden_size=4, verbose=False)
     model.fit(*data, callbacks=[keep])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -167,6 +168,29 @@ def floats(name: str, value: Any) -> NDArray[Any]:
     array = readable(name, value, "real floats")
     expect(array.dtype.kind == "f", name, "real floats", array.dtype, TypeError)
     return array
+
+
+def core_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+    """Return the dtype in which the core computes with an array of floats: float32 or float64."""
+    return np.dtype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+
+
+def at_least_zero(name: str, value: Any) -> float:
+    """Return a finite number of at least 0."""
+    expect(0 <= number(name, value) < math.inf, name, "a number of at least 0", value)
+    return float(value)
+
+
+def positive(name: str, value: Any) -> Any:
+    """Return a number of more than 0."""
+    expect(number(name, value) > 0, name, "more than 0", value)
+    return value
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number of at least 0 and less than 1."""
+    expect(0 <= number(name, value) < 1, name, f"0 <= {name} < 1", value)
+    return float(value)
 
 
 def indices(name: str, value: Any) -> NDArray[np.intp]:

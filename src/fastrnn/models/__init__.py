@@ -1,4 +1,4 @@
-"""Whole models: ``fit``, ``predict``, ``score``, ``save`` and ``load`` on the pieces of fastrnn."""
+"""Whole models with ``fit``, ``predict``, ``score``, ``save`` and ``load``."""
 
 from fastrnn.models._base import Model, NotFittedError
 from fastrnn.models.captioner import Captioner
