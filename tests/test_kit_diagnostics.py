@@ -198,7 +198,7 @@ def test_plots() -> None:
     assert_same_bits(lines["rnn h_n[1]"], flow[1])
     assert np.isnan(lines["zero"]).all()
     states = hidden_states(layer, x)
-    assert plot_hidden_states(states, row=1, ax=axes[1]) is axes[1]
+    assert plot_hidden_states(states, sequence=1, ax=axes[1]) is axes[1]
     assert_same_bits(np.asarray(axes[1].images[0].get_array()), states[-1, :, 1].T.astype(np.float64))
     with pytest.raises(ValueError, match=r"flow: expected shape \[T\]"):
         plot_gradient_flow(np.ones((2, 2, 2)), ax=axes[0])

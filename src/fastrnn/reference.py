@@ -1,20 +1,20 @@
-"""The layers in plain NumPy: documentation of the equations, and the oracle the core is tested against.
+"""The layers in plain NumPy: the equations to read, and the results that the core is tested against.
 
-Nothing here is fast. The letters are those of ``src/cpp/cells.hpp``:
+Nothing here is fast. The letters are those of ``src/cpp/kernels/cells.hpp``:
 
 ========  =================================================================================
 x, h, c   input, hidden state and cell state of one step, ``[B, I]``, ``[B, H]``, ``[B, H]``
 W, R, P   ``weight_ih`` ``[G H, I]``, ``weight_hh`` ``[G H, H]``, ``weight_hr`` ``[P, H]``
-b_i, b_h  ``bias_ih``, ``bias_hh`` ``[G H]``, of which there may be none
+b_i, b_h  ``bias_ih``, ``bias_hh`` ``[G H]``, if there are biases
 a         pre-activation of a gate: input part + recurrent part + biases
 da        dL/da, and so on for every other letter
-o         element-wise product; sigma(a) = 1 / (1 + e^-a)
+⊙, sigma  Hadamard product; sigma(a) = 1 / (1 + e^-a)
 ========  =================================================================================
 
 A cell is a pair of functions. ``cell(x, state, p) -> (state, saved)`` does one step, where ``state`` is ``(h,)`` or
 ``(h, c)`` and ``p`` the parameters of one layer and direction. ``cell_backward(dstate, saved, p, g) -> (dx, dstate)``
-takes dL/d(new state), adds dL/dp to ``g`` and gives dL/dx and dL/d(old state). `forward` and `backward` put layers,
-directions and time around them. All arrays are time-major; ``batch_first`` is a transposition before and after.
+takes dL/d(new state), adds dL/dp to ``g`` and returns dL/dx and dL/d(old state). `forward` and `backward` run them
+over layers, directions and time. All arrays are time-major; for ``batch_first``, transpose before and after.
 
 Examples
 --------
@@ -44,7 +44,7 @@ Params = Mapping[str, Array]
 
 
 def sigmoid(a: Array) -> Array:
-    """Sigma(a) = 1 / (1 + e^-a), without overflow.
+    """Return sigma(a) = 1 / (1 + e^-a), without overflow.
 
     >>> sigmoid(np.array([-1e4, 0.0, 1e4]))
     array([0. , 0.5, 1. ])
@@ -55,7 +55,7 @@ def sigmoid(a: Array) -> Array:
 
 
 def product(v: Array, p: Params, name: str, rows: slice = slice(None)) -> Array:
-    """M v + b, where M is ``weight_<name>`` and b ``bias_<name>`` if there is one, or only some rows of them.
+    """Return M v + b, where M is ``weight_<name>`` and b is ``bias_<name>`` if there is one, or some rows of them.
 
     >>> product(np.ones((1, 2)), {"weight_ih": np.ones((3, 2)), "bias_ih": np.arange(3)}, "ih")
     array([[2., 3., 4.]])
@@ -67,7 +67,7 @@ def product(v: Array, p: Params, name: str, rows: slice = slice(None)) -> Array:
 def product_backward(
     da: Array, v: Array, p: Params, g: dict[str, Array], name: str, rows: slice = slice(None)
 ) -> Array:
-    """Backward of `product`: dM += da v^T, db += da, and it returns dv = M^T da.
+    """Run `product` backward: add da v^T to dM and da to db, and return dv = M^T da.
 
     >>> g = {"weight_ih": np.zeros((3, 2))}
     >>> product_backward(np.ones((1, 3)), np.ones((1, 2)), {"weight_ih": np.ones((3, 2))}, g, "ih")
@@ -81,18 +81,18 @@ def product_backward(
 
 
 # Elman 1990.   a = W x + b_i + R h_{t-1} + b_h
-#   h_t = tanh(a)        da = dh (1 - h_t^2)
+#   h_t = tanh(a)        da = dh ⊙ (1 - h_t^2)
 
 
 def rnn_tanh(x: Array, state: State, p: Params) -> tuple[State, State]:
-    """One step of the Elman network."""
+    """Do one step of the Elman network."""
     (h_prev,) = state
     h = np.tanh(product(x, p, "ih") + product(h_prev, p, "hh"))
     return (h,), (x, h_prev, h)
 
 
 def rnn_tanh_backward(dstate: State, saved: State, p: Params, g: dict[str, Array]) -> tuple[Array, State]:
-    """BPTT through one step of `rnn_tanh`."""
+    """Run BPTT through one step of `rnn_tanh`."""
     x, h_prev, h = saved
     da = dstate[0] * (1 - h * h)
     return product_backward(da, x, p, g, "ih"), (product_backward(da, h_prev, p, g, "hh"),)
@@ -102,14 +102,14 @@ def rnn_tanh_backward(dstate: State, saved: State, p: Params, g: dict[str, Array
 
 
 def rnn_relu(x: Array, state: State, p: Params) -> tuple[State, State]:
-    """One step of the Elman network with a rectifier (Le, Jaitly and Hinton 2015)."""
+    """Do one step of the Elman network with a rectifier (Le, Jaitly and Hinton 2015)."""
     (h_prev,) = state
     h = np.maximum(product(x, p, "ih") + product(h_prev, p, "hh"), 0)
     return (h,), (x, h_prev, h)
 
 
 def rnn_relu_backward(dstate: State, saved: State, p: Params, g: dict[str, Array]) -> tuple[Array, State]:
-    """BPTT through one step of `rnn_relu`."""
+    """Run BPTT through one step of `rnn_relu`."""
     x, h_prev, h = saved
     da = np.where(h <= 0, 0, dstate[0])
     return product_backward(da, x, p, g, "ih"), (product_backward(da, h_prev, p, g, "hh"),)
@@ -118,15 +118,15 @@ def rnn_relu_backward(dstate: State, saved: State, p: Params, g: dict[str, Array
 # LSTM (Hochreiter and Schmidhuber 1997, forget gate of Gers et al. 2000), gates i, f, g, o, each with its
 # a = W x + b_i + R h_{t-1} + b_h:
 #   i = sigma(a_i)  f = sigma(a_f)  g = tanh(a_g)  o = sigma(a_o)
-#   c_t = f o c_{t-1} + i o g       m_t = o o tanh(c_t)       h_t = m_t, or P m_t (Sak et al. 2014)
+#   c_t = f ⊙ c_{t-1} + i ⊙ g       m_t = o ⊙ tanh(c_t)       h_t = m_t, or P m_t (Sak et al. 2014)
 #   dm = dh, or P^T dh
-#   do = dm tanh(c_t)    dc = dc_t + dm o (1 - tanh(c_t)^2)
-#   di = dc g    df = dc c_{t-1}    dg = dc i    dc_{t-1} = dc f
-#   da = di i (1 - i), and so for f and o;    da_g = dg (1 - g^2)
+#   do = dm ⊙ tanh(c_t)    dc = dc_t + dm ⊙ o ⊙ (1 - tanh(c_t)^2)
+#   di = dc ⊙ g    df = dc ⊙ c_{t-1}    dg = dc ⊙ i    dc_{t-1} = dc ⊙ f
+#   da = di ⊙ i ⊙ (1 - i), and so for f and o;    da_g = dg ⊙ (1 - g^2)
 
 
 def lstm(x: Array, state: State, p: Params) -> tuple[State, State]:
-    """One step of the LSTM, with projection if ``weight_hr`` is there."""
+    """Do one step of the LSTM, with projection if ``weight_hr`` is there."""
     h_prev, c_prev = state
     a_i, a_f, a_g, a_o = np.split(product(x, p, "ih") + product(h_prev, p, "hh"), 4, axis=1)
     i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
@@ -137,7 +137,7 @@ def lstm(x: Array, state: State, p: Params) -> tuple[State, State]:
 
 
 def lstm_backward(dstate: State, saved: State, p: Params, grads: dict[str, Array]) -> tuple[Array, State]:
-    """BPTT through one step of `lstm`."""
+    """Run BPTT through one step of `lstm`."""
     x, h_prev, c_prev, i, f, g, o, c = saved
     dh, dc = dstate
     tanh_c = np.tanh(c)
@@ -152,14 +152,15 @@ def lstm_backward(dstate: State, saved: State, p: Params, grads: dict[str, Array
 
 # GRU (Cho et al. 2014), gates r, z, n, reset applied after the recurrent product, as PyTorch and cuDNN have it:
 #   r = sigma(W_r x + b_ir + R_r h_{t-1} + b_hr)      z = sigma(W_z x + b_iz + R_z h_{t-1} + b_hz)
-#   u = R_n h_{t-1} + b_hn                            n = tanh(W_n x + b_in + r o u)
-#   h_t = (1 - z) o n + z o h_{t-1}
-#   da_n = dh (1 - z) (1 - n^2)   da_z = dh (h_{t-1} - n) z (1 - z)   da_r = da_n u r (1 - r)   du = da_n r
-#   dh_{t-1} = dh z + R^T (da_r, da_z, du)            dx = W^T (da_r, da_z, da_n)
+#   u = R_n h_{t-1} + b_hn                            n = tanh(W_n x + b_in + r ⊙ u)
+#   h_t = (1 - z) ⊙ n + z ⊙ h_{t-1}
+#   da_n = dh ⊙ (1 - z) ⊙ (1 - n^2)     da_z = dh ⊙ (h_{t-1} - n) ⊙ z ⊙ (1 - z)
+#   da_r = da_n ⊙ u ⊙ r ⊙ (1 - r)       du = da_n ⊙ r
+#   dh_{t-1} = dh ⊙ z + R^T (da_r, da_z, du)          dx = W^T (da_r, da_z, da_n)
 
 
 def gru(x: Array, state: State, p: Params) -> tuple[State, State]:
-    """One step of the GRU, reset applied after the recurrent product."""
+    """Do one step of the GRU, reset applied after the recurrent product."""
     (h_prev,) = state
     x_r, x_z, x_n = np.split(product(x, p, "ih"), 3, axis=1)
     u_r, u_z, u = np.split(product(h_prev, p, "hh"), 3, axis=1)
@@ -170,7 +171,7 @@ def gru(x: Array, state: State, p: Params) -> tuple[State, State]:
 
 
 def gru_backward(dstate: State, saved: State, p: Params, g: dict[str, Array]) -> tuple[Array, State]:
-    """BPTT through one step of `gru`."""
+    """Run BPTT through one step of `gru`."""
     x, h_prev, r, z, n, u = saved
     (dh,) = dstate
     da_n = dh * (1 - z) * (1 - n * n)
@@ -183,13 +184,13 @@ def gru_backward(dstate: State, saved: State, p: Params, g: dict[str, Array]) ->
 
 
 # GRU, reset applied before the recurrent product, as in the first version of the paper; r, z and h_t as above:
-#   n = tanh(W_n x + b_in + R_n (r o h_{t-1}) + b_hn)
-#   da_n and da_z as above    v = R_n^T da_n    da_r = v h_{t-1} r (1 - r)
-#   dh_{t-1} = dh z + v r + R_rz^T (da_r, da_z)       dx = W^T (da_r, da_z, da_n)
+#   n = tanh(W_n x + b_in + R_n (r ⊙ h_{t-1}) + b_hn)
+#   da_n and da_z as above    v = R_n^T da_n    da_r = v ⊙ h_{t-1} ⊙ r ⊙ (1 - r)
+#   dh_{t-1} = dh ⊙ z + v ⊙ r + R_rz^T (da_r, da_z)   dx = W^T (da_r, da_z, da_n)
 
 
 def gru_before(x: Array, state: State, p: Params) -> tuple[State, State]:
-    """One step of the GRU, reset applied before the recurrent product."""
+    """Do one step of the GRU, reset applied before the recurrent product."""
     (h_prev,) = state
     size = h_prev.shape[1]
     x_r, x_z, x_n = np.split(product(x, p, "ih"), 3, axis=1)
@@ -201,7 +202,7 @@ def gru_before(x: Array, state: State, p: Params) -> tuple[State, State]:
 
 
 def gru_before_backward(dstate: State, saved: State, p: Params, g: dict[str, Array]) -> tuple[Array, State]:
-    """BPTT through one step of `gru_before`."""
+    """Run BPTT through one step of `gru_before`."""
     x, h_prev, r, z, n = saved
     (dh,) = dstate
     size = h_prev.shape[1]
@@ -242,9 +243,13 @@ class Tape(NamedTuple):
     shape: tuple[int, int]  # T, B
     passes: list[Any]  # one list of steps for each layer and direction
 
+    def __repr__(self) -> str:
+        steps, batch = self.shape
+        return f"Tape({self.kind!r}, T={steps}, B={batch}, {len(self.passes)} layers and directions)"
+
 
 def suffixes(params: Params) -> list[list[str]]:
-    """Endings of the parameter names, one list a layer, one ending a direction.
+    """Return the endings of the parameter names: a list for each layer, with an ending for each direction.
 
     >>> suffixes({"weight_ih_l0": 0, "weight_ih_l0_reverse": 0})
     [['_l0', '_l0_reverse']]
@@ -252,12 +257,12 @@ def suffixes(params: Params) -> list[list[str]]:
     ends: list[list[str]] = []
     while f"weight_ih_l{len(ends)}" in params:
         layer = f"_l{len(ends)}"
-        ends.append([layer + way for way in ("", "_reverse") if "weight_ih" + layer + way in params])
+        ends.append([layer + end for end in ("", "_reverse") if "weight_ih" + layer + end in params])
     return ends
 
 
 def select(params: Params, suffix: str) -> dict[str, Array]:
-    """Parameters with one ending, without it.
+    """Return the parameters whose names have one ending, and take it off their names.
 
     >>> select({"bias_hh_l0": 1, "bias_hh_l1": 2}, "_l1")
     {'bias_hh': 2}
@@ -268,10 +273,10 @@ def select(params: Params, suffix: str) -> dict[str, Array]:
 def run(
     cell: Cell, x: Array, state: State, p: Params, lengths: Array, reset: Array, reverse: bool
 ) -> tuple[Array, State, list[Any]]:
-    """One layer in one direction: outputs ``[T, B, H]``, last state, and the steps in the order they were made.
+    """Run one layer in one direction; return outputs ``[T, B, H]``, final state, and the steps in the order of running.
 
-    A step computes only the rows that have not ended, so nothing can read what stands in the padding. ``reset`` at t
-    cuts between t - 1 and t, whichever of the two is made first.
+    A step computes only the sequences that have not ended, so the padding is never read. ``reset`` at t cuts between
+    t - 1 and t, in either direction.
     """
     steps, batch = x.shape[:2]
     y = np.zeros((steps, batch, state[0].shape[1]), x.dtype)
@@ -293,7 +298,7 @@ def run(
 def run_backward(
     cell: Cell, dy: Array, dstate: State, p: Params, g: dict[str, Array], inputs: int, made: list[Any]
 ) -> tuple[Array, State]:
-    """Backward of `run`: the same steps in the opposite order."""
+    """Run `run` backward: the same steps in the opposite order."""
     dx = np.zeros((*dy.shape[:2], inputs), dy.dtype)
     dstate = tuple(d.copy() for d in dstate)
     for t, rows, cut, saved in reversed(made):
@@ -322,18 +327,18 @@ def forward(
     kind : {"rnn_tanh", "rnn_relu", "lstm", "gru", "gru_before"}
         The cell.
     x : array [T, B, I] or None
-        Input; None stands for ``steps`` inputs of zeros.
+        Input; None is the same as ``steps`` inputs of zeros.
     state : array [L*D, B, H], or for the LSTM a pair (h_0 [L*D, B, H or P], c_0 [L*D, B, H]), or None for zeros
         Initial state of every layer and direction.
     params : dict
-        Parameters with the names and shapes of ``torch.nn``. Which names there are says how many layers and
-        directions, whether there are biases and a projection, and their dtype is the dtype of everything.
+        Parameters with the names and shapes of ``torch.nn``. The names tell the number of layers and directions, and
+        whether there are biases and a projection. The results have the dtype of the parameters.
     steps : int, optional
         T, where ``x`` is None.
     lengths : int array [B], optional
-        Valid steps of each row. Outputs beyond are 0, and the reverse direction starts at a row's last valid step.
+        Valid steps of each sequence. Outputs beyond them are 0, and the reverse direction starts at the last of them.
     reset : bool array [T, B], optional
-        True where a new segment begins: neither state nor gradient crosses from one side of that point to the other.
+        True where a step begins a new segment: neither state nor gradient crosses that boundary.
     masks : list of L - 1 arrays [T, B, D*H], optional
         Factors between one layer and the next (dropout masks, scaling included).
 
@@ -342,7 +347,7 @@ def forward(
     y : array [T, B, D*H] (D*P with projection)
         Hidden states of the last layer.
     state : as the argument
-        State of each layer and direction after each row's last step.
+        State of each layer and direction after each sequence's last step.
     tape : Tape
         For `backward`.
 
@@ -368,7 +373,7 @@ def forward(
     else:
         first = tuple(np.asarray(s, dtype) for s in (state if cell.states == 2 else (state,)))
     lengths = np.full(batch, steps) if lengths is None else np.asarray(lengths)
-    # one more row, so that the reverse direction may look beyond the last step
+    # one more step than there are, because the reverse direction looks at the one after the last
     segments = np.zeros((steps + 1, batch), bool)
     if reset is not None:
         segments[:steps] = reset
@@ -380,9 +385,9 @@ def forward(
         if layer and masks is not None:
             y = y * masks[layer - 1]
         outputs = []
-        for way, suffix in enumerate(directions):
+        for direction, suffix in enumerate(directions):
             start = tuple(s[len(last)] for s in first)
-            h, end, made = run(cell, y, start, select(params, suffix), lengths, segments, way == 1)
+            h, end, made = run(cell, y, start, select(params, suffix), lengths, segments, direction == 1)
             outputs.append(h)
             last.append(end)
             passes.append(made)
@@ -393,7 +398,7 @@ def forward(
 
 
 def backward(tape: Tape, dy: Array | None = None, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
-    """Backpropagation through time over everything `forward` did.
+    """Return the gradients of everything that `forward` took, by backpropagation through time.
 
     Parameters
     ----------
@@ -435,18 +440,18 @@ def backward(tape: Tape, dy: Array | None = None, dstate: Any = None) -> tuple[A
     for layer in reversed(range(len(ends))):
         inputs = params["weight_ih" + ends[layer][0]].shape[1]
         dx = np.zeros((*tape.shape, inputs), dtype)
-        for way, suffix in enumerate(ends[layer]):
-            k = layer * directions + way
-            dx_way, dstart = run_backward(
+        for direction, suffix in enumerate(ends[layer]):
+            k = layer * directions + direction
+            dx_one, dstart = run_backward(
                 cell,
-                dout[:, :, way * width : (way + 1) * width],
+                dout[:, :, direction * width : (direction + 1) * width],
                 tuple(d[k] for d in dlast),
                 select(params, suffix),
                 select(dparams, suffix),  # the arrays themselves, which product_backward adds to
                 inputs,
                 tape.passes[k],
             )
-            dx += dx_way
+            dx += dx_one
             for d, value in zip(dfirst, dstart, strict=True):
                 d[k] = value
         dout = dx * tape.masks[layer - 1] if layer and tape.masks is not None else dx
