@@ -174,7 +174,7 @@ class _Optimiser:
     def __repr__(self) -> str:
         sizes = [p.size for p in self._params]
         arguments = [f"{name}={getattr(self, name)!r}" for name in ("lr", *self.arguments, "weight_decay")]
-        return f"{type(self).__name__}({len(sizes)} arrays of {sum(sizes)} numbers, {', '.join(arguments)})"
+        return f"{type(self).__name__}(sizes={sizes}, {', '.join(arguments)})"
 
 
 class SGD(_Optimiser):

@@ -245,7 +245,7 @@ class Tape(NamedTuple):
 
     def __repr__(self) -> str:
         steps, batch = self.shape
-        return f"Tape({self.kind!r}, T={steps}, B={batch}, {len(self.passes)} layers and directions)"
+        return f"Tape({self.kind!r}, T={steps}, B={batch}, passes={len(self.passes)})"
 
 
 def suffixes(params: Params) -> list[list[str]]:
