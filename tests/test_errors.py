@@ -235,7 +235,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("out list", lambda: step(zeros(2, I), [0.0]), TypeError, "out: expected an array of float32, got list"),
     ("out strided", lambda: step(zeros(2, I), zeros(2, 2 * H)[:, ::2]), ValueError, "out: expected a writable, aligned, C-contiguous array, got one that is not"),
     ("out read-only", lambda: step(zeros(2, I), np.broadcast_to(f32(0), (2, H))), ValueError, "out: expected a writable, aligned, C-contiguous array, got one that is not"),
-    ("run rows", lambda: gru().stream(2).run(X), ValueError, "x: expected 3 dimensions with 2 rows, got shape (4, 8, 3)"),
+    ("run rows", lambda: gru().stream(2).run(X), ValueError, "x: expected 3 dimensions and a batch of 2, got shape (4, 8, 3)"),
     ("run features", lambda: gru().stream(2).run(zeros(T, 2, 5)), ValueError, "x: expected shape (T, B, 3) or (T, 3), got (4, 2, 5)"),
     ("stream state shape", lambda: set_state(H0), ValueError, "h: expected shape (1, 2, 64), got (1, 8, 64)"),
     ("stream state pair", lambda: set_state(H0, lstm()), TypeError, "state: expected a pair (h, c), got ndarray"),

@@ -239,7 +239,7 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
         (
             lambda layer: gradient_flow(layer, np.ones((4, 1, 2)), np.ones((3, 1, 3))),
             ValueError,
-            r"dy: expected \(4, 1\) steps and rows, got \(3, 1\)",
+            r"dy: expected \(4, 1\) steps and sequences, got \(3, 1\)",
         ),
         (
             lambda layer: gradient_flow(layer, np.ones((4, 1, 2)), np.ones((4, 1, 2))),
@@ -288,7 +288,7 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
                 layer, fastrnn.Ragged(np.ones((6, 2)), [2, 4]), fastrnn.Ragged(np.ones((6, 3)), [4, 2])
             ),
             ValueError,
-            r"dy: expected rows of lengths \[2, 4\], got \[4, 2\]",
+            r"dy: expected sequences of lengths \[2, 4\], got \[4, 2\]",
         ),
     ],
 )

@@ -81,7 +81,7 @@ class Stream:
         shape = x.shape
         unbatched = len(shape) == 2 and self.batch_size == 1
         if not unbatched and (len(shape) != 3 or shape[0 if self._batch_first else 1] != self.batch_size):
-            raise ValueError(f"x: expected 3 dimensions with {self.batch_size} rows, got shape {shape}")
+            raise ValueError(f"x: expected 3 dimensions and a batch of {self.batch_size}, got shape {shape}")
         state = self.state
         if unbatched:
             state = tuple(s[:, 0] for s in state) if isinstance(state, tuple) else state[:, 0]

@@ -152,8 +152,8 @@ class _Batch:
         self.unbatched = x.ndim == 2
         fits = lengths is None or not self.unbatched
         expect(fits, "lengths", "None for an unbatched sequence", "an array")
-        steps, rows, _ = self.x.shape
-        self.lengths = as_lengths(np.full(rows, steps) if lengths is None else lengths, rows, steps)
+        steps, batch, _ = self.x.shape
+        self.lengths = as_lengths(np.full(batch, steps) if lengths is None else lengths, batch, steps)
         times = np.arange(steps)[:, None]
         self.valid = times < self.lengths  # [T, B]
         self._reversed = np.where(self.valid, self.lengths - 1 - times, times)[..., None]
@@ -176,11 +176,11 @@ class _Batch:
         width = self.directions * (self.layer.proj_size or self.layer.hidden_size)
         if isinstance(dy, Ragged):
             fits, got = np.array_equal(dy.lengths, self.lengths), dy.lengths.tolist()
-            expect(fits, "dy", f"rows of lengths {self.lengths.tolist()}", got)
+            expect(fits, "dy", f"sequences of lengths {self.lengths.tolist()}", got)
             dy = dy.to_padded(batch_first=self.batch_first)
         above = self._time_first("dy", dy, width)
-        steps_rows = self.x.shape[:2]
-        expect(above.shape[:2] == steps_rows, "dy", f"{steps_rows} steps and rows", above.shape[:2])
+        steps_batch = self.x.shape[:2]
+        expect(above.shape[:2] == steps_batch, "dy", f"{steps_batch} steps and sequences", above.shape[:2])
         return np.where(self.valid[..., None], above, 0.0)
 
     def last_steps(self) -> Array:
