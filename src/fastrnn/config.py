@@ -8,7 +8,7 @@ import fastrnn._core as _core
 
 
 def set_num_threads(n: int) -> None:
-    """Let calls use at most ``n`` threads. Results do not depend on it, bit for bit.
+    """Let calls use at most ``n`` threads. Results are the same bits for every ``n``.
 
     >>> import fastrnn
     >>> before = fastrnn.get_num_threads()
