@@ -17,15 +17,16 @@ struct cell_place {
 };
 
 // Cells are computed N at once, at[0 .. N - 1] (see vecs). What a forward step does with their finished
-// pre-activations, in one go (`finish`) or, where `halves` says so, first half and second half:
+// pre-activations, in one go (`finish`) or, where `mid_values` says so, first half and second half:
 template <class T, class C> struct CellForward {
-  static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0, halves = C::halves;
+  static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0,
+                       mid_values = C::mid_values;
   static constexpr bool split_candidate = C::split_candidate;
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
                                     const vecs<T, N> &x_n) {
-    if constexpr (halves > 0) {
-      vecs<T, N> mid[halves];
+    if constexpr (mid_values > 0) {
+      vecs<T, N> mid[mid_values];
       const vecs<T, N> c = first_half(s, at, mid, pre, x_n);
       second_half(s, at, mid, c);
     } else {
@@ -90,7 +91,7 @@ private:
 };
 
 template <class T> struct BeforeGatesForward {
-  static constexpr int gates = 2, slots = 3, first_slot = 0, halves = 0;
+  static constexpr int gates = 2, slots = 3, first_slot = 0, mid_values = 0;
   static constexpr bool split_candidate = false;
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
@@ -108,7 +109,7 @@ template <class T> struct BeforeGatesForward {
 };
 
 template <class T> struct BeforeCandidateForward {
-  static constexpr int gates = 1, slots = 3, first_slot = 2, halves = 0;
+  static constexpr int gates = 1, slots = 3, first_slot = 2, mid_values = 0;
   static constexpr bool split_candidate = false;
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
@@ -119,7 +120,7 @@ template <class T> struct BeforeCandidateForward {
     };
     const auto z = vecs<T, N>::each([&](auto i) __attribute__((always_inline)) { return load(row(i) + VL); });
     vecs<T, N> h, n;
-    // h_prev of the cell is s.h_prev; the product of this half read r o h_prev instead
+    // h_prev of the cell is s.h_prev; the product of this half read r * h_prev instead
     GruBefore<T>::forward_candidate(h, n, z, pre[0], CellForward<T, GruBefore<T>>::previous(s, at));
     unroll<N>([&](auto i) __attribute__((always_inline)) {
       store(row(i) + 2 * VL, n.at[i]);

@@ -36,7 +36,7 @@ template <class T> void pack_bias(T *to, const T *b_ih, const T *b_hh, Cell cell
       vec<T> sum = {};
       if (g < gates) {
         if (b_ih) sum = load_first(b_ih + g * hidden + unit, valid);
-        // b_hn of the GRU belongs inside r o (...): it starts the recurrent sum instead
+        // b_hn of the GRU is multiplied by r together with the recurrent sum, so that sum starts from it
         if (b_hh && !(cell == Cell::gru && g == 2)) sum = sum + load_first(b_hh + g * hidden + unit, valid);
       }
       store(to + (block * slots + g) * VL, sum);

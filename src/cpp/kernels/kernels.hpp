@@ -87,7 +87,7 @@ template <class T> struct ForwardStep {
   T *c = nullptr;
   size_t ld_c = 0;
   Rows<T> h;       // [rows][H], out
-  T *rh = nullptr; // [rows][H] reset-before GRU: r o h_prev
+  T *rh = nullptr; // [rows][H] reset-before GRU: r * h_prev
   size_t ld_rh = 0;
 };
 
@@ -118,7 +118,7 @@ template <class T> struct BackwardStep {
   const T *zeros = nullptr;
   T *d = nullptr; // [rows][slot][H], out
   size_t ld_d = 0;
-  T *m = nullptr; // [rows][H] projected LSTM: o o tanh(c); reset-before GRU: r o h_prev
+  T *m = nullptr; // [rows][H] projected LSTM: o * tanh(c); reset-before GRU: r * h_prev
   size_t ld_m = 0;
 };
 

@@ -128,25 +128,25 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
               unroll<E::gates>([&](auto g) __attribute__((always_inline)) { pre[g].at[i] = load(sum_of(r) + g * VL); });
               if constexpr (E::split_candidate) x_n.at[i] = load(input_of(r) + b * input_block + 2 * VL);
             });
-            if constexpr (E::halves > 0) {
-              vecs<T, N> mid[E::halves];
+            if constexpr (E::mid_values > 0) {
+              vecs<T, N> mid[E::mid_values];
               E::first_half(s, at, mid, pre, x_n);
               unroll<N>([&](auto i) __attribute__((always_inline)) {
-                unroll<E::halves>(
+                unroll<E::mid_values>(
                     [&](auto m) __attribute__((always_inline)) { store(sum_of(row + i) + m * VL, mid[m].at[i]); });
               });
             } else {
               E::finish(s, at, pre, x_n);
             }
           });
-          if constexpr (E::halves > 0)
+          if constexpr (E::mid_values > 0)
             two_by_two([&](auto together, size_t row) __attribute__((always_inline)) {
               constexpr int N = decltype(together)::value;
               cell_place at[N];
-              vecs<T, N> mid[E::halves];
+              vecs<T, N> mid[E::mid_values];
               unroll<N>([&](auto i) __attribute__((always_inline)) {
                 at[i] = {row + i, unit, valid, fresh(row + i)};
-                unroll<E::halves>(
+                unroll<E::mid_values>(
                     [&](auto m) __attribute__((always_inline)) { mid[m].at[i] = load(sum_of(row + i) + m * VL); });
               });
               E::second_half(s, at, mid, E::read_c(s, at));
