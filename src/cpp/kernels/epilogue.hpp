@@ -13,7 +13,7 @@ namespace FASTRNN_ISA {
 // One cell: a block of units of a row.
 struct cell_place {
   size_t row, unit, valid; // valid: units of the block that there are
-  bool fresh;              // starts from a zero state
+  bool zero_state;         // starts from a zero state
 };
 
 // Cells are computed N at once, at[0 .. N - 1] (see vecs). What a forward step does with their finished
@@ -43,7 +43,7 @@ template <class T, class C> struct CellForward {
     V saved[C::saved], c = vec<T>{}, c_prev = vec<T>{};
     if constexpr (C::has_c)
       c_prev = V::each([&](auto i) __attribute__((always_inline)) {
-        return at[i].fresh ? vec<T>{} : load(s.c_prev + at[i].row * s.ld_c + at[i].unit);
+        return at[i].zero_state ? vec<T>{} : load(s.c_prev + at[i].row * s.ld_c + at[i].unit);
       });
     C::first_half(c, mid, saved, pre, x_n, c_prev);
     if constexpr (C::has_c) unroll<N>([&](auto i) __attribute__((always_inline)) { store(state(s, at[i]), c.at[i]); });
@@ -65,7 +65,7 @@ template <class T, class C> struct CellForward {
   }
   template <int N> static FASTRNN_INLINE vecs<T, N> previous(const ForwardStep<T> &s, const cell_place (&at)[N]) {
     return vecs<T, N>::each([&](auto i) __attribute__((always_inline)) {
-      return load_first((at[i].fresh ? s.zeros : s.h_prev[at[i].row]) + at[i].unit, at[i].valid);
+      return load_first((at[i].zero_state ? s.zeros : s.h_prev[at[i].row]) + at[i].unit, at[i].valid);
     });
   }
 
@@ -134,30 +134,30 @@ template <class T> struct BeforeCandidateForward {
 template <class T, class C> struct CellBackward {
   static constexpr bool carries_h = C::carries_h;
   // what `finish` reads of the tape
-  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
-    if constexpr (C::saved > 0) fetch(s.gates + r * s.ld_gates + unit * C::saved, n * C::saved);
+  static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
+    if constexpr (C::saved > 0) prefetch(s.gates + r * s.ld_gates + unit * C::saved, n * C::saved);
     if constexpr (C::has_c) {
-      fetch(s.c + r * s.ld_c + unit, n);
-      fetch(s.c_prev + r * s.ld_c + unit, n);
-      fetch(s.carry_c + r * s.ld_carry + unit, n);
+      prefetch(s.c + r * s.ld_c + unit, n);
+      prefetch(s.c_prev + r * s.ld_c + unit, n);
+      prefetch(s.carry_c + r * s.ld_carry + unit, n);
     }
-    if constexpr (C::carries_h) fetch(s.h_prev[r] + unit, n);
-    if constexpr (C::gates == 1) fetch(s.h[r] + unit, n);
+    if constexpr (C::carries_h) prefetch(s.h_prev[r] + unit, n);
+    if constexpr (C::gates == 1) prefetch(s.h[r] + unit, n);
   }
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh,
                                     bool cut) {
     constexpr int VL = lanes<T>;
     typedef vecs<T, 1> V;
     V saved[C::saved + 1], da[C::grads], carry = vec<T>{}, c = vec<T>{}, c_prev = vec<T>{}, h = vec<T>{}, h_prev = h;
-    const bool fresh = s.reset && s.reset[r];
+    const bool zero_state = s.reset && s.reset[r];
     const T *gates = s.gates + r * s.ld_gates + unit * C::saved;
     unroll<C::saved>([&](auto g) __attribute__((always_inline)) { saved[g] = load(gates + g * VL); });
     if constexpr (C::has_c) {
       c = load(s.c + r * s.ld_c + unit);
-      if (!fresh) c_prev = load(s.c_prev + r * s.ld_c + unit);
+      if (!zero_state) c_prev = load(s.c_prev + r * s.ld_c + unit);
       if (!cut) carry = load(s.carry_c + r * s.ld_carry + unit);
     }
-    if constexpr (C::carries_h) h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    if constexpr (C::carries_h) h_prev = load_first((zero_state ? s.zeros : s.h_prev[r]) + unit, valid);
     if constexpr (C::gates == 1) h = load_first(s.h[r] + unit, valid);
     C::backward(da, carry, V(dh), saved, c, c_prev, h_prev, h);
     if constexpr (C::has_c) {
@@ -172,7 +172,7 @@ template <class T, class C> struct CellBackward {
 
 template <class T> struct StoreBackward {
   static constexpr bool carries_h = false;
-  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {}
+  static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {}
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
     store_first(s.d + r * s.ld_d + unit, dh, valid);
   }
@@ -184,17 +184,17 @@ template <class T> struct StoreCarriedBackward : StoreBackward<T> {
 
 template <class T> struct BeforeCandidateBackward {
   static constexpr bool carries_h = true;
-  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
-    fetch(s.gates + r * s.ld_gates + unit * 3, n * 3);
-    fetch(s.h_prev[r] + unit, n);
+  static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
+    prefetch(s.gates + r * s.ld_gates + unit * 3, n * 3);
+    prefetch(s.h_prev[r] + unit, n);
   }
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> dh, bool) {
     constexpr int VL = lanes<T>;
-    const bool fresh = s.reset && s.reset[r];
+    const bool zero_state = s.reset && s.reset[r];
     const T *gates = s.gates + r * s.ld_gates + unit * 3;
     typedef vecs<T, 1> V;
     const V saved[3] = {load(gates), load(gates + VL), load(gates + 2 * VL)};
-    const V h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    const V h_prev = load_first((zero_state ? s.zeros : s.h_prev[r]) + unit, valid);
     V da[3], carry;
     GruBefore<T>::backward_candidate(da, carry, V(dh), saved, h_prev);
     store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
@@ -207,13 +207,13 @@ template <class T> struct BeforeCandidateBackward {
 
 template <class T> struct BeforeGatesBackward {
   static constexpr bool carries_h = false;
-  static FASTRNN_INLINE void fetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {} // read a moment ago
+  static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {} // read a moment ago
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> v, bool) {
-    const bool fresh = s.reset && s.reset[r];
+    const bool zero_state = s.reset && s.reset[r];
     typedef vecs<T, 1> V;
     const V saved[1] = {load(s.gates + r * s.ld_gates + unit * 3)};
     V dr, carry = load(s.carry_h + r * s.ld_carry + unit);
-    const V h_prev = load_first((fresh ? s.zeros : s.h_prev[r]) + unit, valid);
+    const V h_prev = load_first((zero_state ? s.zeros : s.h_prev[r]) + unit, valid);
     GruBefore<T>::backward_gates(dr, carry, V(v), saved, h_prev);
     store(s.carry_h + r * s.ld_carry + unit, carry.at[0]);
     store_first(s.d + r * s.ld_d + s.hidden + unit, dr.at[0], valid);

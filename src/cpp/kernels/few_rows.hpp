@@ -29,8 +29,8 @@ FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N],
 // not packed: squares of it are turned in registers. `depth`: a multiple of their size. One function for all cells: it
 // is long.
 template <class T, int W>
-__attribute__((noinline)) void add_turned(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates,
-                                          size_t hidden, size_t block, size_t depth) {
+__attribute__((noinline)) void add_transposed(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates,
+                                              size_t hidden, size_t block, size_t depth) {
   constexpr size_t VL = lanes<T>;
   const T *from[W];
   unroll<W>([&](auto w) __attribute__((always_inline)) {
@@ -38,22 +38,23 @@ __attribute__((noinline)) void add_turned(vec<T> *sum, const T *a, const RowMajo
   });
   vec<T> part[W];
   unroll<W>([&](auto w) __attribute__((always_inline)) { part[w] = sum[w]; });
-  const auto turned = [&](auto w, size_t k) __attribute__((always_inline)) {
+  const auto add_square = [&](auto w, size_t k) __attribute__((always_inline)) {
     vec<T> square[VL];
     const T *row = from[w] + k;
     unroll<VL>([&](auto i) __attribute__((always_inline)) { square[i] = load(row), row += matrix.ld; });
     transpose<T>(square);
     unroll<VL>([&](auto i) __attribute__((always_inline)) { part[w] = fma(broadcast(a[k + i]), square[i], part[w]); });
   };
-  constexpr size_t line = upcoming<T>::line > VL ? upcoming<T>::line : VL; // all of it, before it is pushed out
+  constexpr size_t line =
+      prefetch_plan<T>::line > VL ? prefetch_plan<T>::line : VL; // all of it, before it is pushed out
   size_t k = 0;
   for (; k + line <= depth; k += line)
     unroll<W>([&](auto w) __attribute__((always_inline)) {
-      const T *row = from[w] + k + packed_numbers_ahead;
+      const T *row = from[w] + k + packing_distance_numbers;
       unroll<VL>([&](auto) __attribute__((always_inline)) { __builtin_prefetch(row), row += matrix.ld; });
-      unroll<line / VL>([&](auto i) __attribute__((always_inline)) { turned(w, k + i * VL); });
+      unroll<line / VL>([&](auto i) __attribute__((always_inline)) { add_square(w, k + i * VL); });
     });
-  for (; k < depth; k += VL) unroll<W>([&](auto w) __attribute__((always_inline)) { turned(w, k); });
+  for (; k < depth; k += VL) unroll<W>([&](auto w) __attribute__((always_inline)) { add_square(w, k); });
   unroll<W>([&](auto w) __attribute__((always_inline)) { sum[w] = part[w]; });
 }
 
@@ -69,7 +70,7 @@ FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows
   if ((place.block + P * place.blocks) * VL <= hidden) {
     from = depth - depth % VL;
     unroll<P>([&](auto p) __attribute__((always_inline)) {
-      add_turned<T, W>(sum[0] + p * W, rows[0], matrix, E::gates, hidden, place.block + p * place.blocks, from);
+      add_transposed<T, W>(sum[0] + p * W, rows[0], matrix, E::gates, hidden, place.block + p * place.blocks, from);
     });
   }
   alignas(64) T pieces[P * W * VL * piece_depth];
@@ -91,12 +92,12 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
   constexpr int VL = lanes<T>, blocks_of_panel = E::gates == 1 ? W : 1, candidate = E::gates - 1;
   typedef vec<T> V;
   const size_t unit0 = place.block * VL;
-  const auto fresh = [&](size_t r) __attribute__((always_inline)) { return s.reset && s.reset[r]; };
+  const auto zero_state = [&](size_t r) __attribute__((always_inline)) { return s.reset && s.reset[r]; };
   const T *h[N], *x[N];
   V sum[N][P * W], x_n[N][P];
   unroll<N>([&](auto r) __attribute__((always_inline)) {
     const size_t row = row0 + r;
-    h[r] = E::first_slot > 0 ? s.rh + row * s.ld_rh : fresh(row) ? s.zeros : s.h_prev[row];
+    h[r] = E::first_slot > 0 ? s.rh + row * s.ld_rh : zero_state(row) ? s.zeros : s.h_prev[row];
     x[r] = s.input ? s.x[row] : nullptr;
     const T *init = s.init + row * s.ld_init + unit0 * E::slots;
     unroll<P * W>([&](auto i) __attribute__((always_inline)) {
@@ -115,14 +116,14 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
   }
   add_gate_rows<T, E, N, P, W, packed_only>(sum, h, s.recurrent, s.r, s.r_rows, s.hidden, place);
   // cells in twos: of the rows, or of neighbouring blocks
-  constexpr int all = P * blocks_of_panel * N, together = all % 2 ? 1 : 2;
-  unroll<all / together>([&](auto i) __attribute__((always_inline)) {
-    cell_place at[together];
-    vecs<T, together> pre[E::gates], x_part;
-    unroll<together>([&](auto j) __attribute__((always_inline)) {
-      constexpr int cell = i * together + j, r = cell % N, block = cell / N;
+  constexpr int all = P * blocks_of_panel * N, at_once = all % 2 ? 1 : 2;
+  unroll<all / at_once>([&](auto i) __attribute__((always_inline)) {
+    cell_place at[at_once];
+    vecs<T, at_once> pre[E::gates], x_part;
+    unroll<at_once>([&](auto j) __attribute__((always_inline)) {
+      constexpr int cell = i * at_once + j, r = cell % N, block = cell / N;
       const size_t unit = unit0 + block * VL;
-      at[j] = {row0 + r, unit, least(VL, s.hidden - unit), fresh(row0 + r)};
+      at[j] = {row0 + r, unit, least(VL, s.hidden - unit), zero_state(row0 + r)};
       unroll<E::gates>([&](auto g) __attribute__((always_inline)) { pre[g].at[j] = sum[r][block * E::gates + g]; });
       x_part.at[j] = x_n[r][block / blocks_of_panel];
     });
@@ -203,7 +204,7 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
     unroll<N>([&](auto i) __attribute__((always_inline)) {
       const size_t r = row0 + i;
       const bool cut = later && s.cut && s.cut[r];
-      if (cut && !s.keep_dh) dh[i][w] = vec<T>{};
+      if (cut && !s.dh_already_cut) dh[i][w] = vec<T>{};
       if (s.dy.base) dh[i][w] = dh[i][w] + load_first(s.dy[r] + unit, valid);
       E::finish(s, r, unit, valid, dh[i][w], cut);
     });

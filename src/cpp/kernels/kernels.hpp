@@ -106,7 +106,7 @@ template <class T> struct BackwardStep {
   const T *r = nullptr; // packed, plain panels: [depth][hidden]
   RowMajor<T> r_rows;
   const uint8_t *cut = nullptr;             // [rows] or null: the later step began a segment
-  bool keep_dh = false;                     // cut rows keep dh (it was cut before) and drop only the carry of c
+  bool dh_already_cut = false;              // cut rows keep dh (it was cut before) and drop only the carry of c
   T *carry_h = nullptr, *carry_c = nullptr; // [rows][H padded], in and out
   size_t ld_carry = 0;
   const T *gates = nullptr; // [rows] packed
@@ -146,8 +146,8 @@ template <class T> struct OuterProduct {
   // rows of a are those of some gates, `hidden` each; order: where each gate stands in c
   size_t hidden = 0;
   const int *order = nullptr;
-  bool fresh = false;   // c = the sum, whatever c held
-  T *scratch = nullptr; // outer_scratch(columns, depth) numbers
+  bool overwrite = false; // c = the sum, whatever c held
+  T *scratch = nullptr;   // outer_scratch(columns, depth) numbers
 
   size_t row(size_t r) const { return size_t(order[r / hidden]) * hidden + r % hidden; }
 };

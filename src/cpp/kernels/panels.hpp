@@ -44,7 +44,7 @@ void pack_plain_panel(T *to, const RowMajor<T> &b, size_t total, size_t at, size
     return b.at + (r < total ? r : r - total) * b.ld + at;
   };
   for (size_t k = from; k < from + depth; ++k) {
-    if (k + packed_rows_ahead < total) fetch(row(k + packed_rows_ahead), columns);
+    if (k + packing_distance_rows < total) prefetch(row(k + packing_distance_rows), columns);
     to = pack_row<T, max_width>(to, row(k), columns);
   }
 }
@@ -92,7 +92,7 @@ template <class T> struct Panel {
     distance = bytes < near_bytes ? near : bytes > far_bytes ? far : middling;
   }
   // how many of these tiles, the first ones, fetch the next panel
-  size_t fetching(const row_tiles &tiling) const {
+  size_t prefetching(const row_tiles &tiling) const {
     if (distance == far) return tiling.with(two ? prefetching_rows : prefetching_rows_far);
     return distance == near || tiling.count <= few_tiles ? 0 : tiling.with(prefetching_rows);
   }
@@ -109,7 +109,7 @@ template <class T> struct group_lists {
   const T *from[group_rows_in_pieces], *a[group_rows_in_pieces];
 
   // whether they are to be made anew, for the group that begins with this row and sums so many numbers apart
-  bool outdated(size_t first, size_t ld) {
+  bool must_fill(size_t first, size_t ld) {
     if (first == first_ && ld == ld_) return false;
     first_ = first, ld_ = ld;
     return true;
@@ -137,7 +137,7 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, tile_operands<T> o, size_t 
   const bool in_pieces = panel.rows.at;
   const bool halves = in_halves(rows, panel.width, panel.bytes);
   const row_tiles tiling(rows, halves ? rows_in_halves : tile_rows(panel.width));
-  const size_t fetching = panel.fetching(tiling);
+  const size_t prefetching = panel.prefetching(tiling);
   const depth_blocks depth(panel.depth, halves || tiling.count > 1, in_pieces);
   const tile_operands<T> start = o;
   o.step = panel.width * lanes<T>;
@@ -157,7 +157,7 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, tile_operands<T> o, size_t 
     } else {
       o.panel = panel.packed + begin * o.step;
       const T *const next = last ? panel.next : o.panel + o.depth * o.step;
-      o.next = {next, depth.length(last ? 0 : k + 1) * o.step, fetching, o.depth};
+      o.next = {next, depth.length(last ? 0 : k + 1) * o.step, prefetching, o.depth};
     }
     for (size_t i = 0, r = first; i < tiling.count; ++i) {
       const size_t n = tiling.size(i);

@@ -109,7 +109,7 @@ template <class T> void outer_sum(const OuterProduct<T> &q) {
     n = least(together * VL, q.last - r);
     alignas(64) T c[together * VL] = {};
     vec<T> sum[together];
-    for (size_t i = 0; i < n && !q.fresh; ++i) c[i] = q.c[q.row(r + i)];
+    for (size_t i = 0; i < n && !q.overwrite; ++i) c[i] = q.c[q.row(r + i)];
     const auto valid = [&](int v) { return n > v * VL ? least(VL, n - v * VL) : 0; };
     unroll<together>([&](auto v) __attribute__((always_inline)) { sum[v] = load(c + v * VL); });
     for (size_t k = 0; k < q.depth; ++k) {
@@ -127,7 +127,7 @@ template <class T> void outer_sum(const OuterProduct<T> &q) {
 
 // Few terms: every row of c is passed over once, which is what it takes. What a term is about stands in variables,
 // since the compiler would have to read it anew after every store.
-template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q) {
+template <class T, int D, bool overwrite> void outer_of_few(const OuterProduct<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t columns = q.columns, whole = columns - columns % VL, valid = columns - whole, ld = q.ld;
   const T *a[D], *b[D];
@@ -138,7 +138,7 @@ template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q
       vec<T> left[D];
       unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(a[k][r]); });
       const auto add = [&](size_t i) __attribute__((always_inline)) {
-        vec<T> sum = fresh ? vec<T>{} : load(c + i);
+        vec<T> sum = overwrite ? vec<T>{} : load(c + i);
         unroll<D>([&](auto k) __attribute__((always_inline)) { sum = fma(left[k], load(b[k] + i), sum); });
         store(c + i, sum);
       };
@@ -147,7 +147,7 @@ template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q
         unroll<4>([&](auto j) __attribute__((always_inline)) { add(i + j * VL); });
       for (; i < whole; i += VL) add(i);
       if (!valid) continue;
-      vec<T> sum = fresh ? vec<T>{} : load_first(c + whole, valid);
+      vec<T> sum = overwrite ? vec<T>{} : load_first(c + whole, valid);
       unroll<D>([&](auto k)
                     __attribute__((always_inline)) { sum = fma(left[k], load_first(b[k] + whole, valid), sum); });
       store_first(c + whole, sum, valid);
@@ -162,13 +162,13 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   static_assert(outer_few == 4, "a case each");
   switch (q.depth) {
   case 1:
-    return q.fresh ? outer_of_few<T, 1, true>(q) : outer_of_few<T, 1, false>(q);
+    return q.overwrite ? outer_of_few<T, 1, true>(q) : outer_of_few<T, 1, false>(q);
   case 2:
-    return q.fresh ? outer_of_few<T, 2, true>(q) : outer_of_few<T, 2, false>(q);
+    return q.overwrite ? outer_of_few<T, 2, true>(q) : outer_of_few<T, 2, false>(q);
   case 3:
-    return q.fresh ? outer_of_few<T, 3, true>(q) : outer_of_few<T, 3, false>(q);
+    return q.overwrite ? outer_of_few<T, 3, true>(q) : outer_of_few<T, 3, false>(q);
   case 4:
-    return q.fresh ? outer_of_few<T, 4, true>(q) : outer_of_few<T, 4, false>(q);
+    return q.overwrite ? outer_of_few<T, 4, true>(q) : outer_of_few<T, 4, false>(q);
   }
   constexpr size_t VL = lanes<T>, full = outer_width * VL;
   alignas(64) static const T zeros[full] = {};
@@ -179,7 +179,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   for (const T *&from : from_zeros) from = zeros;
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
-    const bool fresh = q.fresh && k0 == 0;
+    const bool overwrite = q.overwrite && k0 == 0;
     for (size_t k = 0; k < depth + prefetch_distance; ++k) left[k] = q.a[k0 + least(k, depth - 1)] + q.a_first;
     for (size_t at = 0; at < q.columns; at += full)
       pack_pieces<T, outer_width>(q.scratch + at * depth, q.b + k0, q.b_first + at, least(full, q.columns - at), depth);
@@ -207,18 +207,18 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
         o.depth = depth;
         o.panel = q.scratch + at * depth;
         o.to_at = whole ? at : 0;
-        o.from_at = fresh ? 0 : o.to_at;
+        o.from_at = overwrite ? 0 : o.to_at;
         for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i) {
           const size_t n = tiling.size(i);
           o.to = whole ? c + r : to_edge;
-          o.from = fresh ? from_zeros : o.to;
+          o.from = overwrite ? from_zeros : o.to;
           const T *const side = packed + left_place<T>(r, i, depth);
           o.a = packed_left ? &side : left;
           o.a_at = packed_left ? 0 : g0 + r;
           for (size_t j = 0; !whole && j < n; ++j) {
-            for (size_t v = 0; !fresh && v * VL < valid; ++v)
+            for (size_t v = 0; !overwrite && v * VL < valid; ++v)
               store(in_edge(j) + v * VL, load_first(c[r + j] + at + v * VL, least(VL, valid - v * VL)));
-            fetch(c[r + n + j] + at, valid);
+            prefetch(c[r + n + j] + at, valid);
           }
           tile[n - 1](o);
           for (size_t j = 0; !whole && j < n; ++j)

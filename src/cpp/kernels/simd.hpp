@@ -217,7 +217,7 @@ FASTRNN_INLINE void accumulate(vdouble &c, vdouble a, vdouble b) { c = fma(a, b,
 #endif
 
 // Asks for n numbers to be in the first-level cache by the time they are needed; any address will do.
-template <class T> FASTRNN_INLINE void fetch(const T *p, size_t n) {
+template <class T> FASTRNN_INLINE void prefetch(const T *p, size_t n) {
   for (size_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
 }
 
