@@ -1,5 +1,7 @@
-// epilogue: what a step does with finished products, forward and backward: the cell, or one half of it, or nothing but
-// keeping them. It reads the state, the tape and the gradients of a block of units and writes what follows.
+// epilogue: what a step does with the sums of its recurrent product, forward and backward.
+//
+// For one block of units of one sequence, an epilogue reads the state, the tape and the gradients, computes the cell
+// (or half of it, or nothing) and writes the results. It connects the equations of cells.hpp with the arrays of a step.
 #pragma once
 
 #include "kernels/cells.hpp"
@@ -10,14 +12,19 @@ namespace FASTRNN_ISA {
 
 // ---- forward ------------------------------------------------------------------------------------------
 
-// One cell: a block of units of a row.
+// One block of units of one sequence, from `unit` on; the first `valid` of its units exist.
 struct cell_place {
-  size_t row, unit, valid; // valid: units of the block that there are
-  bool zero_state;         // starts from a zero state
+  size_t row, unit, valid;
+  bool zero_state; // starts from a zero state
 };
 
-// Cells are computed N at once, at[0 .. N - 1] (see vecs). What a forward step does with their finished
-// pre-activations, in one go (`finish`) or, where `mid_values` says so, first half and second half:
+// A forward epilogue takes N blocks side by side (see vecs in simd.hpp), with their pre-activations. Its constants:
+//   gates            gates whose pre-activations this step computes
+//   slots            slots of a packed row (kernels.hpp), of which this step's gates begin with number first_slot
+//   mid_values, split_candidate    see cells.hpp
+// `finish` does everything. Where mid_values > 0, first_half and second_half may be called instead.
+
+// A whole cell C of cells.hpp.
 template <class T, class C> struct CellForward {
   static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0,
                        mid_values = C::mid_values;
@@ -35,7 +42,7 @@ template <class T, class C> struct CellForward {
       store_h(s, at, h);
     }
   }
-  // returns c_t, if there is one
+  // Returns c_t where the cell has it.
   template <int N>
   static FASTRNN_INLINE vecs<T, N> first_half(const ForwardStep<T> &s, const cell_place (&at)[N], vecs<T, N> *mid,
                                               const vecs<T, N> *pre, const vecs<T, N> &x_n) {
@@ -90,6 +97,7 @@ private:
   }
 };
 
+// Reset-before GRU, first pass: r, z and r * h_prev.
 template <class T> struct BeforeGatesForward {
   static constexpr int gates = 2, slots = 3, first_slot = 0, mid_values = 0;
   static constexpr bool split_candidate = false;
@@ -108,6 +116,7 @@ template <class T> struct BeforeGatesForward {
   }
 };
 
+// Reset-before GRU, second pass: the candidate and h.
 template <class T> struct BeforeCandidateForward {
   static constexpr int gates = 1, slots = 3, first_slot = 2, mid_values = 0;
   static constexpr bool split_candidate = false;
@@ -120,7 +129,7 @@ template <class T> struct BeforeCandidateForward {
     };
     const auto z = vecs<T, N>::each([&](auto i) __attribute__((always_inline)) { return load(row(i) + VL); });
     vecs<T, N> h, n;
-    // h_prev of the cell is s.h_prev; the product of this half read r * h_prev instead
+    // the product of this pass has read r * h_prev, but the cell needs h_prev itself
     GruBefore<T>::forward_candidate(h, n, z, pre[0], CellForward<T, GruBefore<T>>::previous(s, at));
     unroll<N>([&](auto i) __attribute__((always_inline)) {
       store(row(i) + 2 * VL, n.at[i]);
@@ -131,9 +140,14 @@ template <class T> struct BeforeCandidateForward {
 
 // ---- backward -----------------------------------------------------------------------------------------
 
+// A backward epilogue takes one block of units of one sequence, with its dh. It has
+//   prefetch_row  prefetches what `finish` will read, for n units
+//   finish        computes the gradients d of pre-activations and the carry; cut: the later step started from a zero
+//                 state, so nothing flows back from it
+
+// A whole cell C of cells.hpp.
 template <class T, class C> struct CellBackward {
   static constexpr bool carries_h = C::carries_h;
-  // what `finish` reads of the tape
   static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
     if constexpr (C::saved > 0) prefetch(s.gates + r * s.ld_gates + unit * C::saved, n * C::saved);
     if constexpr (C::has_c) {
@@ -170,6 +184,7 @@ template <class T, class C> struct CellBackward {
   }
 };
 
+// No cell: d = dh.
 template <class T> struct StoreBackward {
   static constexpr bool carries_h = false;
   static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {}
@@ -177,11 +192,12 @@ template <class T> struct StoreBackward {
     store_first(s.d + r * s.ld_d + unit, dh, valid);
   }
 };
-// the last dh of a cell whose state flows past the product
+// The same where carry_h is part of dh.
 template <class T> struct StoreCarriedBackward : StoreBackward<T> {
   static constexpr bool carries_h = true;
 };
 
+// Reset-before GRU, first pass: the candidate, z and carry. It also recomputes r * h_prev, for the gradient of R_n.
 template <class T> struct BeforeCandidateBackward {
   static constexpr bool carries_h = true;
   static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &s, size_t r, size_t unit, size_t n) {
@@ -205,9 +221,11 @@ template <class T> struct BeforeCandidateBackward {
   }
 };
 
+// Reset-before GRU, second pass: r. The product gives v, the gradient of r * h_prev.
 template <class T> struct BeforeGatesBackward {
   static constexpr bool carries_h = false;
-  static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {} // read a moment ago
+  static FASTRNN_INLINE void prefetch_row(const BackwardStep<T> &, size_t, size_t, size_t) {
+  } // the first pass has just read it
   static FASTRNN_INLINE void finish(const BackwardStep<T> &s, size_t r, size_t unit, size_t valid, vec<T> v, bool) {
     const bool zero_state = s.reset && s.reset[r];
     typedef vecs<T, 1> V;

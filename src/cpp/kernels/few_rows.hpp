@@ -1,5 +1,8 @@
-// few_rows: a step of a row alone, or of few, two at a time. Product and cell stay in registers from end to end: at
-// this size what counts is the latency from h to h, and what tiles take besides their products.
+// few_rows: one step for a single sequence, or for a few, two at a time.
+//
+// The sums of the product stay in registers until the cell has used them. At this size the time of a step is the
+// latency from one h to the next, plus the instructions around the product, which here are fewer than those of tiles
+// (step.hpp). Which of the two files a step uses: in_registers in kernels.hpp.
 #pragma once
 
 #include "kernels/epilogue.hpp"
@@ -8,12 +11,11 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-// The product of N rows with P panels W registers wide, one behind the other: sum[r][i] += a[r] b for register i of
-// all.
+// sum[r][i] += a[r] * b for N rows of `depth` numbers and P panels, neighbours in memory and each W registers wide.
 template <class T, int N, int P, int W>
 FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N], size_t depth, const T *panel) {
   constexpr int VL = lanes<T>;
-  static_assert(P <= 2 && N <= 2, "a pointer each");
+  static_assert(P <= 2 && N <= 2, "each has a pointer of its own");
   const T *a = rows[0], *other = rows[N - 1];
   for (const T *second = panel + depth * W * VL, *const end = a + depth; a < end;
        ++a, ++other, panel += W * VL, second += W * VL) {
@@ -25,9 +27,9 @@ FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N],
   }
 }
 
-// sum[w] += a b for a row alone and the gate panel of whole registers from unit block `block` on, of a matrix that is
-// not packed: squares of it are turned in registers. `depth`: a multiple of their size. One function for all cells: it
-// is long.
+// sum[w] += a * b for one row a and a gate panel, from block `block` on, of a matrix that is not packed. Squares of
+// lanes x lanes weights are transposed in registers, so `depth` is a multiple of lanes and all units of the panel
+// exist. It is not inlined, since it is long and the same for all cells.
 template <class T, int W>
 __attribute__((noinline)) void add_transposed(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates,
                                               size_t hidden, size_t block, size_t depth) {
@@ -46,7 +48,7 @@ __attribute__((noinline)) void add_transposed(vec<T> *sum, const T *a, const Row
     unroll<VL>([&](auto i) __attribute__((always_inline)) { part[w] = fma(broadcast(a[k + i]), square[i], part[w]); });
   };
   constexpr size_t line =
-      prefetch_plan<T>::line > VL ? prefetch_plan<T>::line : VL; // all of it, before it is pushed out
+      prefetch_plan<T>::line > VL ? prefetch_plan<T>::line : VL; // a whole cache line, before it is evicted
   size_t k = 0;
   for (; k + line <= depth; k += line)
     unroll<W>([&](auto w) __attribute__((always_inline)) {
@@ -58,8 +60,8 @@ __attribute__((noinline)) void add_transposed(vec<T> *sum, const T *a, const Row
   unroll<W>([&](auto w) __attribute__((always_inline)) { sum[w] = part[w]; });
 }
 
-// The same for gate panels from `place` on, which are packed or, for a row alone, not: in functions apart, since the
-// sums of the former are to stay in registers (both in one: 0.85 to 0.95).
+// sum[r][i] += a[r] * b for P gate panels from `place` on. With packed_only the matrix is packed; without, there is one
+// row and the matrix may be row-major. The two are separate functions so that the sums of the first stay in registers.
 template <class T, class E, int N, int P, int W, bool packed_only>
 FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N], size_t depth, const T *packed,
                                   const RowMajor<T> &matrix, size_t hidden, const panel_place &place) {
@@ -86,7 +88,7 @@ FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows
 
 // ---- forward ------------------------------------------------------------------------------------------
 
-// N rows, P panels at once, W vecs each.
+// N sequences from row0 on and P panels, W registers each.
 template <class T, class E, int W, int P, int N, bool packed_only = true>
 FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t row0) {
   constexpr int VL = lanes<T>, blocks_of_panel = E::gates == 1 ? W : 1, candidate = E::gates - 1;
@@ -106,7 +108,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
     unroll<P>([&](auto p) __attribute__((always_inline)) { x_n[r][p] = V{}; });
   });
   if (s.input) add_gate_rows<T, E, N, P, W, packed_only>(sum, x, s.input, s.w, s.w_rows, s.hidden, place);
-  if constexpr (E::split_candidate) { // the recurrent part of the candidate stays apart and starts at b_hn
+  if constexpr (E::split_candidate) { // the recurrent part of the candidate has a sum of its own, from b_hn
     unroll<N>([&](auto r) __attribute__((always_inline)) {
       unroll<P>([&](auto p) __attribute__((always_inline)) {
         x_n[r][p] = sum[r][p * W + candidate];
@@ -115,7 +117,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
     });
   }
   add_gate_rows<T, E, N, P, W, packed_only>(sum, h, s.recurrent, s.r, s.r_rows, s.hidden, place);
-  // cells in twos: of the rows, or of neighbouring blocks
+  // cells two at a time: of two sequences, or of neighbouring blocks
   constexpr int all = P * blocks_of_panel * N, at_once = all % 2 ? 1 : 2;
   unroll<all / at_once>([&](auto i) __attribute__((always_inline)) {
     cell_place at[at_once];
@@ -131,8 +133,8 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
   });
 }
 
-// panels(place, two) for every panel, two neighbours of full width at once for a row alone; `descending`: the last
-// first.
+// Calls panels(place, two) for every panel, in descending order if asked. A single sequence takes two panels at once
+// where both have full width; `place` is that of the first.
 template <class F>
 FASTRNN_INLINE void for_few_rows(size_t rows, size_t first, size_t last, bool descending, size_t gates,
                                  size_t all_blocks, F &&panels) {
@@ -146,7 +148,7 @@ FASTRNN_INLINE void for_few_rows(size_t rows, size_t first, size_t last, bool de
   }
 }
 
-// Where weights are not packed, there is one row.
+// Without `packed` there is one sequence.
 template <class T, class E, bool packed = true> void forward_few(const ForwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {
@@ -166,7 +168,7 @@ template <class T, class E, bool packed = true> void forward_few(const ForwardSt
 
 // ---- backward -----------------------------------------------------------------------------------------
 
-// N rows, W registers of units: those of a panel, or of two of full width. Rows with a later step come first.
+// N sequences from row0 on and W registers of units: those of one panel, or of two of full width.
 template <class T, class E, int W, int N, bool packed_only = true>
 FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t row0) {
   constexpr size_t VL = lanes<T>;
@@ -211,7 +213,7 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
   });
 }
 
-// Where weights are not packed, there is one row.
+// Without `packed` there is one sequence. Two are taken together if both have a later step, or neither.
 template <class T, class E, bool packed = true> void backward_few(const BackwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, 1, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {
