@@ -224,7 +224,7 @@ private:
       if (n) p.k.backward_store(dh);
       if (p.in_step(w) && !w.wait()) return false;
       q.dy = {};
-      q.keep_dh = true;
+      q.dh_already_cut = true;
       q.continuing = n;
       q.carry_h = nullptr;
       q.d_later = dh.d;

@@ -140,12 +140,12 @@ private:
     q.c = sum.current;
     q.hidden = sum.left.hidden;
     q.order = sum.left.order;
-    q.fresh = done % block == 0;
+    q.overwrite = done % block == 0;
     q.scratch = scratch;
     if (q.first >= q.last) return;
     if (q.depth)
       p.k.outer(q);
-    else if (q.fresh)
+    else if (q.overwrite)
       for (size_t r = q.first; r < q.last; ++r) std::memset(q.c + q.row(r) * q.ld, 0, q.columns * sizeof(T));
     const bool block_ends = (done + n) % block == 0 || done + n == p.batch.total();
     if (sum.part.size() && block_ends) p.k.outer_fold(sum.result, q, done < block);
