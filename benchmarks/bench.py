@@ -1,8 +1,8 @@
-"""fastrnn, every installed peer and the machine's limit side by side.
+"""fastrnn, every other library that is installed and the machine's limit, side by side.
 
     python benchmarks/bench.py                                  the shapes of papers, all cells, both modes
     python benchmarks/bench.py --suite tiny odd --kind gru --mode train --threads 1
-    python benchmarks/bench.py --suite all --json results.json  everything; then benchmarks/report.py
+    python benchmarks/bench.py --suite all --json build/all.json  all shapes; then benchmarks/report.py
     python benchmarks/bench.py --quick                          under a minute
     python benchmarks/bench.py --suite programs                 whole training steps and loops, beside PyTorch
     python benchmarks/bench.py --suite callers                  many threads and processes that call at once

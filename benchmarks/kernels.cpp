@@ -154,8 +154,8 @@ template <class T, class C, int N> void show_cell(const char *name) {
       V pre[C::gates], saved[C::gates + 1] = {}, h = {}, c = {};
       for (int g = 0; g < C::gates; ++g) pre[g] = read(a.data() + (u * 4 + size_t(g)) * VL, 4 * VL);
       const V s = read(state.data() + u * VL, VL);
-      if constexpr (C::halves > 0) {
-        V mid[C::halves];
+      if constexpr (C::mid_values > 0) {
+        V mid[C::mid_values];
         C::first_half(c, mid, saved, pre, s, s);
         C::second_half(h, saved, mid, c, s);
       } else {

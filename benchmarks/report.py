@@ -1,8 +1,11 @@
-"""Results of bench.py as text: printed rows, the summary, and Markdown with plots.
+"""Results of bench.py as text: printed rows and the printed summary; run as a program, the pages of a machine.
 
-    python benchmarks/report.py benchmarks/results/two-cores.json
+    python benchmarks/report.py build/two-cores.json build/one-core.json \\
+        --out benchmarks/results/amd-zen3 --title "AMD EPYC (Zen 3), AVX2"
 
-writes two-cores.md, two-cores-speedup.svg, two-cores-all.svg and two-cores-roofline.svg beside the JSON.
+writes into the folder `--out`: README.md (the machine's page), shapes.md (every shape), a plot of the ratios and one of
+the roofline for each run, and a summary of each run, which is what is committed in place of the full results. It reads
+summaries as well: `report.py benchmarks/results/amd-zen3/*.json --out ...` makes the pages and plots anew.
 """
 
 from __future__ import annotations
@@ -14,9 +17,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import summaries
 from targets import Row, dense, targets
-
-MODE_NAMES = {"infer": "Inference", "train": "Training (forward + BPTT, all gradients)"}
 
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
@@ -102,7 +104,7 @@ def problems(results: dict[str, Any]) -> list[str]:
 
 
 def ratio_lines(rows: list[Row]) -> list[tuple[str, str, int, float, float, str]]:
-    """Return (mode, kind, count, geomean, minimum, its row) of the ratio to the best peer."""
+    """Return (mode, kind, count, geomean, minimum, its row) of the ratio to the fastest alternative."""
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if "ratio" in row:
@@ -117,14 +119,14 @@ def ratio_lines(rows: list[Row]) -> list[tuple[str, str, int, float, float, str]
 
 
 def summary(results: dict[str, Any]) -> str:
-    """Geometric mean and minimum of the ratio to the best peer, and the targets missed."""
+    """Geometric mean and minimum of the ratio to the fastest alternative, and the targets missed."""
     rows = [row for row in results["rows"] if "error" not in row]
-    lines = ["", "ratio to the best peer of each shape:"]
+    lines = ["", "time of the fastest alternative over that of fastrnn:"]
     for mode, kind, count, mean, least, title in ratio_lines(dense(rows)):
         lines.append(
-            f"  {mode:<5} {kind:<4} {count:>3} rows  geomean {mean:.2f}  minimum {least:.2f} ({title})"
+            f"  {mode:<5} {kind:<4} {count:>3} shapes  geomean {mean:.2f}  minimum {least:.2f} ({title})"
         )
-    for row in rows:  # a peer that is missing from a row flatters its ratio
+    for row in rows:  # a library that is missing from a row flatters its ratio
         lines += [
             f"  {row['title']} {row['mode']}: no figure for {name}: {why}"
             for name, why in row["failed"].items()
@@ -139,117 +141,39 @@ def summary(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def table(header: list[str], body: list[list[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    lines = [header, ["---"] * len(header), *body]
-    return [f"| {' | '.join(cells)} |" for cells in lines] + [""]
-
-
-def shape_table(rows: list[Row], engines: list[str]) -> list[str]:
-    """Return the Markdown table of the dense rows of one suite and mode."""
-    header = [
-        "shape",
-        "fastrnn",
-        "GF/s",
-        "share of limit",
-        "bound",
-        "share of peak",
-        "of fma beside",
-        "x best peer",
-    ]
-    body = []
-    for row in rows:
-        limit = row.get("roofline") or {}
-        cut = f" (of {row['published_T']})" if row["published_T"] else ""
-        ratio = f"**{row['ratio']:.2f}** {row['best_peer']}" if "ratio" in row else "-"
-        body.append(
-            [
-                row["title"] + cut,
-                duration(row["engines"]["fastrnn"]["seconds"]),
-                f"{row['gflops']:.1f}",
-                percent(limit.get("share")),
-                limit.get("bound", "n/a"),
-                percent(limit.get("peak_share")),
-                percent(limit.get("beside")),
-                ratio,
-                *(engine_text(row, name) for name in engines),
-            ]
-        )
-    return table([*header, *(f"{name} / fastrnn" for name in engines)], body)
-
-
-def comparison_table(rows: list[Row]) -> list[str]:
-    """Return the Markdown table of the rows that compare fastrnn's own ways."""
-    body = []
-    for row in rows:
-        times = ", ".join(f"{name} {duration(timed['seconds'])}" for name, timed in row["engines"].items())
-        for item in row["comparisons"] or [{}]:
-            goal = "" if item.get("target") is None else f"{item['op']} {item['target']:g}"
-            verdict = {None: "", True: "met", False: "**missed**"}[item.get("met")]
-            value = f"{item['value']:.3g}" if item else ""
-            body.append([row["title"], row["mode"], item.get("name", ""), value, goal, verdict, times])
-    return table(["case", "mode", "figure", "value", "target", "", "time of one call"], body)
-
-
-def markdown(results: dict[str, Any], stem: str, images: list[str]) -> str:
-    """Return the whole report."""
-    meta, limits = results["meta"], results["limits"]
-    rows = [row for row in results["rows"] if "error" not in row]
-    compiler = ", ".join(f"{key}: {value}" for key, value in meta["config"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
-    lines = [
-        f"# {stem}",
-        "",
-        f"{meta['cpu']}, {meta['threads']} of {meta['cores']} cores, {meta['system']},",
-        f"Python {meta['python']};",
-        f"{meta['date']}, commit {meta['commit']}, medians of {meta['rounds']} rounds, engines taking turns.",
-        "",
-        f"{versions}.",
-        f"fastrnn's build: {compiler}.",
-        "",
-    ]
-    if limits:
-        peak = ", ".join(f"{value:.1f} GFLOP/s {name}" for name, value in limits["fma_gflops"].items())
-        read = ", ".join(f"{name} {value:.0f}" for name, value in limits["read_gbs"].items())
-        lines += [f"Measured limits of one core: {peak}; reads in GB/s: {read}.", ""]
-    lines += [f"![{image}]({image})\n" for image in images]
-    lines += ["## Targets", ""]
-    verdict = {True: "met", False: "**missed**", None: ""}
-    keys = ("what", "target", "figure", "met", "where")
-    body = [[verdict[item[key]] if key == "met" else item[key] for key in keys] for item in targets(results)]
-    lines += table(["what", "target", "figure", "", "worst case"], body)
-    if ratios := ratio_lines(dense(rows)):
-        lines += ["## Ratio to the best peer of each shape", ""]
-        body = [[*line[:2], str(line[2]), f"{line[3]:.2f}", f"{line[4]:.2f}", line[5]] for line in ratios]
-        lines += table(["mode", "cell", "shapes", "geomean", "minimum", "at"], body)
-    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in dense(rows):
-        groups[row["suite"], row["mode"]].append(row)
-    for (suite, mode), members in groups.items():
-        engines = [name for name in meta["versions"] if any(name in row["engines"] for row in members)]
-        lines += [f"## {suite}: {MODE_NAMES[mode]}", "", *shape_table(members, engines[1:])]
-    if others := [row for row in rows if not row.get("on_roofline")]:
-        lines += ["## Ragged, streaming and long sequences, scaling", "", *comparison_table(others)]
-    if wrong := problems(results):
-        lines += ["## Problems", "", *(f"- {line}" for line in wrong), ""]
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("json", nargs="+", type=Path)
-    parser.add_argument("--format", default="svg", choices=("svg", "png"), help="of the plots")
+    parser.add_argument(
+        "json", nargs="+", type=Path, help="results of runs on one machine, full or summaries"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
+    parser.add_argument("--title", help="of the pages; default: the CPU's name")
+    parser.add_argument("--plots", nargs="*", metavar="STEM", help="runs to draw, by file name; default: all")
+    parser.add_argument("--format", default="png", choices=("svg", "png"), help="of the plots")
     options = parser.parse_args()
+    from pages import machine_page, shapes_page
     from plots import draw
 
+    options.out.mkdir(parents=True, exist_ok=True)
+    runs, images = {}, {}
     for path in options.json:
-        results = json.loads(path.read_text())
-        images = draw(results, path.with_suffix(""), options.format)
-        path.with_suffix(".md").write_text(markdown(results, path.stem, images))
-        print(summary(results))
+        target = options.out / path.name
+        if target.resolve() != path.resolve():
+            summaries.write(target, summaries.summarise(summaries.load(path)))
+        # from the summary in any case: so the pages can be made again without the samples
+        runs[path.stem] = results = summaries.load(target)
+        images[path.stem] = []
+        if options.plots is None or path.stem in options.plots:
+            images[path.stem] = draw(results, target.with_suffix(""), options.format)
+        if not summaries.of_users(results):
+            print(summary(results))
+    title = options.title or next(iter(runs.values()))["meta"]["cpu"]
+    (options.out / "README.md").write_text(machine_page(runs, images, title))
+    if any(dense(results.get("rows", [])) for results in runs.values()):
+        (options.out / "shapes.md").write_text(shapes_page(runs, title))
 
 
 if __name__ == "__main__":

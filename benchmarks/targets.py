@@ -19,7 +19,7 @@ PROPORTION = {"lstm": 1.0, "gru": 3 / 4, "rnn": 1 / 4}  # gates
 
 
 def dense(rows: list[Row]) -> list[Row]:
-    """Return the rows of the dense suites: fastrnn beside its peers, on the roofline."""
+    """Return the rows of the dense suites: fastrnn beside other libraries, on the roofline."""
     return [row for row in rows if row.get("on_roofline")]
 
 
@@ -29,7 +29,7 @@ def target(what: str, goal: str, figure: str, where: str, *, met: bool) -> dict[
 
 
 def ratio_targets(rows: list[Row], what: str, least: float, mean: float) -> list[dict[str, Any]]:
-    """Minimum and geometric mean of the ratio to the best peer."""
+    """Minimum and geometric mean of the ratio to the fastest alternative."""
     known = [row for row in rows if "ratio" in row]
     if not known:
         return []
@@ -109,11 +109,11 @@ def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
     shapes = dense(rows)
     infer = [row for row in shapes if row["mode"] == "infer"]
     train = [row for row in shapes if row["mode"] == "train"]
-    found = ratio_targets(infer, "inference, best peer over fastrnn", 1.0, 2.0)
-    found += ratio_targets(train, "training, best peer over fastrnn", 1.1, 3.5)
+    found = ratio_targets(infer, "inference, fastest alternative over fastrnn", 1.0, 2.0)
+    found += ratio_targets(train, "training, fastest alternative over fastrnn", 1.1, 3.5)
     for kind in ("gru", "rnn"):
         members = [row for row in train if row["kind"] == kind]
-        found += ratio_targets(members, f"{kind} training, best peer over fastrnn", 1.4, 4.0)
+        found += ratio_targets(members, f"{kind} training, fastest alternative over fastrnn", 1.4, 4.0)
     for members, name, large, middle in ((infer, "forward", 0.92, 0.80), (train, "training", 0.88, 0.75)):
         for key, what in (("beside", "of fma at the same time"), ("peak_share", "of the best FMA peak")):
             for sizes, least, keep in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.cells import GRUCell, LSTMCell, RNNCell
 from fastrnn.config import get_num_threads, set_num_threads, show_config
@@ -10,48 +10,50 @@ from fastrnn.gradients import Gradients
 from fastrnn.layers import GRU, LSTM, RNN, Stream
 from fastrnn.ragged import Ragged, chunks
 
-# The kit is imported on first use: `import fastrnn` stays a matter of milliseconds.
-_lazy = {
-    "diagnostics": "fastrnn.diagnostics",
-    "functional": "fastrnn.functional",
-    "init": "fastrnn.init",
-    "losses": "fastrnn.losses",
-    "models": "fastrnn.models",
-    "optim": "fastrnn.optim",
-    "reference": "fastrnn.reference",
-    "nn": "fastrnn.nn",
-    "io": "fastrnn.io",
-}
-_lazy_names = {
-    "Embedding": "fastrnn.nn",
-    "Linear": "fastrnn.nn",
-    "Dropout": "fastrnn.nn",
-}
+if TYPE_CHECKING:  # editors and type checkers do not run __getattr__
+    from fastrnn import diagnostics, functional, init, io, losses, models, nn, optim, reference
+    from fastrnn.nn import Dropout, Embedding, Linear
+
+    __version__: str
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Dropout",
+    "Embedding",
     "GRUCell",
     "Gradients",
     "LSTMCell",
+    "Linear",
     "RNNCell",
     "Ragged",
     "Stream",
     "chunks",
+    "diagnostics",
+    "functional",
     "get_num_threads",
+    "init",
+    "io",
+    "losses",
+    "models",
+    "nn",
+    "optim",
+    "reference",
     "set_num_threads",
     "show_config",
-    *_lazy,
-    *_lazy_names,
 ]
+
+# The training utilities are imported on first use, so that `import fastrnn` stays quick.
+_lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference")
+_lazy_names = {"Dropout": "fastrnn.nn", "Embedding": "fastrnn.nn", "Linear": "fastrnn.nn"}
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
     if name in _lazy:
-        return importlib.import_module(_lazy[name])
+        return importlib.import_module(f"fastrnn.{name}")
     if name in _lazy_names:
         return getattr(importlib.import_module(_lazy_names[name]), name)
     if name == "__version__":

@@ -1,7 +1,8 @@
-"""Checks of arguments, and their conversion: the slow path behind the checks of the core."""
+"""Checks and conversions of arguments. The core calls some of them where its own quick checks do not pass."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -39,12 +40,12 @@ def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
-    """``value`` as NumPy or DLPack reads it, without a copy where there need be none.
+    """Return ``value`` as NumPy or DLPack reads it, without a copy where none is needed.
 
     Raises
     ------
     TypeError
-        Where it cannot be read, or some elements are masked.
+        It cannot be read, or some of its elements are masked.
     """
     parts = (
         value if isinstance(value, (list, tuple)) and value and isinstance(value[0], np.ndarray) else [value]
@@ -57,12 +58,12 @@ def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from error
-    except RuntimeError as error:  # a tensor of PyTorch that requires a gradient, say
+    except RuntimeError as error:  # for instance a PyTorch tensor that requires a gradient
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}: {error}") from error
 
 
 def misfits(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    """What is missing, unexpected or of another shape."""
+    """Return what is missing, unexpected or of another shape, in words."""
     wrong = [f"missing {name}" for name in shapes if name not in arrays]
     wrong += [f"unexpected {name}" for name in arrays if name not in shapes]
     return wrong + [
@@ -73,15 +74,15 @@ def misfits(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, NDArray[
 
 
 def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """``value`` as an array of ``dtype`` with contiguous, aligned rows; real floats are cast.
+    """Return ``value`` as a C-contiguous, aligned array of ``dtype``; real floats are cast.
 
-    Anything that :func:`numpy.asarray` or DLPack takes. Integers, booleans, complex numbers, strings and
-    objects are refused rather than cast, because they are more often a mistake than a wish.
+    It may be anything that :func:`numpy.asarray` or DLPack takes. Integers, booleans, complex numbers, strings
+    and objects are refused rather than cast, because they are usually a mistake.
 
     Raises
     ------
     TypeError
-        Where the elements are not real floating-point numbers, or some of them are masked.
+        The elements are not real floating-point numbers, or some of them are masked.
     """
     array = readable(name, value, "an array of real floats")
     if array.dtype.kind != "f" and not (array.size == 0 and isinstance(value, (list, tuple))):
@@ -91,7 +92,7 @@ def as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def as_lengths(value: Any, rows: int, steps: int, name: str = "lengths") -> NDArray[np.int64]:
-    """Row lengths as an int64 array [rows], each in 0..steps."""
+    """Return the lengths of ``rows`` sequences as an int64 array [rows], each from 0 to ``steps``."""
     array = _integers(name, value)
     if array.shape != (rows,):
         raise ValueError(f"{name}: expected shape ({rows},), got {array.shape}")
@@ -102,21 +103,22 @@ def as_lengths(value: Any, rows: int, steps: int, name: str = "lengths") -> NDAr
 
 
 def as_rows(value: Any, rows: int) -> NDArray[np.int64]:
-    """Indices of rows of a stream."""
-    array = np.atleast_1d(readable("rows", value, "an array of integers"))
+    """Return the indices of those sequences of a stream that ``value`` names, out of ``rows``."""
+    name = "sequences"
+    array = np.atleast_1d(readable(name, value, "an array of integers"))
     if array.dtype.kind == "b":
         if array.shape != (rows,):
-            raise ValueError(f"rows: expected shape ({rows},), got {array.shape}")
+            raise ValueError(f"{name}: expected shape ({rows},), got {array.shape}")
         return np.flatnonzero(array).astype(np.int64)
-    array = _integers("rows", array).ravel()
+    array = _integers(name, array).ravel()
     if array.size and (array.min() < 0 or array.max() >= rows):
         wrong = int(array.min() if array.min() < 0 else array.max())
-        raise ValueError(f"rows: expected values from 0 to {rows - 1}, got {wrong}")
+        raise ValueError(f"{name}: expected values from 0 to {rows - 1}, got {wrong}")
     return array
 
 
 def as_reset(value: Any, shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Reset flags as a C-contiguous bool array of ``shape``."""
+    """Return reset flags as a C-contiguous bool array of ``shape``."""
     array = readable("reset", value, "an array of bool")
     if array.dtype.kind != "b":
         raise TypeError(f"reset: expected an array of bool, got an array of {array.dtype}")
@@ -147,7 +149,7 @@ def expect(
 
 
 def number(name: str, value: Any) -> Any:
-    """Give a real number of Python or NumPy, which may be an array []."""
+    """Return a real number of Python or NumPy, which may be an array []."""
     value = value[()] if isinstance(value, np.ndarray) else value
     real = isinstance(value, Real) and not isinstance(value, bool)
     expect(real, name, "a number", type(value).__name__, TypeError)
@@ -155,21 +157,44 @@ def number(name: str, value: Any) -> Any:
 
 
 def expect_writeable(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse read-only arrays, before any is written to; the keys say where they are."""
+    """Raise if any array is read-only; the keys say where they are."""
     for where, array in arrays.items():
         got = f"a read-only one{where and f' at {where}'} (a frozen layer? unfreeze() it first)"
         expect(array.flags.writeable, name, "writeable arrays", got)
 
 
 def floats(name: str, value: Any) -> NDArray[Any]:
-    """Give a NumPy array of real floats, of any float dtype and without a copy."""
+    """Return a NumPy array of real floats, of any float dtype and without a copy."""
     array = readable(name, value, "real floats")
     expect(array.dtype.kind == "f", name, "real floats", array.dtype, TypeError)
     return array
 
 
+def core_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+    """Return the dtype in which the core computes with an array of floats: float32 or float64."""
+    return np.dtype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+
+
+def at_least_zero(name: str, value: Any) -> float:
+    """Return a finite number of at least 0."""
+    expect(0 <= number(name, value) < math.inf, name, "a number of at least 0", value)
+    return float(value)
+
+
+def positive(name: str, value: Any) -> Any:
+    """Return a number of more than 0."""
+    expect(number(name, value) > 0, name, "more than 0", value)
+    return value
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return a number of at least 0 and less than 1."""
+    expect(0 <= number(name, value) < 1, name, f"0 <= {name} < 1", value)
+    return float(value)
+
+
 def indices(name: str, value: Any) -> NDArray[np.intp]:
-    """Give an array of integers."""
+    """Return an array of integers."""
     array = readable(name, value, "integers")
     expect(array.dtype.kind in "iu" or not array.size, name, "integers", array.dtype, TypeError)
     _fit_int64(name, array)
@@ -177,14 +202,14 @@ def indices(name: str, value: Any) -> NDArray[np.intp]:
 
 
 def within(name: str, array: NDArray[np.intp], stop: int) -> None:
-    """Check that indices are at least 0 and less than `stop`."""
+    """Raise unless all indices are at least 0 and less than `stop`."""
     if array.size:
         low, high = array.min(), array.max()
         expect(low >= 0 and high < stop, name, f"0 <= {name.removesuffix('s')} < {stop}", f"{low} to {high}")
 
 
 def numbers(name: str, steps: Any) -> NDArray[Any]:
-    """Give a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
+    """Return a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
     expect(not hasattr(steps, "toarray"), name, "a dense array", "a sparse one", TypeError)
     array = np.asarray(steps)
     if array.dtype.kind == "O":

@@ -1,4 +1,4 @@
-"""Single steps: RNNCell, LSTMCell, GRUCell, as torch.nn's, with forward and backward.
+"""Single steps: RNNCell, LSTMCell and GRUCell, as those of ``torch.nn``, with forward and backward.
 
 A cell is a layer of one step: the same core, the same bits as one step of the layer.
 """
@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._arrays import as_array, expect
+from fastrnn._parameters import Parameters
+from fastrnn._recurrent import Recurrent, State
+from fastrnn._tapes import CellTape
 from fastrnn.gradients import Gradients, views_of
-from fastrnn.layers import GRU, LSTM, RNN, Parameters, Recurrent, State
+from fastrnn.layers import GRU, LSTM, RNN
 
 
 class Cell(Parameters):
     """What the cells share: parameters weight_ih, weight_hh, bias_ih, bias_hh, and one step of a layer."""
 
     def __init__(self, layer: Recurrent) -> None:
-        # the layer owns the numbers; this is only another naming of them
+        # The layer owns the numbers; the cell has other names for the same buffer.
         self._layer = layer
         self.input_size, self.hidden_size, self.bias = layer.input_size, layer.hidden_size, layer.bias
         self.dtype = layer.dtype
@@ -31,7 +34,7 @@ class Cell(Parameters):
         super().__setstate__(kept | {"_flat": kept["_layer"].flat})
 
     def _one_step(self, x: ArrayLike, state: State) -> tuple[Any, State]:
-        """x with a time axis, and the state with a layer axis."""
+        """Return ``x`` with a time axis, and the state with a layer axis."""
         array = as_array("x", x, self.dtype)
         if array.ndim not in (1, 2) or array.shape[-1] != self.input_size:
             raise ValueError(
@@ -58,12 +61,12 @@ class Cell(Parameters):
         return tuple(part[0] for part in state) if isinstance(state, tuple) else state[0]
 
     def __call__(self, x: ArrayLike, state: State = None) -> State:
-        """One step without a tape: the next state, h or (h, c)."""
+        """Do one step of inference; return the next state, h or (h, c). Arguments as of :meth:`forward`."""
         x_1, state_0 = self._one_step(x, state)
         return self._without_layer(self._layer(x_1, state_0)[1])
 
     def forward(self, x: ArrayLike, state: State = None) -> tuple[State, Any]:
-        """One step of the training pass.
+        """Do one step of training.
 
         Parameters
         ----------
@@ -80,12 +83,25 @@ class Cell(Parameters):
         """
         x_1, state_0 = self._one_step(x, state)
         _, state_n, tape = self._layer.forward(x_1, state_0)
-        return self._without_layer(state_n), _CellTape(tape, x_1.shape[1:-1])
+        return self._without_layer(state_n), CellTape(tape, x_1.shape[1:-1])
 
     def backward(self, tape: Any, dstate: State) -> Gradients:
-        """Gradients from those of the next state; see :class:`fastrnn.Gradients`."""
-        expect(type(tape) is _CellTape, "tape", "a tape of forward", type(tape).__name__, TypeError)
-        expected = (*tape.rows, self.hidden_size)
+        """Return the gradients, from those of the next state.
+
+        Parameters
+        ----------
+        tape
+            From :meth:`forward`. It serves one backward.
+        dstate : array [B, H] or [H], or for an LSTM a pair of them
+            dL/dh of the next state, or the pair (dL/dh, dL/dc), of which either may be None.
+
+        Returns
+        -------
+        Gradients
+            ``.x``, ``.state``, ``.params`` and ``.flat``.
+        """
+        expect(type(tape) is CellTape, "tape", "a tape of forward", type(tape).__name__, TypeError)
+        expected = (*tape.batch_shape, self.hidden_size)
 
         def part(name: str, value: Any) -> Any:
             if value is None:
@@ -107,19 +123,6 @@ class Cell(Parameters):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}{repr(self._layer).removeprefix(type(self._layer).__name__)}"
-
-
-class _CellTape:
-    """A tape of one step and its rows: (B,) or, for one row, ()."""
-
-    __slots__ = ("rows", "tape")
-
-    def __init__(self, tape: Any, rows: tuple[int, ...]) -> None:
-        self.tape, self.rows = tape, rows
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.tape.nbytes)
 
 
 class RNNCell(Cell):

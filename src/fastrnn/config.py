@@ -8,7 +8,7 @@ import fastrnn._core as _core
 
 
 def set_num_threads(n: int) -> None:
-    """Let calls use at most ``n`` threads. Results do not depend on it, bit for bit.
+    """Let calls use at most ``n`` threads. Results are the same bits for every ``n``.
 
     >>> import fastrnn
     >>> before = fastrnn.get_num_threads()
@@ -24,16 +24,17 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads a call may use: what was set, else OMP_NUM_THREADS or the number of cores.
+    """Return how many threads a call may use.
 
-    One in a forked child process, because OpenMP's threads do not survive a fork. A limit that threadpoolctl
-    sets later holds as well.
+    That is what was set, else ``OMP_NUM_THREADS``, else one for each physical core that the process may use:
+    affinity and the quotas of control groups (containers) count. A limit that threadpoolctl sets later holds
+    as well. Several callers at once share the cores among them.
     """
     return _core.num_threads()
 
 
 def show_config() -> None:
-    """Print version, kernel set, threads and compiler."""
+    """Print version, kernel set, threads and what they rest on, compiler and caches."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -43,7 +44,14 @@ def show_config() -> None:
     config = _core.config()
     print(f"fastrnn {number}")
     print(f"kernel set: {config['kernel_set']} (of {', '.join(config['available_kernel_sets'])})")
-    print(f"threads: {config['threads']}")
+    cpus, helpers = config["cpus"], config["helpers"]
+    limits = [f"{cpus['allowed']} CPUs allowed", f"{cpus['cores']} cores"]
+    if cpus["quota"]:
+        limits.append(f"quota of {cpus['quota']:g} CPUs")
+    if config["omp_num_threads"]:
+        limits.append(f"OMP_NUM_THREADS={config['omp_num_threads']}")
+    print(f"threads: {config['threads']} ({', '.join(limits)})")
+    print(f"helper threads: {helpers['all']}, {helpers['awake']} awake")
     print(f"compiler: {config['compiler']}")
     sizes = ", ".join(f"{level} {size // 1024} KiB" for level, size in config["cache_bytes"].items())
     print(f"caches: {sizes}")

@@ -1,6 +1,7 @@
-"""The main job: a character language model, trained on text that comes with Python, beside a trigram model.
+"""A character language model, trained on text that comes with Python and compared with a trigram model.
 
-Embedding, RNN, GRU or LSTM, linear layer, softmax; truncated BPTT with carried state, Adam, clipping.
+The model is an embedding, an RNN, GRU or LSTM, and a linear layer. It is trained by truncated BPTT with carried state,
+Adam and clipping.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import init, io
+from fastrnn._deprecated import renamed
 from fastrnn.losses import linear_softmax_cross_entropy, log_softmax
 from fastrnn.nn import Embedding, Linear
 from fastrnn.optim import Adam, cosine
@@ -26,11 +28,11 @@ from fastrnn.optim import Adam, cosine
 Array = NDArray[Any]
 
 CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
-LEAST_TEXT = 2000  # characters: one step of training and a held-out part worth the name
-LANES, STEPS = 32, 64  # the text is cut into LANES streams, and BPTT reaches back STEPS characters
+LEAST_TEXT = 2000  # characters: enough for a step of training and for a held-out part
+STREAMS, STEPS = 32, 64  # the text is read at STREAMS places at once, and BPTT reaches back STEPS characters
 EMBEDDING = 64
 LEARNING_RATE, CLIP = 4e-3, 0.3
-UNKNOWN = "\ufffd"  # what the training text does not have
+UNKNOWN = "\ufffd"  # stands for every character that the training text does not have
 
 
 @dataclass
@@ -41,28 +43,28 @@ class CharacterModel:
     cell: str
     hidden: int
     seed: int
-    pieces: dict[str, Any] = field(init=False)
+    modules: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         layer = getattr(fastrnn, CELLS[self.cell])(EMBEDDING, self.hidden, rng=rng)
         if self.cell == "lstm":
             init.forget_bias(layer)
-        self.pieces = {
+        self.modules = {
             "embedding": Embedding(len(self.characters), EMBEDDING, rng=rng),
             self.cell: layer,
             "head": Linear(self.hidden, len(self.characters), rng=rng),
         }
 
     def __call__(self, x: Array, state: Any = None) -> tuple[Array, Any]:
-        """Map characters [T, B] to logits [T, B, V] and the state after them."""
-        embedding, layer, head = self.pieces.values()
+        """Return the logits [T, B, V] after each of the characters [T, B], and the state after all."""
+        embedding, layer, head = self.modules.values()
         h, state = layer(embedding(x), state)
         return head(h), state
 
     def gradients(self, x: Array, targets: Array, state: Any) -> tuple[float, list[Any], Any]:
-        """Give the mean loss in nats, the gradients of the pieces in their order, and the state after `x`."""
-        embedding, layer, head = self.pieces.values()
+        """Return the mean loss in nats, the gradients of the modules in their order, and the state after `x`."""
+        embedding, layer, head = self.modules.values()
         e, tape_e = embedding.forward(x)
         h, state, tape_h = layer.forward(e, state)
         loss, g_head = linear_softmax_cross_entropy(head, h, targets)
@@ -71,7 +73,7 @@ class CharacterModel:
         return loss, [embedding.backward(tape_e, g_layer.x), g_layer, g_head], state
 
     def bits(self, text: Array) -> float:
-        """Give the bits per character of `text` [N], read as one stream; the first two are not counted."""
+        """Return the bits per character of `text` [N], read as one stream; the first two are not counted."""
         nats, state = 0.0, None
         for start in range(0, len(text) - 1, 1000):
             targets = text[start + 1 : start + 1001]
@@ -82,7 +84,7 @@ class CharacterModel:
         return nats / math.log(2) / (len(text) - 2)
 
     def sample(self, length: int, rng: np.random.Generator, temperature: float = 0.7) -> str:
-        """Generate text after a line break."""
+        """Return generated text that begins after a line break."""
         previous, state, out = max(self.characters.find("\n"), 0), None, []
         for _ in range(length):
             logits, state = self(np.array([[previous]]), state)
@@ -94,14 +96,19 @@ class CharacterModel:
         return "".join(out)
 
 
-def kneser_ney(train: Array, held_out: Array, symbols: int, order: int = 3) -> float:
-    """Give the bits per symbol that an interpolated Kneser-Ney model of `train` needs for `held_out`.
+@renamed(symbols="vocabulary_size")
+def kneser_ney(train: Array, held_out: Array, vocabulary_size: int, order: int = 3) -> float:
+    """Return the bits per token that an interpolated Kneser-Ney model of `train` needs for `held_out`.
 
-    One discount an order, n1 / (n1 + 2 n2); the first order - 1 symbols do not count. Chen and Goodman 1999.
+    Each order has one discount, n1 / (n1 + 2 n2). The first order - 1 tokens do not count. Chen and Goodman 1999.
 
     Parameters
     ----------
-    train, held_out : int [N], symbols from 0 to `symbols` - 1
+    train, held_out : int [N]
+        Tokens from 0 to `vocabulary_size` - 1.
+    vocabulary_size : int
+    order : int
+        Length of the longest n-gram; 3 is a trigram model.
 
     Examples
     --------
@@ -112,38 +119,38 @@ def kneser_ney(train: Array, held_out: Array, symbols: int, order: int = 3) -> f
     def grams(text: Array) -> Array:
         code = np.zeros(len(text) - order + 1, np.int64)
         for i in range(order):
-            code = code * symbols + text[i : i + len(code)]
+            code = code * vocabulary_size + text[i : i + len(code)]
         return code
 
     def look_up(keys: Array, values: Array, wanted: Array) -> Array:
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[at] == wanted, values[at], 0)
 
-    # Full n-grams count as often as they occur, shorter ones by how many different symbols precede them.
+    # The longest n-grams count by how often they occur, shorter ones by how many different tokens precede them.
     levels = [np.unique(grams(train), return_counts=True)]
     for n in range(order - 1, 0, -1):
-        levels.append(np.unique(levels[-1][0] % symbols**n, return_counts=True))
+        levels.append(np.unique(levels[-1][0] % vocabulary_size**n, return_counts=True))
     wanted = grams(held_out)
-    p: Any = 1 / symbols
+    p: Any = 1 / vocabulary_size
     for n, (codes, counts) in enumerate(reversed(levels), 1):
         once, twice = int((counts == 1).sum()), int((counts == 2).sum())
         discount = once / (once + 2 * twice) if once else 0.5
-        contexts, inverse = np.unique(codes // symbols, return_inverse=True)
-        code = wanted % symbols**n
-        total = look_up(contexts, np.bincount(inverse, counts), code // symbols)
-        types = look_up(contexts, np.bincount(inverse), code // symbols)
+        contexts, inverse = np.unique(codes // vocabulary_size, return_inverse=True)
+        code = wanted % vocabulary_size**n
+        total = look_up(contexts, np.bincount(inverse, counts), code // vocabulary_size)
+        types = look_up(contexts, np.bincount(inverse), code // vocabulary_size)
         count = np.maximum(look_up(codes, counts, code) - discount, 0)
         p = np.where(total > 0, (count + discount * types * p) / np.maximum(total, 1), p)
     return float(-np.log2(p).mean())
 
 
 def run(text: str, cell: str, hidden: int, epochs: int, seed: int, out: Path) -> int:
-    """Train on `text`, print what comes of it, write weights and picture into `out`; give the exit code."""
+    """Train on `text`, print the results, write weights and picture into `out`; return the exit code."""
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError("the demo needs tqdm: pip install 'fastrnn[demo]'") from error
-    _figure()  # a missing matplotlib should not show only at the end
+    _figure()  # if matplotlib is missing, this fails before the training and not after it
     cut = len(text) - len(text) // 10
     characters = "".join(sorted(set(text[:cut]) | {UNKNOWN}))
     index = {c: i for i, c in enumerate(characters)}
@@ -156,13 +163,15 @@ def run(text: str, cell: str, hidden: int, epochs: int, seed: int, out: Path) ->
     print(f"trigram model (interpolated Kneser-Ney): {trigram:.3f} bits per character on the held-out text")
 
     model = CharacterModel(characters, cell, hidden, seed)
-    lanes = min(LANES, (cut - 1) // STEPS)
-    streams = (cut - 1) // lanes
-    x = np.ascontiguousarray(train[: lanes * streams].reshape(lanes, streams).T)
-    y = np.ascontiguousarray(train[1 : lanes * streams + 1].reshape(lanes, streams).T)
-    starts = range(0, streams, STEPS)
-    pieces = list(model.pieces.values())
-    optimiser = Adam(pieces, cosine(LEARNING_RATE, epochs * len(starts), warmup=20, floor=LEARNING_RATE / 50))
+    streams = min(STREAMS, (cut - 1) // STEPS)
+    length = (cut - 1) // streams
+    x = np.ascontiguousarray(train[: streams * length].reshape(streams, length).T)
+    y = np.ascontiguousarray(train[1 : streams * length + 1].reshape(streams, length).T)
+    starts = range(0, length, STEPS)
+    modules = list(model.modules.values())
+    optimiser = Adam(
+        modules, cosine(LEARNING_RATE, epochs * len(starts), warmup=20, floor=LEARNING_RATE / 50)
+    )
     losses: list[float] = []
     norms: list[float] = []
     held: list[tuple[int, float]] = []
@@ -188,7 +197,7 @@ def run(text: str, cell: str, hidden: int, epochs: int, seed: int, out: Path) ->
         interrupted = True
         print("interrupted: saving what there is", file=sys.stderr)
     config = {"characters": characters, "cell": cell, "hidden_size": str(hidden), "seed": str(seed)}
-    io.save(out / "weights.npz", model.pieces, config)
+    io.save(out / "weights.npz", model.modules, config)
     plot(out / "training.png", losses, norms, held, trigram, cell)
     print(f"wrote {out / 'weights.npz'} and {out / 'training.png'}")
     return 130 if interrupted else 0
@@ -234,7 +243,7 @@ def _figure() -> Any:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one line."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: error: {message}", file=sys.stderr)
@@ -255,7 +264,7 @@ def _integer(low: int, high: int) -> Any:
 
 
 def read_text(path: Path | None) -> str:
-    """Read a file, or the text that comes with Python; raise ValueError with one clear line."""
+    """Return the text of a file, or the text that comes with Python; raise ValueError with one line."""
     if path is None:
         try:
             from pydoc_data.topics import topics
@@ -274,7 +283,7 @@ def read_text(path: Path | None) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``python -m fastrnn``; give the exit code."""
+    """Run ``python -m fastrnn``; return the exit code."""
     parser = _Parser(prog="python -m fastrnn", description="fast RNN, LSTM and GRU on the CPU")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{demo}")
     demo = commands.add_parser("demo", help="train a character language model", description=__doc__)

@@ -1,6 +1,7 @@
 """What happens inside recurrent layers: the gradient at each step back in time, and the hidden states.
 
-The functions give arrays, one row for each layer and direction; the plots draw them and need matplotlib.
+`gradient_flow` and `hidden_states` return arrays whose first axis is over layers and directions. `plot_gradient_flow`
+and `plot_hidden_states` draw them, for which they need matplotlib.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn._arrays import as_array, as_lengths, expect
+from fastrnn._deprecated import renamed
 from fastrnn.layers import LSTM, Recurrent
 from fastrnn.ragged import Ragged
 
@@ -23,31 +25,32 @@ __all__ = ["gradient_flow", "hidden_states", "plot_gradient_flow", "plot_hidden_
 def gradient_flow(
     layer: Any, x: Any, dy: ArrayLike | None = None, *, state: Any = None, lengths: ArrayLike | None = None
 ) -> Array:
-    """Give the norm of dL/dh_t, over rows and units, at every step t: where it vanishes, nothing is learned.
+    """Return the norm of dL/dh_t at every step t. Where it vanishes, nothing is learned from that step.
 
-    dL/dh_t counts every way from h_t to the loss: the output, later steps, the layer above. Computed in
-    float64, one step at a time and without dropout: made for looking, not for training. A row counts up to
-    its length; a NaN stays one. Pascanu et al. 2013.
+    The norm is over the sequences of the batch and the units. dL/dh_t counts every path from h_t to the loss: through
+    the output, through later steps and through the layer above. It is computed in float64, one step at a time and
+    without dropout, so it is slower than training. A sequence counts up to its length. NaN stays NaN. Pascanu et al.
+    2013.
 
     Parameters
     ----------
     layer : RNN, LSTM or GRU
     x, lengths
-        as in a call of the layer.
+        As in a call of the layer.
     dy : float array as `y` of the call, optional
         dL/dy; by default the loss is the sum of the last layer's final hidden states.
     state
-        as in a call of the layer; of an unbatched `x` also with the batch axis.
+        As in a call of the layer. For an unbatched `x` it may also have the batch axis.
 
     Returns
     -------
     float64 [L * D, T]
-        in the order of ``h_n``.
+        In the order of ``h_n``.
 
     Raises
     ------
     ValueError, TypeError
-        naming the argument, what was expected and what came.
+        The message names the argument, what was expected and what came.
 
     Examples
     --------
@@ -57,30 +60,30 @@ def gradient_flow(
     True
     """
     batch = _Batch(layer, x, lengths, np.float64)
-    ways = list(batch.ways(state))
+    runs = list(batch.runs(state))
     above = batch.last_steps() if dy is None else batch.output_gradient(dy)
-    norms = np.zeros((len(ways), len(batch.x)))
-    for top in range(len(ways) - batch.directions, -1, -batch.directions):
+    norms = np.zeros((len(runs), len(batch.x)))
+    for top in range(len(runs) - batch.directions, -1, -batch.directions):
         below: Any = 0.0
         for i, part in enumerate(np.split(above, batch.directions, axis=2)):
-            turn = batch.reverse if i else np.asarray
-            dh, dx = _bptt(*ways[top + i][:3], turn(part), batch.valid)
-            norms[top + i] = np.linalg.norm(turn(dh), axis=(1, 2))
-            below = below + turn(dx)
+            ordered = batch.reverse if i else np.asarray
+            dh, dx = _bptt(*runs[top + i][:3], ordered(part), batch.valid)
+            norms[top + i] = np.linalg.norm(ordered(dh), axis=(1, 2))
+            below = below + ordered(dx)
         above = below
     return norms
 
 
 def hidden_states(layer: Any, x: Any, *, state: Any = None, lengths: ArrayLike | None = None) -> Array:
-    """Give h_t of every layer and direction, where a call gives those of the last layer only.
+    """Return h_t of every layer and direction; a call returns only those of the last layer.
 
-    Arguments as of `gradient_flow`.
+    The arguments are those of `gradient_flow`.
 
     Returns
     -------
     array [L * D, T, B, output]
-        in the order of ``h_n``, time first, the same bits as inside a call; 0 beyond a row's length. B is 1
-        for an unbatched `x`.
+        In the order of ``h_n``, time first, with the same bits as inside a call. It is 0 beyond the length of a
+        sequence. B is 1 for an unbatched `x`.
 
     Examples
     --------
@@ -88,13 +91,13 @@ def hidden_states(layer: Any, x: Any, *, state: Any = None, lengths: ArrayLike |
     >>> hidden_states(fastrnn.GRU(3, 4, num_layers=2), np.ones((5, 1, 3), np.float32)).shape
     (2, 5, 1, 4)
     """
-    return np.stack([y for *_, y in _Batch(layer, x, lengths).ways(state)])
+    return np.stack([y for *_, y in _Batch(layer, x, lengths).runs(state)])
 
 
 def plot_gradient_flow(flow: ArrayLike | Mapping[str, ArrayLike], *, ax: Any = None) -> Any:
-    """Draw what `gradient_flow` gave, or several of them by name, on a logarithmic axis; give the axes.
+    """Draw what `gradient_flow` returned, or several such arrays by name, on a logarithmic axis; return the axes.
 
-    Zeros and NaN leave a gap. Without `ax`, a new pyplot figure.
+    Zeros and NaN leave a gap. Without `ax` it makes a new pyplot figure.
     """
     ax = _axes("plot_gradient_flow", ax)
     flows = dict(flow) if isinstance(flow, Mapping) else {"": flow}
@@ -110,18 +113,22 @@ def plot_gradient_flow(flow: ArrayLike | Mapping[str, ArrayLike], *, ax: Any = N
     return ax
 
 
-def plot_hidden_states(states: ArrayLike, *, layer: int = -1, row: int = 0, ax: Any = None) -> Any:
-    """Draw a heat map over time of what `hidden_states` gave, of one layer and row; give the axes.
+@renamed(row="sequence")
+def plot_hidden_states(states: ArrayLike, *, layer: int = -1, sequence: int = 0, ax: Any = None) -> Any:
+    """Draw a heat map over time of what `hidden_states` returned; return the axes.
 
     Parameters
     ----------
-    states : array [L * D, T, B, output], or [T, output] of one row
-    layer, row : int
+    states : array [L * D, T, B, output], or [T, output] of one sequence
+    layer, sequence : int
+        Which layer and direction, and which sequence of the batch, is drawn.
+    ax : axes of matplotlib, optional
+        By default those of a new pyplot figure.
     """
     ax = _axes("plot_hidden_states", ax)
     h = np.asarray(states, np.float64)
     expect(h.ndim in (2, 4), "states", "shape [L * D, T, B, output] or [T, output]", h.shape)
-    h = h if h.ndim == 2 else h[layer, :, row]
+    h = h if h.ndim == 2 else h[layer, :, sequence]
     bound = np.abs(h[np.isfinite(h)]).max(initial=0) or 1.0
     image = ax.imshow(h.T, aspect="auto", cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
     ax.set(xlabel="step t", ylabel="unit")
@@ -130,7 +137,7 @@ def plot_hidden_states(states: ArrayLike, *, layer: int = -1, row: int = 0, ax: 
 
 
 class _Batch:
-    """The input of a layer, time first, and the layer taken apart into directions that can be run alone."""
+    """The input of a layer, time first, and each direction of each layer as a layer of its own."""
 
     def __init__(self, layer: Any, x: Any, lengths: Any, dtype: DTypeLike | None = None) -> None:
         expect(isinstance(layer, Recurrent), "layer", "an RNN, LSTM or GRU", type(layer).__name__, TypeError)
@@ -145,11 +152,11 @@ class _Batch:
         self.unbatched = x.ndim == 2
         fits = lengths is None or not self.unbatched
         expect(fits, "lengths", "None for an unbatched sequence", "an array")
-        steps, rows, _ = self.x.shape
-        self.lengths = as_lengths(np.full(rows, steps) if lengths is None else lengths, rows, steps)
+        steps, batch, _ = self.x.shape
+        self.lengths = as_lengths(np.full(batch, steps) if lengths is None else lengths, batch, steps)
         times = np.arange(steps)[:, None]
         self.valid = times < self.lengths  # [T, B]
-        self._turned = np.where(self.valid, self.lengths - 1 - times, times)[..., None]
+        self._reversed = np.where(self.valid, self.lengths - 1 - times, times)[..., None]
 
     def _time_first(self, name: str, value: Any, width: int) -> Array:
         array = as_array(name, value, self.dtype)
@@ -161,30 +168,30 @@ class _Batch:
         return array
 
     def reverse(self, array: Array) -> Array:
-        """Turn every row [T, B, ...] around within its length."""
-        return np.take_along_axis(array, self._turned, axis=0)
+        """Return an array [T, B, ...] with every sequence reversed within its length."""
+        return np.take_along_axis(array, self._reversed, axis=0)
 
     def output_gradient(self, dy: Any) -> Array:
-        """Give dL/dy, time first, and 0 beyond the lengths."""
+        """Return dL/dy, time first, and 0 beyond the lengths."""
         width = self.directions * (self.layer.proj_size or self.layer.hidden_size)
         if isinstance(dy, Ragged):
             fits, got = np.array_equal(dy.lengths, self.lengths), dy.lengths.tolist()
-            expect(fits, "dy", f"rows of lengths {self.lengths.tolist()}", got)
+            expect(fits, "dy", f"sequences of lengths {self.lengths.tolist()}", got)
             dy = dy.to_padded(batch_first=self.batch_first)
         above = self._time_first("dy", dy, width)
-        steps_rows = self.x.shape[:2]
-        expect(above.shape[:2] == steps_rows, "dy", f"{steps_rows} steps and rows", above.shape[:2])
+        steps_batch = self.x.shape[:2]
+        expect(above.shape[:2] == steps_batch, "dy", f"{steps_batch} steps and sequences", above.shape[:2])
         return np.where(self.valid[..., None], above, 0.0)
 
     def last_steps(self) -> Array:
-        """Give dL/dy of L = sum of the final states: 1 at the last step of each direction."""
+        """Return dL/dy of a loss that is the sum of the final states: 1 at the last step of each direction."""
         times = np.arange(len(self.x))[:, None]
         ends = [times == self.lengths - 1, (times == 0) & self.valid][: self.directions]
         width = self.layer.proj_size or self.layer.hidden_size
         return np.concatenate([np.repeat(end[..., None], width, axis=2) for end in ends], axis=2) * 1.0
 
     def first_state(self, state: Any) -> Any:
-        """Check a state as a call does, and give its parts with the batch axis, zeros where one is None."""
+        """Check a state as a call does; return it with the batch axis, and zeros for a part that is None."""
         if state is None:
             return None
         layer = self.layer
@@ -204,33 +211,33 @@ class _Batch:
         expect(array.shape == shape, name, f"shape {shape}", np.shape(value))
         return array
 
-    def ways(self, state: Any) -> Iterator[tuple[Recurrent, Array, Any, Array]]:
-        """Give for each direction of each layer: it alone, what it reads, its first state, and its h."""
+    def runs(self, state: Any) -> Iterator[tuple[Recurrent, Array, Any, Array]]:
+        """Yield for each direction of each layer: it as a layer, its input, its initial state, and its h."""
         x, below, state = self.x, [], self.first_state(state)
         for i in range(self.layer.num_layers * self.directions):
-            level, way = divmod(i, self.directions)
-            turn = self.reverse if way else np.asarray
-            one = _alone(self.layer, level, way, x.shape[2], self.dtype)
+            level, direction = divmod(i, self.directions)
+            ordered = self.reverse if direction else np.asarray
+            one = _alone(self.layer, level, direction, x.shape[2], self.dtype)
             first = _map(lambda s, i=i: s[i : i + 1], state)
-            y = turn(one(turn(x), first, lengths=self.lengths)[0])
-            yield one, turn(x), first, y
+            y = ordered(one(ordered(x), first, lengths=self.lengths)[0])
+            yield one, ordered(x), first, y
             below.append(y)
             if len(below) == self.directions:
                 x, below = np.concatenate(below, axis=2), []
 
 
-def _alone(layer: Any, level: int, way: int, inputs: int, dtype: Any) -> Recurrent:
-    """Give one direction of one layer as a layer of its own, with a copy of the weights."""
+def _alone(layer: Any, level: int, direction: int, inputs: int, dtype: Any) -> Recurrent:
+    """Return one direction of one layer as a layer of its own, with a copy of the weights."""
     options = {k: getattr(layer, k) for k in ("nonlinearity", "reset_after") if hasattr(layer, k)}
     options |= {"proj_size": layer.proj_size} if layer.proj_size else {}
     one: Recurrent = type(layer)(inputs, layer.hidden_size, bias=layer.bias, dtype=dtype, rng=0, **options)
-    end = f"_l{level}" + "_reverse" * way
+    end = f"_l{level}" + "_reverse" * direction
     one.load_state_dict({name: layer.params[name.removesuffix("_l0") + end] for name in one.params})
     return one
 
 
 def _bptt(one: Recurrent, x: Array, state: Any, dy: Array, valid: Array) -> tuple[Array, Array]:
-    """Give dL/dh and dL/dx of every step, from a tape for each; what is not `valid` gets 0."""
+    """Return dL/dh and dL/dx of every step, from a tape for each; they are 0 where a step is not `valid`."""
     tapes = []
     for x_t, on in zip(x, valid, strict=True):
         _, state, tape = one.forward(x_t[None], state, lengths=on.astype(np.int64))

@@ -15,33 +15,63 @@ Examples
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-import fastrnn._core as _core
 from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readable
+from fastrnn._parameters import GATES
+from fastrnn._recurrent import Recurrent, State
+from fastrnn._tapes import LayerTape
 from fastrnn.gradients import Gradients
-from fastrnn.layers import Recurrent, State, parameter_shapes
+from fastrnn.layers import elman, gated
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["gru", "gru_backward", "gru_forward", "lstm", "lstm_backward", "lstm_forward"]
+__all__ += ["rnn", "rnn_backward", "rnn_forward"]
+
+Params = Mapping[str, Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class InferenceOptions(TypedDict, total=False):
+    """Keyword arguments of the inference functions, as of a call of a layer."""
+
+    batch_first: bool
+    lengths: ArrayLike | None
+    reset: ArrayLike | None
+    steps: int | None
+
+
+class TrainingOptions(InferenceOptions, total=False):
+    """Keyword arguments of the training passes, as of ``forward`` of a layer."""
+
+    dropout: float
+    rng: np.random.Generator | int | None
+    checkpoint: int | str | None
 
 
 class _Borrowed(Recurrent):
     """A layer on parameters that belong to the caller."""
 
     def __init__(
-        self, cell: str, gates: int, params: Mapping[str, Any], batch_first: bool, dropout: float, rng: Any
-    ):
+        self, cell: str, params: Params, batch_first: bool = False, dropout: float = 0.0, rng: Any = None
+    ) -> None:
         expect(isinstance(params, Mapping), "params", "a mapping", type(params).__name__, TypeError)
         arrays = {name: readable(f"params: {name}", value, "real floats") for name, value in params.items()}
         for name in ("weight_ih_l0", "weight_hh_l0"):
             if name not in arrays or arrays[name].ndim != 2:
                 got = f"shape {arrays[name].shape}" if name in arrays else f"the names {sorted(arrays)}"
                 raise ValueError(f"params: expected a matrix {name}, got {got}")
+        self._cell_name = cell
         self.dtype = _float_dtype(arrays["weight_hh_l0"].dtype)
         self.input_size = arrays["weight_ih_l0"].shape[1]
-        self.hidden_size = max(arrays["weight_hh_l0"].shape[0] // gates, 1)
+        self.hidden_size = max(arrays["weight_hh_l0"].shape[0] // GATES[cell], 1)
         self.proj_size = arrays["weight_hr_l0"].shape[0] if cell == "lstm" and "weight_hr_l0" in arrays else 0
         self.bidirectional = "weight_ih_l0_reverse" in arrays
         self.bias = "bias_ih_l0" in arrays
@@ -50,11 +80,7 @@ class _Borrowed(Recurrent):
             self.num_layers += 1
         self.batch_first, self.dropout = bool(batch_first), _probability("dropout", dropout)
         self.rng = np.random.default_rng(rng)
-        self._stateful = cell == "lstm"
-        self.shapes = parameter_shapes(
-            gates, self.input_size, self.hidden_size, self.num_layers, self.bias, 1 + self.bidirectional,
-            self.proj_size,
-        )  # fmt: skip
+        self.shapes = self._shapes()
         wrong = misfits(self.shapes, arrays)
         wrong += [
             f"{name}: expected {self.dtype}, got {arrays[name].dtype}"
@@ -63,210 +89,144 @@ class _Borrowed(Recurrent):
         ]
         if wrong:
             raise ValueError("params: " + "; ".join(wrong))
-        self._network = _core.Network(
-            cell, self.input_size, self.hidden_size, self.proj_size, self.num_layers, self.bidirectional,
-            self.bias, self.batch_first, self.dtype == np.float64,
-        )  # fmt: skip
-        self._arrays = tuple(np.require(arrays[name], requirements=["C", "A"]) for name in self.shapes)
-        self._weights = self._arrays
+        self._connect(tuple(np.require(arrays[name], requirements=["C", "A"]) for name in self.shapes))
+
+    def _cell(self) -> str:
+        return self._cell_name
 
 
-class _Tape:
-    """A tape and the layer that made it."""
-
-    __slots__ = ("layer", "tape")
-
-    def __init__(self, layer: Recurrent, tape: Any) -> None:
-        self.layer, self.tape = layer, tape
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.tape.nbytes)
-
-
-def _infer(cell: str, gates: int, x: Any, state: State, params: Any, batch_first: bool, **steps: Any) -> Any:
-    return _Borrowed(cell, gates, params, batch_first, 0.0, None)(x, state, **steps)
+def _infer(
+    cell: str,
+    x: ArrayLike | None,
+    state: State,
+    params: Params,
+    *,
+    batch_first: bool = False,
+    lengths: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
+    steps: int | None = None,
+) -> tuple[Any, State]:
+    layer = _Borrowed(cell, params, batch_first)
+    return layer(x, state, lengths=lengths, reset=reset, steps=steps)
 
 
 def _forward(
     cell: str,
-    gates: int,
-    x: Any,
-    state: State,
-    params: Any,
-    batch_first: bool,
-    dropout: float,
-    rng: Any,
-    checkpoint: int | str | None,
-    **steps: Any,
-) -> Any:
-    layer = _Borrowed(cell, gates, params, batch_first, dropout, rng)
-    y, last, tape = layer.forward(x, state, checkpoint=checkpoint, **steps)
-    return y, last, _Tape(layer, tape)
-
-
-def _backward(tape: Any, dy: Any, dstate: State) -> Gradients:
-    if not isinstance(tape, _Tape):
-        raise TypeError(f"tape: expected a tape of the forward function, got {type(tape).__name__}")
-    return tape.layer.backward(tape.tape, dy, dstate)
-
-
-def lstm(
     x: ArrayLike | None,
     state: State,
-    params: Mapping[str, Any],
-    *,
-    batch_first: bool = False,
-    lengths: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
-    steps: int | None = None,
-) -> tuple[Any, State]:
-    """LSTM inference: ``y, (h_n, c_n)``; arguments as a call of :class:`fastrnn.LSTM`."""
-    return _infer("lstm", 4, x, state, params, batch_first, lengths=lengths, reset=reset, steps=steps)  # type: ignore[no-any-return]
-
-
-def lstm_forward(
-    x: ArrayLike | None,
-    state: State,
-    params: Mapping[str, Any],
+    params: Params,
     *,
     batch_first: bool = False,
     dropout: float = 0.0,
-    rng: Any = None,
+    rng: np.random.Generator | int | None = None,
     lengths: ArrayLike | None = None,
     reset: ArrayLike | None = None,
     steps: int | None = None,
     checkpoint: int | str | None = None,
 ) -> tuple[Any, State, Any]:
-    """LSTM training pass: ``y, (h_n, c_n), tape``; see :meth:`fastrnn.LSTM.forward`."""
-    return _forward(  # type: ignore[no-any-return]
-        "lstm",
-        4,
-        x,
-        state,
-        params,
-        batch_first,
-        dropout,
-        rng,
-        checkpoint,
-        lengths=lengths,
-        reset=reset,
-        steps=steps,
-    )
+    layer = _Borrowed(cell, params, batch_first, dropout, rng)
+    y, last, tape = layer.forward(x, state, lengths=lengths, reset=reset, steps=steps, checkpoint=checkpoint)
+    return y, last, LayerTape(tape, layer)
+
+
+def _backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
+    if not isinstance(tape, LayerTape):
+        raise TypeError(f"tape: expected a tape of the forward function, got {type(tape).__name__}")
+    gradients: Gradients = tape.layer.backward(tape.tape, dy, dstate)
+    return gradients
+
+
+def _passes_on(shared: Callable[..., Any]) -> Callable[[Function], Function]:
+    """Let help show the keyword arguments of `shared`, where a function hands them on as ``**options``."""
+    options = [p for p in inspect.signature(shared).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
+        return function
+
+    return decorate
+
+
+@_passes_on(_infer)
+def lstm(
+    x: ArrayLike | None, state: State, params: Params, **options: Unpack[InferenceOptions]
+) -> tuple[Any, State]:
+    """Run an LSTM for inference; return ``y, (h_n, c_n)``. Arguments as of a call of :class:`fastrnn.LSTM`."""
+    return _infer("lstm", x, state, params, **options)
+
+
+@_passes_on(_forward)
+def lstm_forward(
+    x: ArrayLike | None, state: State, params: Params, **options: Unpack[TrainingOptions]
+) -> tuple[Any, State, Any]:
+    """Run an LSTM for training; return ``y, (h_n, c_n), tape``. See :meth:`fastrnn.LSTM.forward`."""
+    return _forward("lstm", x, state, params, **options)
 
 
 def lstm_backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
-    """BPTT of an LSTM; see :meth:`fastrnn.LSTM.backward`."""
+    """Return the gradients of an LSTM (BPTT); see :meth:`fastrnn.LSTM.backward`."""
     return _backward(tape, dy, dstate)
 
 
+@_passes_on(_infer)
 def gru(
     x: ArrayLike | None,
     state: State,
-    params: Mapping[str, Any],
+    params: Params,
     *,
     reset_after: bool = True,
-    batch_first: bool = False,
-    lengths: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
-    steps: int | None = None,
+    **options: Unpack[InferenceOptions],
 ) -> tuple[Any, State]:
-    """GRU inference: ``y, h_n``; arguments as a call of :class:`fastrnn.GRU`."""
-    cell = "gru" if reset_after else "gru_before"
-    return _infer(cell, 3, x, state, params, batch_first, lengths=lengths, reset=reset, steps=steps)  # type: ignore[no-any-return]
+    """Run a GRU for inference; return ``y, h_n``. Arguments as of a call of :class:`fastrnn.GRU`."""
+    return _infer(gated(reset_after), x, state, params, **options)
 
 
+@_passes_on(_forward)
 def gru_forward(
     x: ArrayLike | None,
     state: State,
-    params: Mapping[str, Any],
+    params: Params,
     *,
     reset_after: bool = True,
-    batch_first: bool = False,
-    dropout: float = 0.0,
-    rng: Any = None,
-    lengths: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
-    steps: int | None = None,
-    checkpoint: int | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> tuple[Any, State, Any]:
-    """GRU training pass: ``y, h_n, tape``; see :meth:`fastrnn.GRU.forward`."""
-    cell = "gru" if reset_after else "gru_before"
-    return _forward(  # type: ignore[no-any-return]
-        cell,
-        3,
-        x,
-        state,
-        params,
-        batch_first,
-        dropout,
-        rng,
-        checkpoint,
-        lengths=lengths,
-        reset=reset,
-        steps=steps,
-    )
+    """Run a GRU for training; return ``y, h_n, tape``. See :meth:`fastrnn.GRU.forward`."""
+    return _forward(gated(reset_after), x, state, params, **options)
 
 
 def gru_backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
-    """BPTT of a GRU; see :meth:`fastrnn.GRU.backward`."""
+    """Return the gradients of a GRU (BPTT); see :meth:`fastrnn.GRU.backward`."""
     return _backward(tape, dy, dstate)
 
 
-def _elman(nonlinearity: str) -> str:
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
-    return f"rnn_{nonlinearity}"
-
-
+@_passes_on(_infer)
 def rnn(
     x: ArrayLike | None,
     state: State,
-    params: Mapping[str, Any],
+    params: Params,
     *,
     nonlinearity: str = "tanh",
-    batch_first: bool = False,
-    lengths: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
-    steps: int | None = None,
+    **options: Unpack[InferenceOptions],
 ) -> tuple[Any, State]:
-    """Elman RNN inference: ``y, h_n``; arguments as a call of :class:`fastrnn.RNN`."""
-    cell = _elman(nonlinearity)
-    return _infer(cell, 1, x, state, params, batch_first, lengths=lengths, reset=reset, steps=steps)  # type: ignore[no-any-return]
+    """Run an Elman RNN for inference; return ``y, h_n``. Arguments as of a call of :class:`fastrnn.RNN`."""
+    return _infer(elman(nonlinearity), x, state, params, **options)
 
 
+@_passes_on(_forward)
 def rnn_forward(
     x: ArrayLike | None,
     state: State,
-    params: Mapping[str, Any],
+    params: Params,
     *,
     nonlinearity: str = "tanh",
-    batch_first: bool = False,
-    dropout: float = 0.0,
-    rng: Any = None,
-    lengths: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
-    steps: int | None = None,
-    checkpoint: int | str | None = None,
+    **options: Unpack[TrainingOptions],
 ) -> tuple[Any, State, Any]:
-    """Elman RNN training pass: ``y, h_n, tape``; see :meth:`fastrnn.RNN.forward`."""
-    cell = _elman(nonlinearity)
-    return _forward(  # type: ignore[no-any-return]
-        cell,
-        1,
-        x,
-        state,
-        params,
-        batch_first,
-        dropout,
-        rng,
-        checkpoint,
-        lengths=lengths,
-        reset=reset,
-        steps=steps,
-    )
+    """Run an Elman RNN for training; return ``y, h_n, tape``. See :meth:`fastrnn.RNN.forward`."""
+    return _forward(elman(nonlinearity), x, state, params, **options)
 
 
 def rnn_backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
-    """BPTT of an Elman RNN; see :meth:`fastrnn.RNN.backward`."""
+    """Return the gradients of an Elman RNN (BPTT); see :meth:`fastrnn.RNN.backward`."""
     return _backward(tape, dy, dstate)

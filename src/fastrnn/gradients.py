@@ -13,11 +13,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Views(dict[str, NDArray[Any]]):
-    """Arrays by name that are pieces of one buffer: to assign to a name is to set its numbers there."""
+    """Arrays by name that are views of one buffer: to assign to a name is to overwrite the numbers there."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         view = self[name]
-        if value is view:  # as after views[name] -= ...
+        if value is view:  # `views[name] -= step` assigns the array to itself
             return
         array = np.asarray(value)
         if array.shape not in ((), view.shape):
@@ -25,6 +25,7 @@ class Views(dict[str, NDArray[Any]]):
         view[...] = array
 
     def update(self, *args: Any, **kwargs: Any) -> None:
+        """Overwrite the numbers of each name that is given, as ``dict.update``."""
         for name, value in dict(*args, **kwargs).items():
             self[name] = value
 
@@ -37,7 +38,7 @@ class Views(dict[str, NDArray[Any]]):
 
 
 def views_of(flat: NDArray[Any], shapes: Shapes) -> Views:
-    """Consecutive pieces of ``flat`` in the given shapes."""
+    """Return consecutive parts of ``flat`` in the given shapes."""
     views: dict[str, NDArray[Any]] = {}
     at = 0
     for name, shape in shapes.items():
@@ -53,14 +54,14 @@ class Gradients:
     Attributes
     ----------
     x : array or Ragged or None
-        As the input; None where there was none.
+        dL/dx, shaped as the input; None where there was none.
     state : array or pair of arrays or None
-        As the initial state: dL/dh_0, or (dL/dh_0, dL/dc_0) for an LSTM. Given also when the state was not.
+        dL/dh_0, or (dL/dh_0, dL/dc_0) for an LSTM, also where the initial state was left out.
     params : dict of str to array
-        By parameter name, views of ``flat``, made when first asked for.
+        The gradient of each parameter by its name: views of ``flat``.
     flat : array
-        All parameter gradients in one contiguous buffer, in the order of the layer's own ``flat``: one
-        all-reduce, one optimiser step.
+        The gradients of all parameters in one contiguous buffer, in the order of the layer's own ``flat``. It can
+        be reduced over processes, and stepped by an optimiser, as one array.
     """
 
     __slots__ = ("_params", "_shapes", "flat", "state", "x")
@@ -74,6 +75,7 @@ class Gradients:
 
     @property
     def params(self) -> dict[str, NDArray[Any]]:
+        """The gradient of each parameter by its name: views of ``flat``."""
         if self._params is None:
             self._params = views_of(self.flat, self._shapes)
         return self._params
@@ -82,4 +84,13 @@ class Gradients:
         return Gradients, (self.x, self.state, self._shapes, self.flat)
 
     def __repr__(self) -> str:
-        return f"Gradients(x, state, params=[{', '.join(self._shapes)}], flat[{self.flat.size}])"
+        parts = [f"x={_described(self.x)}", f"state={_described(self.state)}"]
+        params = ", ".join(f"{name} {shape}" for name, shape in self._shapes.items())
+        return f"Gradients({', '.join(parts)}, params=[{params}], flat[{self.flat.size}])"
+
+
+def _described(value: Any) -> str:
+    """Return the shape of an array, of each of a tuple of them, or what a Ragged says of itself."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_described, value))})"
+    return f"array{value.shape}" if isinstance(value, np.ndarray) else repr(value)

@@ -1,9 +1,9 @@
 """Initialisation in place, of one array or of all the parameters of a layer.
 
-Every function takes an array, a dict of parameters named as in ``torch.nn``, or anything with such a dict in
-``.params`` (a layer, a cell, ``Linear``), writes into it and returns it. ``rng`` is a
-``numpy.random.Generator``, a seed or None. Matrices that hold several gates on top of each other are treated
-gate by gate: a gate is what has a fan-in and a fan-out, and what can be orthogonal.
+Every function takes an array, a dict of parameters named as in ``torch.nn``, or an object with such a dict in
+``.params`` (a layer, a cell, ``Linear``). It writes into that and returns it. ``rng`` is a ``numpy.random.Generator``,
+a seed or None. A matrix that holds several gates on top of each other is treated gate by gate, because each gate has
+its own fan-in and fan-out.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def forget_bias(target: Target, value: float = 1.0) -> Target:
 
 
 def _arrays(target: Any) -> dict[str, Array]:
-    """Give the arrays to fill by name; a lone array has the name ''."""
+    """Return the arrays to fill by name; a single array has the name ''."""
     arrays = {"": target} if isinstance(target, np.ndarray) else getattr(target, "params", target)
     wanted = "an array, a dict of parameters or a layer"
     expect(isinstance(arrays, dict), "target", wanted, type(target).__name__, TypeError)
@@ -141,7 +141,8 @@ def _arrays(target: Any) -> dict[str, Array]:
 
 
 def _hidden_size(arrays: dict[str, Array]) -> int:
-    """Give the hidden size (0: no recurrence); under a projection weight_hh has proj_size columns."""
+    """Return the hidden size, or 0 where there is no recurrent weight."""
+    # With a projection, weight_hh has proj_size columns, so weight_hr is asked first.
     for prefix in ("weight_hr", "weight_hh"):
         for name, array in arrays.items():
             if name.startswith(prefix):
@@ -150,7 +151,7 @@ def _hidden_size(arrays: dict[str, Array]) -> int:
 
 
 def _gates(target: Any, prefix: str = "weight") -> list[Array]:
-    """Give every matrix whose name starts with `prefix`, split into its gates."""
+    """Return every matrix whose name starts with `prefix`, split into its gates."""
     arrays = _arrays(target)
     size = _hidden_size(arrays)
     gates: list[Array] = []

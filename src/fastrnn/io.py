@@ -1,8 +1,8 @@
 """Weights in files: safetensors or ``.npz``, by the file's name; never pickle.
 
-Files are written whole or not at all. A file that is truncated or hostile is a ValueError, and reading
-allocates no more than a few times the file's size: every size that the file declares is checked against that
-first. For the same reason compressed files (``np.savez_compressed``) are not read: they may unpack to any size.
+Files are written whole or not at all. A truncated or hostile file raises a ValueError. Every size that a file
+declares is checked against the size of the file first, so that reading allocates little more than the file holds.
+Compressed files (``np.savez_compressed``) are not read, because they may unpack to any size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import expect, expect_writeable, misfits, readable
+from fastrnn._deprecated import renamed
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -32,16 +33,17 @@ __all__ = ["load", "read", "restore", "save"]
 
 
 class _NotRead(Exception):
-    """What the file may soundly be, but is not read."""
+    """The file may be sound, but files of its kind are not read."""
 
 
 def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays, or the parameters of layers, to a ``.safetensors`` or ``.npz`` file, atomically.
+    """Write arrays, or the parameters of modules, to a ``.safetensors`` or ``.npz`` file, atomically.
 
     Parameters
     ----------
     path : path ending in .safetensors (needs safetensors) or .npz
-    weights : dict of arrays, or of layers and pieces: then "lstm" becomes "lstm.weight_ih_l0" and so on
+    weights : dict of arrays or of modules
+        The parameters of a module with the name "lstm" are named "lstm.weight_ih_l0" and so on.
     metadata : dict of str, optional
 
     Examples
@@ -53,7 +55,7 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
     """
     arrays: dict[str, Array] = {}
     npz = _is_npz(path)
-    wanted = "a dict of arrays, or of layers and pieces"
+    wanted = "a dict of arrays or of modules"
     expect(isinstance(weights, Mapping), "weights", wanted, type(weights).__name__, TypeError)
     for name, item in weights.items():
         expect(isinstance(name, str), "weights", "names that are str", type(name).__name__, TypeError)
@@ -77,7 +79,8 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
             for name, array in arrays.items():
                 member = _io.BytesIO()
                 np.lib.format.write_array(member, array, allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getbuffer())  # ZipInfo: a fixed date
+                # A ZipInfo has a fixed date, so that equal arrays make equal files.
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getbuffer())
         data: Any = buffer.getbuffer()
     else:
         data = _safetensors().numpy.save(arrays, dict(meta) or None)
@@ -85,19 +88,19 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
 
 
 def load(path: PathLike) -> dict[str, Array]:
-    """Read the arrays of a ``.safetensors`` or ``.npz`` file.
+    """Return the arrays of a ``.safetensors`` or ``.npz`` file.
 
     Raises
     ------
     ValueError
-        the file is truncated or malformed, or holds anything but plain arrays of real numbers; or it is a
+        The file is truncated or malformed, or holds anything but plain arrays of real numbers; or it is a
         compressed .npz file.
     """
     return read(path)[0]
 
 
 def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
-    """Read the arrays and the metadata of a file; as `load`."""
+    """Return the arrays and the metadata of a file; otherwise as `load`."""
     npz = _is_npz(path)
     data = Path(path).read_bytes()
     try:
@@ -106,29 +109,41 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
         raise
     except _NotRead as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
-    except Exception as error:  # whatever a parser makes of hostile bytes
+    except Exception as error:  # hostile bytes can make a parser raise anything
         kind = ".npz" if npz else "safetensors"
         raise ValueError(f"{os.fspath(path)}: not a sound {kind} file: {error}") from error
 
 
-def restore(path: PathLike, pieces: Mapping[str, Any]) -> dict[str, str]:
-    """Read a file that `save` wrote from the same layers and pieces back into them; give its metadata.
+@renamed(pieces="modules")
+def restore(path: PathLike, modules: Mapping[str, Any]) -> dict[str, str]:
+    """Read the parameters of modules from a file that `save` wrote; return the metadata of the file.
 
-    Nothing is changed unless every entry is there, with the right shape, and nothing else.
+    Nothing is changed unless the file holds exactly the parameters of these modules.
+
+    Parameters
+    ----------
+    path : path ending in .safetensors or .npz
+    modules : dict of modules
+        As it was given to `save`.
+
+    Raises
+    ------
+    ValueError
+        The file is not sound, or entries are missing, unexpected or of another shape.
     """
-    wanted = "a dict of layers and pieces"
-    expect(isinstance(pieces, Mapping), "pieces", wanted, type(pieces).__name__, TypeError)
-    for piece in pieces.values():
-        expect(hasattr(piece, "params"), "pieces", wanted, f"one of {type(piece).__name__}", TypeError)
-    params = {f"{n}.{k}": a for n, piece in pieces.items() for k, a in piece.params.items()}
-    expect_writeable("pieces", params)
+    wanted = "a dict of modules"
+    expect(isinstance(modules, Mapping), "modules", wanted, type(modules).__name__, TypeError)
+    for module in modules.values():
+        expect(hasattr(module, "params"), "modules", wanted, f"one of {type(module).__name__}", TypeError)
+    params = {f"{n}.{k}": a for n, module in modules.items() for k, a in module.params.items()}
+    expect_writeable("modules", params)
     arrays, metadata = read(path)
     copy_into(params, arrays, os.fspath(path))
     return metadata
 
 
 def write_atomically(path: PathLike, data: Any) -> None:
-    """Write a file beside `path` and rename it: whoever reads meanwhile sees the old file or the new one."""
+    """Write a file beside `path` and rename it, so that a reader sees the old file or the new one as a whole."""
     temporary = f"{os.fspath(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -147,18 +162,18 @@ def copy_into(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what:
 
 
 def copy_all(params: Mapping[str, Array], given: Mapping[str, Array]) -> None:
-    """Copy what `matching` gave."""
+    """Copy what `matching` returned."""
     for name, array in params.items():
         array[...] = given[name]
 
 
 def matching(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: str) -> dict[str, Array]:
-    """Give `state` as arrays of the names and shapes of `params`.
+    """Return `state` as arrays of the names and shapes of `params`.
 
     Raises
     ------
     ValueError
-        names every missing, unexpected or misshapen entry.
+        Entries are missing, unexpected or of another shape. The message names all of them.
     """
     expect(isinstance(state, Mapping), what, "a dict of arrays", type(state).__name__, TypeError)
     given = {name: readable(f"{what}: {name}", value, "real numbers") for name, value in state.items()}

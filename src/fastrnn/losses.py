@@ -1,8 +1,8 @@
-"""Losses fused with their gradient: ``loss, gradient = mse(prediction, target)``.
+"""Losses with their gradients: ``loss, gradient = mse(prediction, target)``.
 
-The loss is a float, summed in float64; the gradient has the dtype of the prediction. ``weights`` (finite and
-not negative) say how much each step counts: "mean" divides by their sum, and what has weight 0 reaches neither
-the loss nor a gradient, whatever stands there, NaN and invalid targets included.
+The loss is a float, summed in float64. The gradient has the dtype of the prediction. ``weights`` say how much each
+element counts; they are finite and not negative. The reduction "mean" divides by their sum. An element with weight 0
+has no effect on the loss or the gradients, even if it is NaN or its target is invalid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import fastrnn._core as _core
-from fastrnn._arrays import expect, floats, indices, number, readable, within
+from fastrnn._arrays import (
+    at_least_zero,
+    core_dtype,
+    expect,
+    floats,
+    indices,
+    number,
+    positive,
+    readable,
+    within,
+)
 from fastrnn.gradients import Gradients
 from fastrnn.nn import Linear
 
@@ -33,7 +43,7 @@ def softmax_cross_entropy(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> tuple[float, Array]:
-    """Give the cross-entropy of softmax(logits) in nats, and its gradient with respect to the logits.
+    """Return the cross-entropy of softmax(logits) in nats, and its gradient with respect to the logits.
 
     Parameters
     ----------
@@ -54,11 +64,8 @@ def softmax_cross_entropy(
     """
     z = _logits(logits)
     right, w, scale, smooth = _classes(z.shape, z.shape[-1], targets, weights, label_smoothing, reduction)
-    rows = z.reshape(-1, z.shape[-1])
-    dtype = np.float64 if z.dtype.itemsize > 4 else np.float32
-    loss, gradient = _core.softmax_cross_entropy(
-        rows.astype(dtype, copy=False), right, w, scale, label_smoothing=smooth
-    )
+    matrix = z.reshape(-1, z.shape[-1]).astype(core_dtype(z), copy=False)
+    loss, gradient = _core.softmax_cross_entropy(matrix, right, w, scale, label_smoothing=smooth)
     assert gradient is not None
     return loss, gradient.astype(z.dtype, copy=False).reshape(z.shape)
 
@@ -77,8 +84,8 @@ def linear_softmax_cross_entropy(
 ) -> tuple[float, Gradients | None]:
     """Return the cross-entropy of softmax(linear(x)) in nats, and the gradients of ``x`` and of the linear layer.
 
-    The same as the linear layer, :func:`softmax_cross_entropy` and the layer's backward pass one after the other, but
-    the logits are made and used up a few rows at a time: they are never held as a whole.
+    This is the linear layer, :func:`softmax_cross_entropy` and the layer's backward pass in one. It takes less
+    memory, because only a few steps' logits are held at a time.
 
     Parameters
     ----------
@@ -89,17 +96,17 @@ def linear_softmax_cross_entropy(
     targets : int [...]
         The right class, 0 <= target < C where the weight is not 0.
     weights : float [...], optional
-        What each target counts: finite, not negative.
+        How much each target counts; finite and not negative.
     label_smoothing : float
         The target distribution is (1 - s) * one-hot + s / C (Szegedy et al. 2016).
     z_loss : float
-        Adds ``z_loss * log(sum(exp(z))) ** 2``, which keeps the logits from drifting (Chowdhery et al. 2022).
+        Adds ``z_loss * log(sum(exp(z))) ** 2`` for logits z, which keeps them from drifting (Chowdhery et al. 2022).
     ignore_index : int, optional
         Targets of this value count as if their weight were 0.
     reduction : "mean" or "sum"
-        The mean is over the weights that are not 0.
+        The mean is over the targets whose weight is not 0.
     gradient : bool
-        False: only the loss is computed.
+        Whether gradients are computed; without them it takes less time.
 
     Returns
     -------
@@ -110,7 +117,7 @@ def linear_softmax_cross_entropy(
     Raises
     ------
     ValueError, TypeError
-        Naming the argument, what was expected and what came.
+        The message names the argument, what was expected and what came.
 
     Examples
     --------
@@ -121,28 +128,26 @@ def linear_softmax_cross_entropy(
     ((5, 2, 4), ['weight', 'bias'])
     """
     expect(isinstance(linear, Linear), "linear", "a Linear", type(linear).__name__, TypeError)
-    rows = linear._float("x", x, linear.in_features)
+    x = linear._float("x", x, linear.in_features)
     classes = linear.out_features
     if ignore_index is not None:
         ids = indices("targets", targets)
         kept = (ids != ignore_index).astype(np.float64)
         weights = kept if weights is None else np.where(kept, readable("weights", weights, "real numbers"), 0)
-    right, w, scale, smooth = _classes(rows.shape, classes, targets, weights, label_smoothing, reduction)
-    z_weight = number("z_loss", z_loss)
-    expect(0 <= z_weight < np.inf, "z_loss", "a number of at least 0", z_weight)
+    right, w, scale, smooth = _classes(x.shape, classes, targets, weights, label_smoothing, reduction)
     loss, dx, flat = _core.linear_cross_entropy(
-        rows.reshape(-1, linear.in_features), linear.params["weight"], linear.params.get("bias"), right, w, scale,
-        label_smoothing=smooth, z_loss=z_weight, gradients=gradient,
+        x.reshape(-1, linear.in_features), linear.params["weight"], linear.params.get("bias"), right, w, scale,
+        label_smoothing=smooth, z_loss=at_least_zero("z_loss", z_loss), gradients=gradient,
     )  # fmt: skip
     if dx is None or flat is None:
         return loss, None
-    return loss, Gradients(x=dx.reshape(rows.shape), state=None, shapes=linear.shapes, flat=flat)
+    return loss, Gradients(x=dx.reshape(x.shape), state=None, shapes=linear.shapes, flat=flat)
 
 
 def mse(
     prediction: ArrayLike, target: ArrayLike, weights: Weights = None, *, reduction: Reduction = "mean"
 ) -> tuple[float, Array]:
-    """Give the squared error and its gradient with respect to the prediction.
+    """Return the squared error and its gradient with respect to the prediction.
 
     Parameters
     ----------
@@ -167,7 +172,7 @@ def huber(
     delta: float = 1.0,
     reduction: Reduction = "mean",
 ) -> tuple[float, Array]:
-    """Give the Huber loss and its gradient: e^2 / 2 where |e| <= delta, delta * (|e| - delta / 2) beyond.
+    """Return the Huber loss and its gradient: e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2).
 
     Arguments as of `mse`. Huber 1964; ``torch.nn.HuberLoss``.
 
@@ -176,7 +181,7 @@ def huber(
     >>> huber([0.5, 3.0], [0.0, 0.0])
     (1.3125, array([0.25, 0.5 ]))
     """
-    expect(number("delta", delta) > 0, "delta", "more than 0", delta)
+    delta = positive("delta", delta)
     error, w, scale = _errors(prediction, target, weights, reduction)
     inside = np.clip(error, -delta, delta)
     return _reduce(inside * (error - inside / 2), w, scale), _scaled(inside, w, scale, error.dtype)
@@ -190,7 +195,7 @@ def gaussian_nll(
     *,
     reduction: Reduction = "mean",
 ) -> tuple[float, tuple[Array, Array]]:
-    """Give the negative log-likelihood of N(mean, exp(log_variance)), and its gradients with respect to both.
+    """Return the negative log-likelihood of N(mean, exp(log_variance)), and its gradients with respect to both.
 
     (log(2 pi) + log_variance + (target - mean)^2 / exp(log_variance)) / 2. Nix and Weigend 1994.
 
@@ -219,7 +224,7 @@ def gaussian_nll(
 
 
 def log_softmax(logits: ArrayLike) -> Array:
-    """Give log(softmax(logits)) over the last axis, in the dtype of `logits`.
+    """Return log(softmax(logits)) over the last axis, in the dtype of `logits`.
 
     Examples
     --------
@@ -246,9 +251,9 @@ def _classes(
     label_smoothing: float,
     reduction: str,
 ) -> tuple[Array, Array | None, float, float]:
-    """Return what the core takes: targets and weights one after the other, the weight of all, the smoothing.
+    """Return what the core takes: flat targets, flat weights or None, the weight of each target, the smoothing.
 
-    The weights are those of the reduction: they add up to 1 for a mean.
+    For a mean, the weights add up to 1.
     """
     right = indices("targets", targets)
     expect(right.shape == shape[:-1], "targets", f"shape {shape[:-1]}", right.shape)
@@ -266,7 +271,7 @@ def _classes(
 def _weights(
     weights: Weights, shape: tuple[int, ...], steps: tuple[int, ...], reduction: str
 ) -> tuple[Array | None, float]:
-    """Give the weights, of `shape` or of `steps`, as float64 of `shape`, and the factor of the reduction."""
+    """Return the weights, of `shape` or of `steps`, as float64 of `shape`, and the factor of the reduction."""
     expect(reduction in ("mean", "sum"), "reduction", "'mean' or 'sum'", repr(reduction))
     if weights is None:
         total, w = float(np.prod(shape)), None
@@ -286,12 +291,12 @@ def _weights(
 def _errors(
     prediction: ArrayLike, target: ArrayLike, weights: Weights, reduction: str, name: str = "prediction"
 ) -> tuple[Array, Array | None, float]:
-    """Give prediction - target with 0 where nothing counts, the weights and the factor of the reduction."""
+    """Return prediction - target, 0 where the weight is 0, with the weights and the factor of the reduction."""
     y, t = floats(name, prediction), readable("target", target, "real numbers")
     expect(t.dtype.kind in "fiub", "target", "real numbers", t.dtype, TypeError)
     expect(t.shape == y.shape, "target", f"shape {y.shape}", t.shape)
     w, scale = _weights(weights, y.shape, y.shape[:-1], reduction)
-    with np.errstate(invalid="ignore"):  # of what does not count
+    with np.errstate(invalid="ignore"):  # what has weight 0 may be anything
         error = (y - t).astype(y.dtype, copy=False)
     return (error if w is None else np.where(w == 0, 0, error).astype(y.dtype, copy=False)), w, scale
 

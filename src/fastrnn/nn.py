@@ -1,8 +1,8 @@
-"""What stands around a recurrent layer: Embedding, Linear, Dropout, DotAttention.
+"""Modules that stand before and behind recurrent layers: Embedding, Linear, Dropout, DotAttention.
 
-Each has the shape of the layers: ``y, tape = piece.forward(x)`` and ``g = piece.backward(tape, dy)``; calling
-a piece runs inference. Parameters are views of one contiguous buffer, ``piece.flat``, and gradients of one
-``g.flat``.
+They are used as the layers are. ``y, tape = module.forward(x)`` and ``g = module.backward(tape, dy)`` train, and
+``y = module(x)`` runs inference. Parameters are views of one contiguous buffer, ``module.flat``, and their gradients
+of ``g.flat``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,29 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
 from fastrnn import init
-from fastrnn._arrays import _float_dtype, _probability, _size, as_lengths, expect, floats, indices, within
+from fastrnn._arrays import (
+    _float_dtype,
+    _probability,
+    _size,
+    as_lengths,
+    core_dtype,
+    expect,
+    floats,
+    indices,
+    within,
+)
+from fastrnn._deprecated import warn_renamed
+from fastrnn._parameters import Parameters
 from fastrnn.gradients import Gradients
-from fastrnn.layers import Parameters
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
 
-__all__ = ["DotAttention", "Dropout", "Embedding", "Linear"]
+__all__ = ["DotAttention", "Dropout", "Embedding", "Linear", "Module"]
 
 
-class Piece(Parameters):
-    """Parameters with a forward and a backward pass; these here have none."""
+class Module(Parameters):
+    """Base class of the modules: parameters, of which there may be none, with a forward and a backward pass."""
 
     def __init__(
         self, shapes: Mapping[str, tuple[int, ...]] | None = None, dtype: DTypeLike = np.float32
@@ -34,12 +45,24 @@ class Piece(Parameters):
         super().__init__(shapes or {}, _float_dtype(dtype))
 
     def __call__(self, *args: Any) -> Any:
-        """Run inference, which is the forward pass without the tape."""
+        """Run inference: the forward pass without its tape."""
         return self.forward(*args)[0]
 
     def forward(self, *args: Any) -> Any:
-        """Give y and the tape."""
+        """Return y and the tape that the backward pass needs."""
         raise NotImplementedError
+
+    def backward(self, tape: Any, *args: Any) -> Gradients:
+        """Return the gradients of input and parameters, from the tape and the gradient of y."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        dtype = [] if self.flat.dtype == np.float32 else [f"dtype=np.{self.flat.dtype}"]
+        return f"{type(self).__name__}({', '.join([*self._options(), *dtype])})"
+
+    def _options(self) -> list[str]:
+        """Return the arguments in the module's repr."""
+        return []
 
     def _float(self, name: str, value: ArrayLike, last: int) -> Array:
         array = floats(name, value)
@@ -47,11 +70,20 @@ class Piece(Parameters):
         return array.astype(self.flat.dtype, copy=False)
 
 
-class Embedding(Piece):
-    """Table of vectors looked up by integer, as ``torch.nn.Embedding``; weight [num_embeddings,
-    embedding_dim].
+class Embedding(Module):
+    """Table of vectors that are looked up by integers, as ``torch.nn.Embedding``.
 
-    Initially N(0, 1).
+    Its parameter is ``weight`` [num_embeddings, embedding_dim].
+
+    Parameters
+    ----------
+    num_embeddings : int
+        Number of vectors.
+    embedding_dim : int
+        Size of a vector.
+    dtype : float32 or float64
+    rng : numpy Generator or seed, optional
+        Draws the initial parameters, which are N(0, 1).
 
     Examples
     --------
@@ -68,15 +100,17 @@ class Embedding(Piece):
         self.flat[...] = np.random.default_rng(rng).standard_normal(self.flat.size)
 
     def forward(self, x: ArrayLike) -> tuple[Array, Array]:
-        """Look up `x`, integers [...] in [0, num_embeddings): gives [..., embedding_dim] and the tape, which refers
-        to `x`."""
+        """Look up `x`, integers [...] in [0, num_embeddings); return [..., embedding_dim] and the tape.
+
+        The tape refers to `x`: do not change it before backward.
+        """
         ids = indices("x", x)
         within("x", ids, self.num_embeddings)
         y = _core.gather(self.params["weight"], np.ascontiguousarray(ids, np.int64).reshape(-1))
         return y.reshape(*ids.shape, self.embedding_dim), ids
 
     def backward(self, tape: Array, dy: ArrayLike) -> Gradients:
-        """Give the gradients from `dy` [..., embedding_dim]; ``x`` is None, integers have none."""
+        """Return the gradients from `dy` [..., embedding_dim]; ``x`` is None, because integers have none."""
         width = self.embedding_dim
         dy = self._float("dy", dy, width)
         expect(dy.shape[:-1] == tape.shape, "dy", f"shape {(*tape.shape, width)}", dy.shape)
@@ -85,8 +119,11 @@ class Embedding(Piece):
         table = _core.gather_gradient(self.num_embeddings, rows, ids)
         return Gradients(x=None, state=None, shapes=self.shapes, flat=table.reshape(-1))
 
+    def _options(self) -> list[str]:
+        return [str(self.num_embeddings), str(self.embedding_dim)]
 
-class Linear(Piece):
+
+class Linear(Module):
     """Affine map ``y = x @ weight.T + bias``, as ``torch.nn.Linear``; weight [out_features, in_features].
 
     Parameters
@@ -98,7 +135,7 @@ class Linear(Piece):
         Applied to every output.
     dtype : float32 or float64
     rng : numpy Generator or seed, optional
-        For the initial parameters: uniform within 1 / sqrt(in_features).
+        Draws the initial parameters, uniform within 1 / sqrt(in_features).
 
     Examples
     --------
@@ -151,12 +188,17 @@ class Linear(Piece):
         assert dx is not None
         return Gradients(x=dx.reshape(x.shape), state=None, shapes=self.shapes, flat=flat)
 
+    def _options(self) -> list[str]:
+        bias = [] if "bias" in self.params else ["bias=False"]
+        activation = [f"activation={self.activation!r}"] if self.activation else []
+        return [str(self.in_features), str(self.out_features), *bias, *activation]
 
-class Dropout(Piece):
-    """Zero each element with probability `p` in ``forward`` and scale the rest by 1 / (1 - p); a call changes
-    nothing.
 
-    Srivastava et al. 2014. The masks are drawn from `rng`, so a seed fixes them.
+class Dropout(Module):
+    """Dropout of elements in the training pass (Srivastava et al. 2014); inference changes nothing.
+
+    ``forward`` sets each element to zero with probability `p` and scales the rest by 1 / (1 - p). The masks are drawn
+    from `rng`, so a seed fixes them.
 
     Examples
     --------
@@ -171,11 +213,11 @@ class Dropout(Piece):
         self.rng = np.random.default_rng(rng)
 
     def __call__(self, x: ArrayLike) -> Array:
-        """Give `x` itself: dropout is for training."""
+        """Return `x` itself, because dropout is for training."""
         return np.asarray(x)
 
     def forward(self, x: ArrayLike) -> tuple[Array, Array | None]:
-        """Give `x` [...] of float with elements dropped, and the tape (the scaled mask)."""
+        """Return `x` [...] of float with elements dropped, and the tape, which is the scaled mask."""
         x = floats("x", x)
         if self.p == 0:
             return x, None
@@ -184,16 +226,19 @@ class Dropout(Piece):
         return x * mask, mask
 
     def backward(self, tape: Array | None, dy: ArrayLike) -> Gradients:
-        """Give the gradient with respect to `x` from `dy` of the same shape."""
+        """Return the gradient with respect to `x`, from `dy` of the same shape."""
         dy = np.asarray(dy)
         if tape is not None:
             expect(dy.shape == tape.shape, "dy", f"shape {tape.shape}", dy.shape)
             dy = dy * tape
         return Gradients(x=dy, state=None, shapes={}, flat=self.flat.copy())
 
+    def _options(self) -> list[str]:
+        return [str(self.p)]
 
-class DotAttention(Piece):
-    """Mean of a memory weighted by softmax(memory . query), at each step (Luong et al. 2015, "dot").
+
+class DotAttention(Module):
+    """At each step the mean of a memory, weighted by softmax(memory . query) (Luong et al. 2015, "dot").
 
     It has no parameters.
 
@@ -214,8 +259,8 @@ class DotAttention(Piece):
         query : float [T, B, H]
         memory : float [S, B, H], of the dtype of ``query``
         lengths : int [B], optional
-            How many places of the memory count for each sequence; all of them by default. A sequence of
-            length 0 gets a context of zeros.
+            How many steps of the memory count for each sequence; by default all. The context of a sequence of
+            length 0 is zero.
         """
         q, m = floats("query", query), floats("memory", memory)
         expect(q.ndim == 3, "query", "shape [T, B, H]", q.shape)
@@ -225,7 +270,7 @@ class DotAttention(Piece):
             f"shape [S, {q.shape[1]}, {q.shape[2]}]",
             m.shape,
         )
-        dtype = np.float64 if q.dtype.itemsize > 4 else np.float32
+        dtype = core_dtype(q)
         n = np.full(q.shape[1], len(m)) if lengths is None else as_lengths(lengths, q.shape[1], len(m))
         arrays = (*(np.ascontiguousarray(a, dtype) for a in (q, m)), np.ascontiguousarray(n, np.int64))
         context, p = _core.attend(*arrays)
@@ -238,3 +283,10 @@ class DotAttention(Piece):
         expect(d.shape == query.shape, "dcontext", f"shape {query.shape}", d.shape)
         d = np.ascontiguousarray(d, query.dtype)
         return Gradients(_core.attend_backward(query, memory, lengths, p, d), None, {}, self.flat.copy())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Piece":
+        warn_renamed("fastrnn.nn.Piece", "Module")
+        return Module
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,30 +9,31 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import _integers, _size, as_lengths, readable
+from fastrnn._deprecated import renamed
 
 
 class Ragged:
-    """Rows of unequal length, one after the other in one array.
+    """A batch of sequences of unequal length, one after the other in one array.
 
-    Every layer takes it in place of ``x`` and gives one back; no padding is ever made.
+    Every layer takes it in place of ``x`` and then returns one. Padding is never made.
 
     Parameters
     ----------
     values : array [total, features]
-        The steps of row 0, then those of row 1, and so on.
+        The steps of the first sequence, then those of the second, and so on.
     lengths : int array [B]
-        Steps of each row, in any order, zeros allowed; their sum is ``total``.
+        Steps of each sequence, in any order, zeros allowed. Their sum is ``total``.
 
     Raises
     ------
     ValueError, TypeError
-        Where the shapes do not fit each other or the lengths are not non-negative integers.
+        The shapes do not fit each other, or the lengths are not non-negative integers.
 
     Examples
     --------
     >>> import numpy as np, fastrnn
-    >>> rows = fastrnn.Ragged.from_list([np.ones((3, 4), np.float32), np.zeros((1, 4), np.float32)])
-    >>> y, h_n = fastrnn.GRU(4, 5)(rows)
+    >>> batch = fastrnn.Ragged.from_list([np.ones((3, 4), np.float32), np.zeros((1, 4), np.float32)])
+    >>> y, h_n = fastrnn.GRU(4, 5)(batch)
     >>> y.values.shape, y.lengths.tolist()
     ((4, 5), [3, 1])
     """
@@ -53,44 +54,52 @@ class Ragged:
             raise ValueError(f"lengths: expected a sum of {len(self.values)}, got {total}")
 
     @classmethod
-    def from_list(cls, rows: Sequence[ArrayLike]) -> Ragged:
-        """Rows [steps, features] joined; the number of features must be the same.
+    def _of(cls, values: NDArray[Any], lengths: NDArray[np.int64]) -> Ragged:
+        """Return a Ragged of arrays that are known to fit each other."""
+        ragged = cls.__new__(cls)
+        ragged.values, ragged.lengths = values, lengths
+        return ragged
+
+    @classmethod
+    @renamed(rows="sequences")
+    def from_list(cls, sequences: Sequence[ArrayLike]) -> Ragged:
+        """Join sequences, arrays [steps, features] of the same number of features.
 
         >>> import numpy as np, fastrnn
         >>> fastrnn.Ragged.from_list([np.ones((2, 3)), np.ones((1, 3))])
         Ragged(B=2, total=3, features=3, float64)
         """
-        arrays = [readable(f"rows[{i}]", row, "an array") for i, row in enumerate(rows)]
-        for i, row in enumerate(arrays):
-            if row.ndim != 2 or row.shape[1] != arrays[0].shape[1]:
+        arrays = [readable(f"sequences[{i}]", array, "an array") for i, array in enumerate(sequences)]
+        for i, array in enumerate(arrays):
+            if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
                 features = arrays[0].shape[1] if arrays[0].ndim == 2 else "features"
-                raise ValueError(f"rows[{i}]: expected shape (steps, {features}), got {row.shape}")
+                raise ValueError(f"sequences[{i}]: expected shape (steps, {features}), got {array.shape}")
         if not arrays:
-            raise ValueError("rows: expected at least one row, got none")
-        return cls(np.concatenate(arrays), np.array([len(row) for row in arrays], np.int64))
+            raise ValueError("sequences: expected at least one sequence, got none")
+        return cls(np.concatenate(arrays), np.array([len(array) for array in arrays], np.int64))
 
     @classmethod
     def from_padded(cls, x: ArrayLike, lengths: ArrayLike, *, batch_first: bool = False) -> Ragged:
-        """The valid steps of a padded array [T, B, features] ([B, T, features] if ``batch_first``)."""
+        """Take the valid steps of a padded array [T, B, features] ([B, T, features] if ``batch_first``)."""
         padded = readable("x", x, "an array")
         if padded.ndim != 3:
             raise ValueError(f"x: expected 3 dimensions, got shape {padded.shape}")
-        rows = padded if batch_first else padded.swapaxes(0, 1)
-        n = as_lengths(lengths, *rows.shape[:2])
-        return cls(rows[np.arange(rows.shape[1]) < n[:, None]], n)
+        sequences = padded if batch_first else padded.swapaxes(0, 1)
+        n = as_lengths(lengths, *sequences.shape[:2])
+        return cls(sequences[np.arange(sequences.shape[1]) < n[:, None]], n)
 
     def to_padded(self, *, batch_first: bool = False, fill: float = 0.0) -> NDArray[Any]:
-        """As an array [T, B, features] ([B, T, features] if ``batch_first``), the rest set to ``fill``."""
+        """Return an array [T, B, features] ([B, T, features] if ``batch_first``), padded with ``fill``."""
         steps = int(self.lengths.max(initial=0))
         padded = np.full((len(self), steps, self.values.shape[1]), fill, self.values.dtype)
         padded[np.arange(steps) < self.lengths[:, None]] = self.values
         return padded if batch_first else np.ascontiguousarray(padded.swapaxes(0, 1))
 
     def to_list(self) -> list[NDArray[Any]]:
-        """The rows [steps, features], views of ``values``."""
+        """Return the sequences, arrays [steps, features] that are views of ``values``."""
         if not len(self):
             return []
-        return [np.asarray(row) for row in np.split(self.values, np.cumsum(self.lengths)[:-1])]
+        return [np.asarray(array) for array in np.split(self.values, np.cumsum(self.lengths)[:-1])]
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -106,29 +115,29 @@ class Ragged:
 def chunks(
     x: ArrayLike, size: int, lengths: ArrayLike | None = None, *, batch_first: bool = False
 ) -> Iterator[tuple[NDArray[Any], NDArray[np.int64] | None]]:
-    """Pieces of a long batch in time order, for truncated BPTT with carried state.
+    """Cut a long batch into chunks in time order, for truncated BPTT with carried state.
 
     Parameters
     ----------
     x : array [T, B, features] or [T, features]
-        Batch-major if ``batch_first``.
+        Or [B, T, features] if ``batch_first``.
     size : int
-        Steps of a piece; the last one may be shorter.
+        Steps of a chunk; the last one may be shorter.
     lengths : int array [B], optional
-        Steps of each row; a piece gets what is left of them, so that the state of a row that has ended
+        Steps of each sequence. A chunk gets what is left of them, so that the state of a sequence that has ended
         stays what it was.
 
     Yields
     ------
-    piece, lengths
+    chunk, lengths
         A view of ``x``, and the lengths within it (None where none were given).
 
     Examples
     --------
     >>> import numpy as np, fastrnn
     >>> gru, state = fastrnn.GRU(3, 4), None
-    >>> for piece, _ in fastrnn.chunks(np.ones((10, 2, 3), np.float32), 4):
-    ...     y, state, tape = gru.forward(piece, state)  # gradients stop where a piece begins
+    >>> for chunk, _ in fastrnn.chunks(np.ones((10, 2, 3), np.float32), 4):
+    ...     y, state, tape = gru.forward(chunk, state)  # gradients stop where a chunk begins
     >>> y.shape
     (2, 2, 4)
     """
@@ -139,9 +148,11 @@ def chunks(
     axis = 1 if batch_first and array.ndim == 3 else 0
     left = None if lengths is None else _integers("lengths", lengths)
     if left is not None and (array.ndim != 3 or left.shape != (array.shape[1 - axis],)):
-        raise ValueError(f"lengths: expected one for each row of x of shape {array.shape}, got {left.shape}")
+        raise ValueError(
+            f"lengths: expected one for each sequence of x of shape {array.shape}, got {left.shape}"
+        )
     if left is not None:
         left = as_lengths(left, len(left), array.shape[axis])
     for start in range(0, array.shape[axis], size):
-        piece = array[:, start : start + size] if axis else array[start : start + size]
-        yield piece, None if left is None else np.clip(left - start, 0, piece.shape[axis])
+        chunk = array[:, start : start + size] if axis else array[start : start + size]
+        yield chunk, None if left is None else np.clip(left - start, 0, chunk.shape[axis])

@@ -16,11 +16,14 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))  # appended: its modules must shadow nothing
 
 import contests  # noqa: E402
+import pages  # noqa: E402
 import peers  # noqa: E402
+import plots  # noqa: E402
 import report  # noqa: E402
 import scaling  # noqa: E402
 import sequences  # noqa: E402
 import shapes  # noqa: E402
+import summaries  # noqa: E402
 import targets  # noqa: E402
 import timing  # noqa: E402
 from roofline import Limits, roofline  # noqa: E402
@@ -373,10 +376,10 @@ def results() -> dict[str, Any]:
 
 def test_targets_take_the_worst_row(results: dict[str, Any]) -> None:
     found = {item["what"]: item for item in targets.targets(results)}
-    least = found["inference, best peer over fastrnn: minimum"]
+    least = found["inference, fastest alternative over fastrnn: minimum"]
     assert (least["figure"], least["met"]) == ("2.00", True)
-    assert found["inference, best peer over fastrnn: geomean"]["figure"] == "4.00"
-    assert not found["gru training, best peer over fastrnn: minimum"]["met"]
+    assert found["inference, fastest alternative over fastrnn: geomean"]["figure"] == "4.00"
+    assert not found["gru training, fastest alternative over fastrnn: minimum"]["met"]
     assert not found["training, H >= 512, B >= 32: share of the best FMA peak"]["met"]
     assert found["training, H >= 512, B >= 32: share of fma at the same time"]["met"]
     assert not found["forward, B = 1 sequences, weights beyond L1: share of the roofline"]["met"]
@@ -386,7 +389,7 @@ def test_targets_take_the_worst_row(results: dict[str, Any]) -> None:
 
 def test_summary_and_problems(results: dict[str, Any]) -> None:
     text = report.summary(results)
-    assert "infer all    2 rows  geomean 4.00  minimum 2.00" in text
+    assert "infer all    2 shapes  geomean 4.00  minimum 2.00" in text
     assert report.problems(results) == ["FAILED: long lstm train: MemoryError: no"]
     results["rows"][0]["wrong"] = {"torch": "y: differs by 1"}
     assert len(report.problems(results)) == 2
@@ -401,15 +404,93 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_report_is_written(results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    path = tmp_path / "two-cores.json"
+    path, out = tmp_path / "two-cores.json", tmp_path / "machine"
+    results["rows"].append(fake_row("lstm", "infer", 0.5, B=7))
     report.write_json(path, results)
-    monkeypatch.setattr(sys, "argv", ["report.py", str(path)])
+    monkeypatch.setattr(sys, "argv", ["report.py", str(path), "--out", str(out), "--format", "svg"])
     report.main()
-    text = (tmp_path / "two-cores.md").read_text()
-    assert "a CPU, 2 of 2 cores" in text
-    assert "| lstm B1 T1000 I64 H64 | 1 ms |" in text
-    assert "**missed**" in text
-    for name in ("speedup", "roofline"):
-        assert (tmp_path / f"two-cores-{name}.svg").stat().st_size > 1000
+    page, shapes_page = (out / "README.md").read_text(), (out / "shapes.md").read_text()
+    assert page.startswith("# a CPU\n")
+    assert "2 of 2 cores" in page
+    assert "| LSTM, inference | 7 | 1000 | 64 | 64 |  | PyTorch | 0.500 |" in page
+    assert "| research | 1 | 1000 | 64 | 64 |  | 1 ms | 65.5 | PyTorch | **2.00** | 2.00 |" in shapes_page
+    for name in ("ratio", "roofline"):
+        assert (out / f"two-cores-{name}.svg").stat().st_size > 1000
+        assert f"![two-cores-{name}.svg](two-cores-{name}.svg)" in page
     for row in results["rows"]:
         assert report.print_row(row)
+
+
+def test_a_summary_says_what_the_run_said(results: dict[str, Any], tmp_path: Path) -> None:
+    results["rows"][1]["comparisons"] = []  # a dense shape has none
+    results["rows"].append(
+        {
+            **fake_row("gru", "infer", 2.0),
+            "title": "gru: ragged",
+            "on_roofline": False,
+            "comparisons": [contests.outcome("time over none", 1.2, "<=", 1.1)],
+            "failed": {"torch": "no"},
+        }
+    )
+    for row in results["rows"]:
+        if "error" not in row:
+            row["gflops"] = row["flops"] / row["engines"]["fastrnn"]["seconds"] / 1e9
+    path = tmp_path / "summary.json"
+    summaries.write(path, summaries.summarise(results))
+    found = summaries.load(path)
+    assert summaries.summarise(found) == json.loads(path.read_text())
+    assert report.summary(found).splitlines()[:6] == report.summary(results).splitlines()[:6]
+    assert report.problems(found) == report.problems(results)
+    assert pages.comparison_table(found["rows"][-1:]) == pages.comparison_table(results["rows"][-1:])
+
+
+def test_programs_and_callers_have_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    measured = {"samples": [0.01, 0.02], "losses": [1.0], "seconds": 0.02, "threads": 2, "peak_bytes": 5e7}
+    measured["units_per_second"] = 1500.0
+    served = {"calls_per_second": 1234.0, "p50_ms": 1.0, "p99_ms": 2.0, "rates": [1234.0]}
+    results = {
+        "meta": {"cpu": "a CPU", "cores": 2, "commit": "abc", "date": "2026-01-02", "environment": {}},
+        "programs": [
+            {
+                "program": "tagger",
+                "sizes": "H 64",
+                "unit": "tokens",
+                "engines": {"fastrnn default": measured, "torch default": measured | {"seconds": 0.05}},
+                "ratios": {"torch default": 2.5},
+            }
+        ],
+        "services": [
+            {
+                "call": "batch",
+                "kind": "thread",
+                "callers": 8,
+                "engines": {"fastrnn default": served},
+                "over_one_caller": 1.5,
+            }
+        ],
+        "mixtures": [{"mixture": "two", "size": "large", "together": 1.5, "parts": 3.0, "ratio": 0.5}],
+    }
+    path, out = tmp_path / "programs.json", tmp_path / "machine"
+    report.write_json(path, results)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(path), "--out", str(out)])
+    report.main()
+    page = (out / "README.md").read_text()
+    assert "| tagger | H 64 | 2 | 20 | 50 | **2.50** | 1,500 tokens | 50 | 50 |" in page
+    assert "| batch | 8 threads | 1,234 (2) | - | - | - | 1.50 |" in page
+    assert "| two | large | 1,500 | 3,000 | **0.50** |" in page
+    assert "shapes.md" not in page
+    assert not (out / "shapes.md").exists()
+    kept = (out / "programs.json").read_text()
+    assert "samples" not in kept
+    assert "losses" not in kept
+    assert summaries.load(out / "programs.json")["programs"][0]["ratios"] == {"torch default": 2.5}
+
+
+def test_dots_of_the_plot_stand_on_their_side_of_one() -> None:
+    ratios = [0.5, 0.99, 0.999, 1.0, 1.001, 1.01, 4.0, *[2.0] * 30]
+    places = plots.stacked(ratios)
+    assert len(places) == len(ratios)
+    assert sum(place < 1 for place, _ in places) == 3
+    assert max(height for _, height in places) <= plots.HEIGHT
+    assert len(set(places)) == len(places)

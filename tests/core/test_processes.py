@@ -16,29 +16,6 @@ from conftest import needs_proc, posix, run_python
 
 import fastrnn
 
-FORK = """
-import os, sys
-import numpy as np
-import fastrnn
-layer = fastrnn.LSTM(32, 128, rng=0)
-x = np.ones((20, 64, 32), np.float32)
-y, _ = layer(x)
-pid = os.fork()
-if pid == 0:
-    again, _ = layer(x)
-    os._exit(0 if (again == y).all() and fastrnn.get_num_threads() == 1 else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-
-
-@posix
-def test_a_forked_child_does_not_hang() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", FORK], timeout=60, env=os.environ | {"OMP_NUM_THREADS": "4"}, check=False
-    )
-    assert run.returncode == 0
-
-
 WORK = """
 import json, multiprocessing, sys
 import numpy as np

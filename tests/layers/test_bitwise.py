@@ -159,8 +159,8 @@ def test_sizes_cover_every_schedule(kind: str) -> None:
                 for backward in (False, True):
                     plan = fastrnn._core.schedule(kind, *sizes, **network, backward=backward)
                     plans.add((*plan[:2], backward))
-    several = {(n, way) for n in (2, 3, 5) for way in ("rows", "units", "apart")}
-    wanted = several | {(1, "rows"), (2, "tasks"), (3, "tasks")}
+    several = {(n, way) for n in (2, 3, 5) for way in ("rows", "units", "pipelined")}
+    wanted = several | {(1, "rows"), (2, "wavefront"), (3, "wavefront")}
     assert {(*way, backward) for way in wanted for backward in (False, True)} <= plans
 
 

@@ -52,12 +52,12 @@ def test_stream_resets_rows(kind: str) -> None:
     want, _ = layer(case.x, reset=reset)
     stream = layer.stream(4)
     stream.run(case.x[:3])
-    stream.reset(rows=[0, 2])
+    stream.reset(sequences=[0, 2])
     assert_same_bits(stream.run(case.x[3:]), want[3:])
     mask = np.array([True, False, True, False])
     stream.reset()
     stream.run(case.x[:3])
-    stream.reset(rows=mask)
+    stream.reset(sequences=mask)
     assert_same_bits(stream.run(case.x[3:]), want[3:])
 
 

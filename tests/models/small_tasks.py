@@ -38,7 +38,7 @@ def make(name: str, **options: Any) -> tuple[Any, Any, Any]:
 
 
 def bits(model: Any) -> dict[str, np.ndarray]:
-    return {f"{n}.{k}": a for n, piece in model.pieces_.items() for k, a in piece.params.items()}
+    return {f"{n}.{k}": a for n, piece in model.modules_.items() for k, a in piece.params.items()}
 
 
 def state(model: Any) -> dict[str, Any]:

@@ -13,18 +13,18 @@ from fastrnn.losses import log_softmax
 
 
 def written(model: Any, rows: list[np.ndarray]) -> tuple[Any, Any]:
-    from fastrnn.models._base import Run
+    from fastrnn.models._run import Run
 
-    return model._read(Run(model.pieces_, train=False), rows)
+    return model._read(Run(model.modules_, train=False), rows)
 
 
 def next_log_p(model: Any, source: np.ndarray, prefix: list[int]) -> np.ndarray:
-    """log p of every symbol after a prefix, with the whole prefix read at once."""
-    from fastrnn.models._base import Run
+    """log p of every token after a prefix, with the whole prefix read at once."""
+    from fastrnn.models._run import Run
 
     state, memory = written(model, [source])
     x = np.array([[1, *prefix]]).T
-    z, _ = model._decode(Run(model.pieces_, train=False), x, state, memory)
+    z, _ = model._decode(Run(model.modules_, train=False), x, state, memory)
     return np.asarray(log_softmax(z[-1, 0].astype(np.float64)))
 
 
@@ -36,10 +36,10 @@ def test_beam_of_width_one_is_greedy(name: str) -> None:
     for source, got in zip(sources, model.predict(X, beam=1), strict=True):
         want: list[int] = []
         for _ in range(model.config_["longest"]):
-            symbol = 2 + int(np.argmax(next_log_p(model, source, want)[2:]))
-            if symbol == 2:
+            token = 2 + int(np.argmax(next_log_p(model, source, want)[2:]))
+            if token == 2:
                 break
-            want.append(symbol)
+            want.append(token)
         assert list(got) == [model.config_["target"][i] for i in want]
 
 
@@ -48,15 +48,15 @@ def test_beam_search_finds_the_most_probable(name: str) -> None:
     model, X, _ = make(name, epochs=2)
     y = ["ab", "bba", "a", "b", "ba", "aab"][: len(X)]
     model.fit(X, y)
-    symbols = model.config_["target"]
+    tokens = model.config_["target"]
     totals: dict[int, list[float]] = {1: [], 3: [], 40: []}
     for i, source in enumerate(model._sources(X, model.config_)):
         scores: dict[str, float] = {}
-        for n in range(4):  # at most three symbols: the end is written only where there is room for it
+        for n in range(4):  # at most three tokens: the end is written only where there is room for it
             for row in product((3, 4), repeat=n):
                 path = [*row, 2][:3]
                 log_p = sum(next_log_p(model, source, path[:k])[path[k]] for k in range(len(path)))
-                scores["".join(symbols[c] for c in row)] = log_p / (n + 1) ** 0.6
+                scores["".join(tokens[c] for c in row)] = log_p / (n + 1) ** 0.6
         for beam, total in totals.items():
             total.append(scores[model.predict(X[i : i + 1], beam=beam)[0]])
         assert totals[40][-1] == pytest.approx(max(scores.values()))

@@ -49,7 +49,7 @@ def test_partial_fit_has_no_end_for_a_schedule(schedule: str) -> None:
     model = Captioner(schedule=schedule, verbose=False)
     with pytest.raises(ValueError, match=r"^schedule: expected 'constant', since steps have no end, got"):
         model.partial_fit(np.eye(2), ["ab", "cd"])
-    assert not hasattr(model, "pieces_")
+    assert not hasattr(model, "modules_")
 
 
 def test_partial_fit_goes_on_after_fit() -> None:

@@ -26,18 +26,18 @@ def text(tmp_path: Path) -> Path:
 
 def test_kneser_ney_is_a_distribution_and_matches_a_direct_sum() -> None:
     rng = np.random.default_rng(0)
-    symbols = 4
-    train = rng.integers(0, symbols - 1, 60)  # one symbol never occurs
+    tokens = 4
+    train = rng.integers(0, tokens - 1, 60)  # one token never occurs
     for context in ([0, 0], [1, 2], [3, 3], [3, 0]):
-        bits = [demo.kneser_ney(train, np.array([*context, c]), symbols) for c in range(symbols)]
+        bits = [demo.kneser_ney(train, np.array([*context, c]), tokens) for c in range(tokens)]
         assert sum(2**-b for b in bits) == pytest.approx(1)
     bigrams = set(pairwise(train.tolist()))
-    direct = direct_kneser_ney(train.tolist(), symbols, (1, 2, 0))
+    direct = direct_kneser_ney(train.tolist(), tokens, (1, 2, 0))
     assert len(bigrams) > 4
-    assert demo.kneser_ney(train, np.array([1, 2, 0]), symbols) == pytest.approx(-math.log2(direct))
+    assert demo.kneser_ney(train, np.array([1, 2, 0]), tokens) == pytest.approx(-math.log2(direct))
 
 
-def direct_kneser_ney(train: list[int], symbols: int, gram: tuple[int, ...]) -> float:
+def direct_kneser_ney(train: list[int], tokens: int, gram: tuple[int, ...]) -> float:
     """The equations, one n-gram at a time."""
     count: dict[tuple[int, ...], int] = {}
     for i in range(len(train) - 2):
@@ -49,7 +49,7 @@ def direct_kneser_ney(train: list[int], symbols: int, gram: tuple[int, ...]) -> 
         for key in tables[-1]:
             shorter[key[1:]] = shorter.get(key[1:], 0) + 1
         tables.append(shorter)
-    p = 1 / symbols
+    p = 1 / tokens
     for n, table in zip((1, 2, 3), reversed(tables), strict=True):
         values = list(table.values())
         once, twice = values.count(1), values.count(2)

@@ -24,7 +24,7 @@ def test_params_and_clone(name: str) -> None:
     base = pytest.importorskip("sklearn.base")
     copy = base.clone(model.fit(X, y))
     assert copy.get_params() == model.get_params()
-    assert not hasattr(copy, "pieces_")
+    assert not hasattr(copy, "modules_")
     assert "lr=0.5" in repr(model)
 
 

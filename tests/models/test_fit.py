@@ -39,7 +39,7 @@ def test_every_cell_stacked_with_dropout(name: str, cell: str) -> None:
 
 def test_gradients_of_every_model_by_finite_differences() -> None:
     """Loss against weights, so that no piece's gradient is forgotten or scaled."""
-    from fastrnn.models._base import Run
+    from fastrnn.models._run import Run
 
     for name in TASKS:
         model, X, y = make(name, hidden_size=4, dtype="float64", epochs=1, num_layers=2)
@@ -49,13 +49,13 @@ def test_gradients_of_every_model_by_finite_differences() -> None:
 
         def loss(model: Any = model, data: Any = data, batch: Any = batch) -> float:
             whole = ([None], *batch[1:]) if isinstance(model, LanguageModel) else batch
-            return float(model._step(Run(model.pieces_, train=False), data, whole)[0])
+            return float(model._step(Run(model.modules_, train=False), data, whole)[0])
 
-        run = Run(model.pieces_, train=True)
+        run = Run(model.modules_, train=True)
         model._step(run, data, ([None], *batch[1:]) if isinstance(model, LanguageModel) else batch)
         assert not run.tapes
-        assert set(run.grads) == set(model.pieces_)
-        for piece_name, piece in model.pieces_.items():
+        assert set(run.grads) == set(model.modules_)
+        for piece_name, piece in model.modules_.items():
             some = slice(None, None, max(1, piece.flat.size // 7))
             got, want = run.grads[piece_name].flat[some], numeric_gradient(loss, piece.flat[some])
             np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-7, err_msg=f"{name} {piece_name}")
@@ -66,7 +66,7 @@ def test_initialisations() -> None:
 
     def layer(**options: Any) -> Any:
         model = SequenceClassifier(hidden_size=8, epochs=1, lr=0.0, verbose=False, **options)
-        return model.fit(WORDS, [0, 0, 1, 1, 0, 1]).pieces_["rnn"].params
+        return model.fit(WORDS, [0, 0, 1, 1, 0, 1]).modules_["rnn"].params
 
     np.testing.assert_array_equal(layer(cell="rnn_relu", init="identity")["weight_hh_l0_reverse"], eye)
     for gate in np.split(layer(cell="gru", init="orthogonal")["weight_hh_l0"], 3):
@@ -133,10 +133,10 @@ def test_schedules_and_clipping_take_effect() -> None:
     ):
         model, X, y = make("classifier", optimizer="sgd", lr=1.0, epochs=4, **options)
         model.fit(X, y)
-        ends[str(options)] = model.pieces_["rnn"].flat.copy()
+        ends[str(options)] = model.modules_["rnn"].flat.copy()
         if "clip" in options:
             start, _, _ = make("classifier", optimizer="sgd", lr=0.0, epochs=1)
-            moved = np.linalg.norm(ends[str(options)] - start.fit(X, y).pieces_["rnn"].flat)
+            moved = np.linalg.norm(ends[str(options)] - start.fit(X, y).modules_["rnn"].flat)
             assert 0 < moved <= 4 * 2 * 1e-3 * 1.001  # epochs x batches x clip
     assert len({end.tobytes() for end in ends.values()}) == 5
 
@@ -204,7 +204,7 @@ def test_every_epoch_learns_and_the_last_one_ends_at_zero(model: Any, data: Any,
     seen: list[np.ndarray[Any, Any]] = []
 
     def keep(model: Any, log: dict[str, float]) -> None:
-        seen.append(np.concatenate([piece.flat.copy() for piece in model.pieces_.values()]))
+        seen.append(np.concatenate([piece.flat.copy() for piece in model.modules_.values()]))
 
     model.set_params(schedule=schedule, epochs=6, optimizer="sgd", lr=0.1, hidden_size=4, verbose=False)
     model.fit(*data, callbacks=[keep])

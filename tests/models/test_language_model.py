@@ -29,8 +29,8 @@ def test_generate() -> None:
 
 def test_perplexity_of_a_model_that_knows_nothing() -> None:
     model = LanguageModel(hidden_size=4, epochs=1, verbose=False).fit("abcab")
-    model.pieces_["head"].flat[...] = 0
-    assert model.perplexity("abc" * 700) == pytest.approx(4)  # three symbols and the unknown one
+    model.modules_["head"].flat[...] = 0
+    assert model.perplexity("abc" * 700) == pytest.approx(4)  # three tokens and the unknown one
     assert model.score("abc") == pytest.approx(-math.log(4))
 
 
@@ -38,5 +38,5 @@ def test_truncated_bptt_carries_the_state() -> None:
     """BPTT reaches 4 steps back, but to count to five the state must come from further."""
     text = "aaaaabcccccd" * 30
     model = LanguageModel(hidden_size=16, steps=4, batch_size=4, epochs=40, lr=0.02, verbose=False).fit(text)
-    four_symbols_know = -4 * math.log(2) / 12  # what follows aaaa and cccc is a coin toss
-    assert model.score(text) > four_symbols_know / 2
+    four_tokens_know = -4 * math.log(2) / 12  # what follows aaaa and cccc is a coin toss
+    assert model.score(text) > four_tokens_know / 2

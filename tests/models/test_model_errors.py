@@ -42,20 +42,20 @@ BAD: list[tuple[str, dict[str, Any], Any, str]] = [
     ),
     ("tagger", {}, (WORDS, [[]] * 6), "y: expected a list of labels"),
     ("tagger", {}, (WORDS, range(6)), "y: expected a list of labels for each sequence, got int"),
-    ("language", {}, ("a", None), "X: expected at least 2 symbols, got 1"),
+    ("language", {}, ("a", None), "X: expected at least 2 tokens, got 1"),
     ("language", {}, (None, None), "X: expected a sequence, got NoneType"),
     (
         "language",
         {"min_count": 1000},
         None,
-        r"X: expected a symbol that is there at least 1000 times \(min_count\), got none",
+        r"X: expected a token that is there at least 1000 times \(min_count\), got none",
     ),
     ("forecaster", {}, ([1e300, -1e300], None), "X: expected numbers whose variance is finite in float64"),
-    ("seq2seq", {}, (WORDS, [1] * 6), "y: expected sequences of symbols that are str or int, got 'int'"),
-    ("seq2seq", {}, (WORDS, [[1.5]] * 6), "y: expected symbols that are str or int, got float"),
+    ("seq2seq", {}, (WORDS, [1] * 6), "y: expected sequences of tokens that are str or int, got 'int'"),
+    ("seq2seq", {}, (WORDS, [[1.5]] * 6), "y: expected tokens that are str or int, got float"),
     ("seq2seq", {}, (WORDS, zip(WORDS)), "y: expected a sequence, got zip"),
     ("captioner", {}, (np.full((3, 2), np.nan), ["a"] * 3), "X: expected numbers that are finite in float32"),
-    ("language", {}, ([1.5, 2.5], None), "expected symbols that are str or int, got float"),
+    ("language", {}, ([1.5, 2.5], None), "expected tokens that are str or int, got float"),
     ("forecaster", {}, ([1.0], None), "X: expected at least 2 steps"),
     ("forecaster", {}, (np.ones((3, 2, 2)), None), r"X: expected numbers \[T\] or \[T, D\]"),
     (
@@ -128,8 +128,8 @@ def test_bad_calls() -> None:
         model.fit(X, y)
     one = {name: model for name, (model, _, _) in fitted.items()}
     for call, message in [
-        (lambda: one["classifier"].predict([[1.0, 2.0]]), "X: expected sequences of symbols"),
-        (lambda: one["ragged"].predict(["ab"]), "X: expected sequences of numbers, as in fit, got symbols"),
+        (lambda: one["classifier"].predict([[1.0, 2.0]]), "X: expected sequences of tokens"),
+        (lambda: one["ragged"].predict(["ab"]), "X: expected sequences of numbers, as in fit, got tokens"),
         (
             lambda: one["ragged"].predict([np.ones((3, 1))]),
             r"X: expected 2 values a step, as in fit, got \(3, 1\)",
@@ -137,7 +137,7 @@ def test_bad_calls() -> None:
         (lambda: one["classifier"].predict([]), "X: expected at least 1 sequence"),
         (lambda: one["language"].generate(3, temperature=-1), "temperature: expected at least 0, got -1"),
         (lambda: one["language"].generate(3, top_k=0), "top_k: expected at least 1, got 0"),
-        (lambda: one["language"].predict(""), "X: expected at least 1 symbol, got 0"),
+        (lambda: one["language"].predict(""), "X: expected at least 1 token, got 0"),
         (lambda: one["forecaster"].predict(SINE, 0), "horizon: expected at least 1, got 0"),
         (lambda: one["forecaster"].predict_interval(SINE, samples=0), "samples: expected at least 1, got 0"),
         (lambda: one["forecaster"].predict([]), "X: expected at least 1 step, got 0"),
@@ -181,7 +181,7 @@ def test_bad_calls() -> None:
         (lambda: one["seq2seq"].predict(WORDS, beam=1.5), "beam: expected an integer, got float"),
         (
             lambda: one["seq2seq"].predict([1]),
-            "X: expected sequences of symbols that are str or int, got 'int'",
+            "X: expected sequences of tokens that are str or int, got 'int'",
         ),
         (lambda: one["seq2seq"].predict(3), "X: expected a sequence, got int"),
         (lambda: one["tagger"].score(["ab"], [1]), "y: expected a list of labels for each sequence, got int"),

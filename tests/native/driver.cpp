@@ -7,52 +7,19 @@
 //   driver threads   several callers at once on shared packed weights, each call with 2 to 4 threads
 //
 // check and threads return 1 after naming what differed.
-#include <cmath>
-#include <cstdio>
-#include <map>
-#include <string>
 #include <thread>
 
 #include "engine/layer.hpp"
 #include "engine/stream.hpp"
 #include "kernels/dispatch.hpp"
+#include "results.hpp"
 #include "runtime/callers.hpp"
+#include "training.hpp"
 
 namespace {
 
 using namespace fastrnn;
-
-// ---- numbers ------------------------------------------------------------------------------------------
-
-// splitmix64 (Steele, Lea, Flood 2014); its numbers are exact in both types
-struct Random {
-  uint64_t state;
-  uint64_t next() {
-    uint64_t z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-  }
-  double uniform() { return double(int64_t(next() >> 40) - (int64_t(1) << 23)) * 0x1p-23; } // [-1, 1)
-  template <class T> std::vector<T> array(size_t n, double bound = 1) {
-    std::vector<T> a(n);
-    for (T &v : a) v = T(uniform() * bound);
-    return a;
-  }
-};
-
-// FNV-1a over bytes. NaNs count as one number: which operand's payload survives is the instruction set's choice.
-template <class T> uint64_t hash(const std::vector<T> &a) {
-  uint64_t h = 0xcbf29ce484222325u;
-  for (T v : a) {
-    if (v != v) v = T(NAN);
-    unsigned char bytes[sizeof(T)];
-    std::memcpy(bytes, &v, sizeof(T));
-    if (v != v) std::memset(bytes, 0x7f, sizeof(T));
-    for (const unsigned char byte : bytes) h = (h ^ byte) * 0x100000001b3u;
-  }
-  return h;
-}
+using namespace driver;
 
 // ---- a case: a network, its parameters, and numbers for everything that goes in -----------------------
 
@@ -166,8 +133,6 @@ struct Way {
   bool frozen = false;
 };
 
-template <class T> using Results = std::map<std::string, std::vector<T>>;
-
 template <class T> std::shared_ptr<Packed<T>> pack(const Case<T> &c, bool now, const Plan &plan = {}) {
   auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), c.shape, c.parameters(c.flat.data()), true, true,
                                             plan.in_pieces, plan.w_in_pieces);
@@ -263,11 +228,6 @@ template <class T, class F> void each_kind(const Sizes &s, F &&body) {
 
 // ---- digest -------------------------------------------------------------------------------------------
 
-template <class T> void print(const std::string &name, const Results<T> &results) {
-  for (const auto &[key, values] : results)
-    std::printf("%s %s %016llx\n", name.c_str(), key.c_str(), static_cast<unsigned long long>(hash(values)));
-}
-
 // tanh and sigmoid at every 4099th pattern of 32 bits (NaNs left out), and as many numbers in double
 template <class T> void digest_functions(const char *type) {
   std::vector<T> in, out;
@@ -309,31 +269,15 @@ template <class T> int digest() {
       way.plan.w_in_pieces = way.plan.fuse_input;
       print(name, run(c, way, true));
     });
+  for (const StepSizes &s : step_sizes) print(step_name<T>(s), run_step<T>(s, 1));
   return 0;
 }
 
 // ---- check --------------------------------------------------------------------------------------------
 
-int compared = 0, failed = 0;
-
-template <class T> bool same(const Results<T> &got, const Results<T> &want, const std::string &what) {
-  bool good = true;
-  for (const auto &[key, values] : got) {
-    const std::vector<T> &expected = want.at(key);
-    ++compared;
-    if (values.size() == expected.size() &&
-        (values.empty() || std::memcmp(values.data(), expected.data(), values.size() * sizeof(T)) == 0))
-      continue;
-    good = false;
-    ++failed;
-    std::fprintf(stderr, "%s: %s differs\n", what.c_str(), key.c_str());
-  }
-  return good;
-}
-
 std::vector<Way> ways(const Shape &shape, size_t steps) {
   std::vector<Way> all;
-  for (const Split split : {Split::rows, Split::units, Split::tasks, Split::apart})
+  for (const Split split : {Split::rows, Split::units, Split::wavefront, Split::pipelined})
     for (int threads = 1; threads <= 3; ++threads)
       for (const size_t checkpoint : {size_t(0), size_t(4)})
         for (const bool fuse : {false, true}) {
@@ -359,7 +303,7 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
 }
 
 const char *name_of(Split split) {
-  const char *const names[] = {"rows", "units", "tasks", "apart"};
+  const char *const names[] = {"rows", "units", "wavefront", "pipelined"};
   return names[int(split)];
 }
 std::string name_of(const Way &way) {
@@ -405,6 +349,8 @@ template <class T> void check_case(const std::string &name, const Case<T> &c) {
 template <class T> int check() {
   shuffle_shares(1); // those of paced threads
   for (const Sizes &s : check_sizes) each_kind<T>(s, check_case<T>);
+  for (const StepSizes &s : step_sizes)
+    for (const int threads : {2, 3}) same(run_step<T>(s, threads), run_step<T>(s, 1), step_name<T>(s));
   return failed ? 1 : 0;
 }
 
@@ -440,6 +386,18 @@ template <class T> int threads(int callers, int rounds) {
       ++compared;
       if (wrong) std::fprintf(stderr, "%s: callers at once: %d arrays differ\n", name.c_str(), wrong.load());
     });
+  for (const StepSizes &s : step_sizes) {
+    const Results<T> want = run_step<T>(s, 1);
+    std::vector<std::thread> team;
+    for (int caller = 0; caller < callers; ++caller)
+      team.emplace_back([&, caller] {
+        for (int round = 0; round < rounds; ++round)
+          if (run_step<T>(s, 2 + (caller + round) % 3) != want) ++wrong;
+      });
+    for (auto &thread : team) thread.join();
+    ++compared;
+    if (wrong) std::fprintf(stderr, "%s: callers at once: some differ\n", step_name<T>(s).c_str());
+  }
   return wrong ? 1 : 0;
 }
 

@@ -198,7 +198,7 @@ def test_plots() -> None:
     assert_same_bits(lines["rnn h_n[1]"], flow[1])
     assert np.isnan(lines["zero"]).all()
     states = hidden_states(layer, x)
-    assert plot_hidden_states(states, row=1, ax=axes[1]) is axes[1]
+    assert plot_hidden_states(states, sequence=1, ax=axes[1]) is axes[1]
     assert_same_bits(np.asarray(axes[1].images[0].get_array()), states[-1, :, 1].T.astype(np.float64))
     with pytest.raises(ValueError, match=r"flow: expected shape \[T\]"):
         plot_gradient_flow(np.ones((2, 2, 2)), ax=axes[0])
@@ -239,7 +239,7 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
         (
             lambda layer: gradient_flow(layer, np.ones((4, 1, 2)), np.ones((3, 1, 3))),
             ValueError,
-            r"dy: expected \(4, 1\) steps and rows, got \(3, 1\)",
+            r"dy: expected \(4, 1\) steps and sequences, got \(3, 1\)",
         ),
         (
             lambda layer: gradient_flow(layer, np.ones((4, 1, 2)), np.ones((4, 1, 2))),
@@ -288,7 +288,7 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
                 layer, fastrnn.Ragged(np.ones((6, 2)), [2, 4]), fastrnn.Ragged(np.ones((6, 3)), [4, 2])
             ),
             ValueError,
-            r"dy: expected rows of lengths \[2, 4\], got \[4, 2\]",
+            r"dy: expected sequences of lengths \[2, 4\], got \[4, 2\]",
         ),
     ],
 )

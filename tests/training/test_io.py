@@ -92,7 +92,7 @@ def test_nothing_is_restored_into_a_frozen_layer(path: Path) -> None:
     others = {"a": Linear(2, 3, rng=1), "b": fastrnn.GRU(2, 3, rng=1)}
     before = others["a"].flat.copy()
     others["b"].freeze()
-    with pytest.raises(ValueError, match=r"pieces: expected writeable .* b.weight_ih_l0 \(a frozen layer\?"):
+    with pytest.raises(ValueError, match=r"modules: expected writeable .* b.weight_ih_l0 \(a frozen layer\?"):
         weights.restore(path, others)
     np.testing.assert_array_equal(others["a"].flat, before)
 
@@ -233,7 +233,7 @@ def test_hostile_files_allocate_nothing(name: str, tmp_path: Path) -> None:
         (
             lambda: weights.save("x.npz", Linear(2, 3)),
             TypeError,
-            "weights: expected a dict of arrays, or of layers and pieces, got Linear",
+            "weights: expected a dict of arrays or of modules, got Linear",
         ),
         (
             lambda: weights.save("x.npz", {1: np.ones(1)}),
@@ -253,12 +253,12 @@ def test_hostile_files_allocate_nothing(name: str, tmp_path: Path) -> None:
         (
             lambda: weights.restore("x.npz", Linear(2, 3)),
             TypeError,
-            "pieces: expected a dict of layers and pieces, got Linear",
+            "modules: expected a dict of modules, got Linear",
         ),
         (
             lambda: weights.restore("x.npz", {"a": np.ones(1)}),
             TypeError,
-            "pieces: expected a dict of layers and pieces, got one of ndarray",
+            "modules: expected a dict of modules, got one of ndarray",
         ),
         (
             lambda: weights.save("x.npz", {"a": np.ones(1)}, "b"),

@@ -67,7 +67,7 @@ def test_dropout() -> None:
     assert piece.backward(tape, y).x is y
 
 
-def test_pieces_against_pytorch() -> None:
+def test_modules_against_pytorch() -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 11, (7, 3))

@@ -70,7 +70,7 @@ def test_trains(ours: Any) -> None:
     assert abs(p).max() < 0.1
 
 
-def test_takes_pieces_and_their_gradients() -> None:
+def test_takes_modules_and_their_gradients() -> None:
     piece = Linear(2, 2, rng=0)
     before = piece.flat.copy()
     g = piece.backward(piece.forward(np.ones((1, 2)))[1], np.ones((1, 2)))

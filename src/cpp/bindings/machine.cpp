@@ -14,6 +14,18 @@ namespace fastrnn {
 
 namespace {
 
+py::dict counts(const Cpus &cpus) {
+  return py::dict(py::arg("allowed") = cpus.allowed.size(), py::arg("cores") = cpus.cores,
+                  py::arg("quota") = cpus.quota, py::arg("usable") = cpus.usable());
+}
+
+// The same for a system whose files lie below `root`, for tests.
+py::dict count_cpus(const std::string &root, const py::sequence &allowed) {
+  std::vector<int> cpus;
+  for (const auto &cpu : allowed) cpus.push_back(py::cast<int>(cpu));
+  return counts(read_cpus(root, std::move(cpus)));
+}
+
 py::dict config() {
   py::dict d;
   d["kernel_set"] = kernels().name;
@@ -21,6 +33,11 @@ py::dict config() {
   for (const auto &name : available_kernel_sets()) available.append(name);
   d["available_kernel_sets"] = available;
   d["threads"] = num_threads();
+  const ThreadLimits &limits = thread_limits();
+  d["cpus"] = counts(limits.cpus);
+  d["omp_num_threads"] = limits.from_openmp;
+  const HelperCount helpers = count_helpers();
+  d["helpers"] = py::dict(py::arg("all") = helpers.all, py::arg("awake") = helpers.awake);
   d["compiler"] = FASTRNN_COMPILER;
   d["cache_bytes"] = py::dict(py::arg("L1") = caches().l1, py::arg("L2") = caches().l2, py::arg("L3") = caches().l3);
   return d;
@@ -149,7 +166,7 @@ py::tuple plan_of(const std::string &cell, size_t total, size_t steps, size_t ro
   p.panels = panels;
   p.backward = backward;
   const Plan plan = schedule(p);
-  const char *const split[] = {"rows", "units", "tasks", "apart"};
+  const char *const split[] = {"rows", "units", "wavefront", "pipelined"};
   return py::make_tuple(plan.threads, split[int(plan.split)], plan.fuse_input, plan.in_pieces, plan.w_in_pieces,
                         plan.paced);
 }
@@ -158,6 +175,7 @@ py::tuple plan_of(const std::string &cell, size_t total, size_t steps, size_t ro
 
 void register_machine(py::module_ &m) {
   m.def("config", &config);
+  m.def("count_cpus", &count_cpus, py::arg("root"), py::arg("allowed"));
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads);
   m.def("measure_limits", &measure_limits);

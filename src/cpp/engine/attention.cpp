@@ -127,7 +127,7 @@ bool attend_backward(const Kernels<T> &k, const Attention<T> &x, const T *p, con
       list(room.a, second ? static_cast<const T *>(scores) : weights, x.places, x.steps);
       q.a = room.a.get();
       q.b = room.b.get();
-      q.fresh = !second;
+      q.overwrite = !second;
       k.outer(q);
     }
   });

@@ -1,8 +1,8 @@
-// The rows of a batch in the order in which the core works: longest first, so that the rows still running
-// at a step are always the first ones and the active batch shrinks.
+// batch: the sequences of a call in the order in which the core works. In the core a "row" is one sequence of the
+// batch. The longest comes first, so the rows that still run at a step are always the first ones.
 //
-// "Step" s counts along a direction: the forward direction meets time t at s = t, the reverse one at
-// s = length - 1 - t. With rows addressed from their own ends, both directions are the same loop.
+// Step s counts along a direction: the forward direction comes to time t at s = t, the reverse one at
+// s = length - 1 - t. As every row is addressed from its own end, both directions are the same loop.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +32,7 @@ struct Batch {
     return !any.empty() && s < steps && any[s] ? reset[direction].data() + s * rows : nullptr;
   }
 
-  // How many steps from s on, at most so many (`by` = -1: back in time), have as many rows as s and begin no segment.
+  // How many steps from s on (`by` = -1: back in time) have as many rows as s and begin no segment; at most `most`.
   size_t alike(int direction, size_t s, size_t most, ptrdiff_t by) const {
     if (uniform && any_reset[direction].empty()) return most;
     size_t n = 0;

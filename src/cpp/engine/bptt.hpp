@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "engine/bptt_buffers.hpp"
 #include "engine/chunk_gradients.hpp"
 #include "engine/forward.hpp"
 
@@ -13,54 +14,15 @@ struct Position {
   bool started = false;
   size_t end = 0;       // steps still to go
   size_t kept_from = 0; // first step whose gates are at hand
-  unsigned turn = 0;    // which of the two buffers the next chunk uses
-  Chunk behind;         // where threads are apart: whose products are still to be taken
+  unsigned buffer = 0;  // which of the two the next chunk uses
+  Chunk behind;         // where threads are pipelined: the chunk whose products are still to be computed
 };
 
 template <class T> class BackwardLoop {
 public:
-  BackwardLoop(Pass<T> &pass, Tape<T> &tape, const Gradients<T> &gradients) : p(pass), tape_(tape), g_(gradients) {
-    const Batch &batch = tape.batch;
-    const Shape &shape = p.shape;
-    const bool tasks = p.plan.split == Split::tasks, two_products = shape.proj || shape.cell == Cell::gru_before;
-    ld_d_ = Pass<T>::round_up_row(p.k.gate_slots(shape.cell) * p.H);
-    ld_carry_ = std::max(p.Hp, p.Rp);
-    // a chunk of gradient rows: long enough for the products over it to run at full speed, short enough to
-    // stay in the cache between the time loop and them
-    chunk_rows_ = std::min<size_t>(std::max<size_t>((size_t(1) << 20) / (ld_d_ * sizeof(T)), 256), 768);
-    // and several of them where layers follow each other as a wavefront, or products the steps
-    if (tasks && shape.layers > 1)
-      chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(batch.total() / (4 * shape.layers), 32));
-    if (p.plan.split == Split::apart) chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(batch.total() / 8, 32));
-    chunk_rows_ = std::min(chunk_rows_, batch.total());
-    const size_t held = std::max(chunk_rows_, batch.rows);
-    // segments hold different numbers of rows; the first is the largest
-    const size_t segment_rows = tape.segment ? batch.first(std::min(tape.segment, batch.steps)) : 0;
-    workspaces_ = std::vector<Workspace<T>>(tasks ? shape.count() : 1);
-    for (Workspace<T> &own : workspaces_) {
-      for (auto &d : own.d) d = Buffer<T>(product(held, ld_d_));
-      for (auto &m : own.m) m = Buffer<T>(two_products ? product(held, p.H) : 0);
-      for (auto &dh : own.dh) dh = Buffer<T>(shape.proj ? product(held, p.R) : 0);
-      own.carry_h = Buffer<T>(product(batch.rows, ld_carry_));
-      if (shape.has_c()) own.carry_c = Buffer<T>(product(batch.rows, ld_carry_));
-      own.dh0 = Buffer<T>(product(batch.rows, p.R));
-      if (p.k.saved_slots(shape.cell)) own.segment_gates = Buffer<T>(product(segment_rows, p.row));
-      if (shape.has_c() && tape.segment) own.segment_c = Buffer<T>(product(batch.rows + segment_rows, p.Hp));
-    }
-    gradients_ = std::make_unique<ChunkGradients<T>>(p, g_, ld_d_, held);
-    const size_t positions = p.arrays.starts ? batch.total() : product(batch.steps, batch.rows);
-    for (size_t l = 0; l + 1 < shape.layers; ++l) d_inner_.emplace_back(product(positions, shape.directions, p.R));
-    // side by side, the reverse direction's share of dL/dx waits in a buffer of its own
-    if (tasks && shape.directions == 2)
-      for (size_t l = 0; l < shape.layers; ++l)
-        second_.emplace_back(l > 0 || g_.dx ? product(positions, p.directions[l * 2].input) : 0);
-    tracks_.reserve(p.directions.size());
-    for (const auto &dir : p.directions) tracks_.push_back(make_tracks(dir));
-    // threads allocate nothing: what join_directions goes over
-    for (size_t l = 0; l < second_.size(); ++l) {
-      const size_t width = p.directions[l * 2].input;
-      shares_.push_back({hidden_view<T>(second_[l].get(), batch, p.arrays.starts, width), l ? inner(l - 1) : g_.dx});
-    }
+  BackwardLoop(Pass<T> &pass, Tape<T> &tape, const Gradients<T> &gradients)
+      : p(pass), tape_(tape), g_(gradients), buffers_(pass, tape, gradients),
+        products_(p, g_, buffers_.ld_d, buffers_.held) {
     if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p, true, true);
   }
 
@@ -74,73 +36,51 @@ public:
   size_t chunk_begin(const Position &at) const {
     const size_t end = at.end, kept_from = segment_of(at);
     if (p.batch.uniform && p.batch.rows)
-      return end - std::min(end - kept_from, std::max<size_t>(chunk_rows_ / p.batch.rows, 1));
+      return end - std::min(end - kept_from, std::max<size_t>(buffers_.chunk_rows / p.batch.rows, 1));
     size_t begin = end - 1, rows = p.batch.active(begin);
-    while (begin > kept_from && rows + p.batch.active(begin - 1) <= chunk_rows_) rows += p.batch.active(--begin);
+    while (begin > kept_from && rows + p.batch.active(begin - 1) <= buffers_.chunk_rows)
+      rows += p.batch.active(--begin);
     return begin;
   }
 
   bool chunk(const Worker &w, const Direction<T> &dir, Position &at) {
-    const Chunk chunk{chunk_begin(at), at.end, segment_of(at), at.turn};
-    const bool apart = p.apart(w);
+    const Chunk chunk{chunk_begin(at), at.end, segment_of(at), at.buffer};
+    const bool pipelined = p.pipelined(w);
     if (p.takes_steps(w) && !steps(p.stepping(w), dir, at, chunk)) return false;
-    if (apart) products_behind(w, dir, at);
+    if (pipelined) products_behind(w, dir, at);
     // The products need every row and unit of the chunk. Gradient rows alternate between two buffers, so that
-    // no second meeting is needed before the next chunk overwrites them.
+    // no second barrier is needed before the next chunk overwrites them.
     if (!w.wait_and_share()) return false;
-    if (!apart) gradients_->add(w, dir, workspace(dir), chunk, tracks(dir).dx, adds_to_dx(dir));
+    if (!pipelined) products_.add(w, dir, workspace(dir), chunk, buffers_.tracks(dir).dx, buffers_.adds_to_dx(dir));
     w.poll((p.batch.first(chunk.end) - p.batch.first(chunk.begin)) * p.shape.gates() * p.H * (p.R + dir.input) * 2);
     at.behind = chunk;
     at.kept_from = chunk.kept_from;
     at.end = chunk.begin;
-    at.turn ^= 1;
+    at.buffer ^= 1;
     return !w.stopped();
   }
 
   bool finish(const Worker &w, const Direction<T> &dir, const Position &at) {
-    if (p.takes_steps(w)) initial_state(p.stepping(w), dir, workspace(dir).d[at.turn ^ 1].get());
-    if (p.apart(w)) products_behind(w, dir, at);
+    if (p.takes_steps(w)) initial_state(p.stepping(w), dir, workspace(dir).d[at.buffer ^ 1].get());
+    if (p.pipelined(w)) products_behind(w, dir, at);
     if (!w.wait_and_share()) return false;
     store_initial_state(w, dir);
-    gradients_->finish(w, dir);
+    products_.finish(w, dir);
     return w.wait_and_share();
   }
 
-  // Dropout between layers: the gradient goes through the same mask
-  void mask(const Worker &w, size_t layer) {
-    const size_t n = d_inner_[layer].size();
-    const Range part = share(n, w);
-    T *d = d_inner_[layer].get() + part.begin;
-    p.k.scale_mask(d, d, p.arrays.dropout[layer] + part.begin, p.arrays.dropout_scale, part.size());
-  }
-
-  // Both directions of a layer are through: dL/dx is the sum of their shares.
-  void join_directions(size_t layer) {
-    if (second_.empty() || !second_[layer].size()) return;
-    const Batch &batch = p.batch;
-    const size_t width = p.directions[layer * 2].input;
-    const auto &[from, to] = shares_[layer];
-    for (size_t r = 0; r < batch.rows; ++r) {
-      const size_t b = batch.order[r];
-      for (size_t t = 0; t < batch.length[r]; ++t) {
-        T *sum = to.base + to.row[b] + ptrdiff_t(t) * to.time;
-        const T *share = from.base + from.row[b] + ptrdiff_t(t) * from.time;
-        for (size_t i = 0; i < width; ++i) sum[i] += share[i];
-      }
-    }
-  }
+  // What goes on to the layer below, when a direction or a layer is done.
+  BackwardBuffers<T> &buffers() { return buffers_; }
 
 private:
   void products_behind(const Worker &w, const Direction<T> &dir, const Position &at) {
-    gradients_->add_in_pieces(w, dir, workspace(dir), at.behind, tracks(dir).dx, adds_to_dx(dir));
+    products_.add_in_pieces(w, dir, workspace(dir), at.behind, buffers_.tracks(dir).dx, buffers_.adds_to_dx(dir));
   }
-  // The reverse direction adds its share to that of the other, unless it has a buffer of its own.
-  bool adds_to_dx(const Direction<T> &dir) const { return dir.direction == 1 && second_.empty(); }
   size_t segment_of(const Position &at) const {
     if (!tape_.segment || at.end > at.kept_from) return at.kept_from;
     return (at.end - 1) / tape_.segment * tape_.segment;
   }
-  Workspace<T> &workspace(const Direction<T> &dir) { return workspaces_[workspaces_.size() > 1 ? dir.index : 0]; }
+  Workspace<T> &workspace(const Direction<T> &dir) { return buffers_.workspace(dir); }
 
   // Carries start from dL/dh_n and dL/dc_n
   void load_state(const Worker &w, const Direction<T> &dir) {
@@ -150,36 +90,23 @@ private:
     const size_t width = p.shape.directions * p.R;
     for (size_t r = rows.begin; r < rows.end; ++r) {
       const size_t b = dir.index * batch.rows + batch.order[r];
-      T *h = own.carry_h.get() + r * ld_carry_;
-      std::memset(h, 0, ld_carry_ * sizeof(T));
+      T *h = own.carry_h.get() + r * buffers_.ld_carry;
+      std::memset(h, 0, buffers_.ld_carry * sizeof(T));
       if (g_.dh_n) std::memcpy(h, g_.dh_n + b * p.R, p.R * sizeof(T));
-      if (last_only(dir) && dir.direction == 0 && batch.length[r]) {
+      if (buffers_.last_only(dir) && dir.direction == 0 && batch.length[r]) {
         const T *last = g_.dy_last + batch.order[r] * width;
         for (size_t i = 0; i < p.R; ++i) h[i] += last[i];
       }
       if (!p.shape.has_c()) continue;
-      T *c = own.carry_c.get() + r * ld_carry_;
-      std::memset(c, 0, ld_carry_ * sizeof(T));
+      T *c = own.carry_c.get() + r * buffers_.ld_carry;
+      std::memset(c, 0, buffers_.ld_carry * sizeof(T));
       if (g_.dc_n) std::memcpy(c, g_.dc_n + b * p.H, p.H * sizeof(T));
     }
   }
-  bool last_only(const Direction<T> &dir) const { return g_.dy_last && dir.layer + 1 == p.shape.layers; }
-
-  // dL/dy of step s
-  Rows<const T> dy(const Direction<T> &dir, size_t s, size_t r0) {
-    const Cache &c = tracks(dir);
-    if (last_only(dir)) {
-      // at the end of a row; the reverse direction has its first step there
-      if (dir.direction == 1 && s == 0) return {g_.dy_last + p.R, c.last.data() + r0};
-      return {};
-    }
-    return c.dy.base ? c.dy.read(s, r0) : Rows<const T>{};
-  }
-
-  // The gates (and cell states) of a segment once more.
+  // Computes the gates (and cell states) of a checkpointed segment again.
   bool recompute(const Worker &w, const Direction<T> &dir, size_t begin, size_t end) {
-    if (!p.k.saved_slots(p.shape.cell)) return true; // Elman: y says it all
-    if (!w.wait()) return false;                     // nobody reads the segment before any more
+    if (!p.k.saved_slots(p.shape.cell)) return true; // an Elman cell needs y alone
+    if (!w.wait()) return false;                     // no thread reads the segment before this one any more
     Workspace<T> &own = workspace(dir);
     Storage<T> store;
     store.begin = begin;
@@ -195,7 +122,7 @@ private:
         std::memcpy(store.c + r * p.Hp + first, from + r * p.Hp + first, bytes);
     }
     if (!loop_->run(w, dir, store, begin, end)) return false;
-    return w.wait(); // backward cuts the units another way than forward
+    return w.wait(); // backward gives threads other units than forward did
   }
 
   // All steps of the chunk, one after the other.
@@ -221,7 +148,7 @@ private:
     return alike > 3 ? alike - 2 : 1;
   }
 
-  // One step of one thread, with the meetings that a split by units needs; or several without.
+  // One step of one thread, with the barriers that a split by units needs; or several steps, without any.
   bool step(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk, size_t steps, const Range &rows) {
     const Batch &batch = p.batch;
     Workspace<T> &own = workspace(dir);
@@ -251,14 +178,14 @@ private:
     q.last_panel = panels.end;
     q.hidden = p.H;
     q.descending = s % 2 == 1;
-    q.dy = dy(dir, s, rows.begin);
+    q.dy = buffers_.dy(dir, s, rows.begin);
     q.cut = cut ? cut + rows.begin : nullptr;
-    q.carry_h = own.carry_h.get() + rows.begin * ld_carry_;
-    q.ld_carry = ld_carry_;
+    q.carry_h = own.carry_h.get() + rows.begin * buffers_.ld_carry;
+    q.ld_carry = buffers_.ld_carry;
     q.gates = gates + row * p.row;
     q.ld_gates = p.row;
     if (shape.has_c()) {
-      q.carry_c = own.carry_c.get() + rows.begin * ld_carry_;
+      q.carry_c = own.carry_c.get() + rows.begin * buffers_.ld_carry;
       q.c = c + (batch.rows + row) * p.Hp;
       const size_t row_prev = s == chunk.kept_from ? rows.begin : batch.rows + batch.first(s - 1) + rows.begin - base;
       q.c_prev = c + row_prev * p.Hp;
@@ -271,20 +198,20 @@ private:
     q.r = weights.r_back.get();
     q.r_rows = weights.r_back_rows;
     q.depth = shape.step_gates() * p.H;
-    q.ld_later = ld_d_;
+    q.ld_later = buffers_.ld_d;
     // the later step lies in this chunk or, for its last step, at the start of the chunk before
     const bool crosses = s + 1 == chunk.end;
     const size_t later_row = crosses ? rows.begin : batch.first(s + 1) + rows.begin - batch.first(chunk.begin);
-    q.d_later = own.d[crosses ? chunk.turn ^ 1 : chunk.turn].get() + later_row * ld_d_ + recurrent_part();
-    q.d = own.d[chunk.turn].get() + row_d * ld_d_;
-    q.ld_d = ld_d_;
+    q.d_later = own.d[crosses ? chunk.buffer ^ 1 : chunk.buffer].get() + later_row * buffers_.ld_d + recurrent_part();
+    q.d = own.d[chunk.buffer].get() + row_d * buffers_.ld_d;
+    q.ld_d = buffers_.ld_d;
     if (steps > 1) {
       const ptrdiff_t active = ptrdiff_t(batch.active(s));
-      q.dy_step = q.dy.base ? -tracks(dir).dy.step : 0;
+      q.dy_step = q.dy.base ? -buffers_.tracks(dir).dy.step : 0;
       q.h_step = -dir.y.step;
       q.gates_step = q.gates ? -active * ptrdiff_t(p.row) : 0;
       q.c_step = q.c ? -active * ptrdiff_t(p.Hp) : 0;
-      q.d_step = -active * ptrdiff_t(ld_d_);
+      q.d_step = -active * ptrdiff_t(buffers_.ld_d);
     }
     if (shape.proj) {
       // dh_t = dy + dG R, then dm = dh_t W_hr and through the cell
@@ -292,23 +219,23 @@ private:
       dh.hidden = p.R;
       dh.first_panel = output_panels.begin;
       dh.last_panel = output_panels.end;
-      dh.d = own.dh[chunk.turn].get() + row_d * p.R;
+      dh.d = own.dh[chunk.buffer].get() + row_d * p.R;
       dh.ld_d = p.R;
       if (n) p.k.backward_store(dh);
       if (p.in_step(w) && !w.wait()) return false;
       q.dy = {};
-      q.keep_dh = true;
+      q.dh_already_cut = true;
       q.continuing = n;
       q.carry_h = nullptr;
       q.d_later = dh.d;
       q.ld_later = p.R;
       q.depth = p.R;
       q.r = weights.project_back.get();
-      q.m = own.m[chunk.turn].get() + row_d * p.H;
+      q.m = own.m[chunk.buffer].get() + row_d * p.H;
       q.ld_m = p.H;
     }
     if (before) {
-      q.m = own.m[chunk.turn].get() + row_d * p.H;
+      q.m = own.m[chunk.buffer].get() + row_d * p.H;
       q.ld_m = p.H;
     }
     if (n) p.k.backward[int(shape.cell)](q);
@@ -328,7 +255,7 @@ private:
     return p.in_step(w) ? w.wait_and_share() : !w.stopped();
   }
 
-  // where those numbers of a row of gradients begin that the recurrent product takes
+  // where, in a row of gradients, the numbers begin that the recurrent product reads
   size_t recurrent_part() const { return candidate_first(p.shape.cell) ? p.H : 0; }
 
   // dL/dh_0: one more product, back across the first step
@@ -346,13 +273,13 @@ private:
     q.last_panel = panels.end;
     q.hidden = p.R;
     q.cut = cut ? cut + rows.begin : nullptr;
-    q.carry_h = own.carry_h.get() + rows.begin * ld_carry_;
-    q.ld_carry = ld_carry_;
+    q.carry_h = own.carry_h.get() + rows.begin * buffers_.ld_carry;
+    q.ld_carry = buffers_.ld_carry;
     q.r = p.weights(dir.layer, dir.direction).r_back.get();
     q.r_rows = p.weights(dir.layer, dir.direction).r_back_rows;
     q.depth = p.shape.step_gates() * p.H;
-    q.d_later = d_first + rows.begin * ld_d_ + recurrent_part();
-    q.ld_later = ld_d_;
+    q.d_later = d_first + rows.begin * buffers_.ld_d + recurrent_part();
+    q.ld_later = buffers_.ld_d;
     q.d = own.dh0.get() + rows.begin * p.R;
     q.ld_d = p.R;
     (carries_h(p.shape.cell) ? p.k.backward_store_carried : p.k.backward_store)(q);
@@ -370,54 +297,16 @@ private:
       if (cut && cut[r])
         std::memset(dc0, 0, p.H * sizeof(T));
       else
-        std::memcpy(dc0, own.carry_c.get() + r * ld_carry_, p.H * sizeof(T));
+        std::memcpy(dc0, own.carry_c.get() + r * buffers_.ld_carry, p.H * sizeof(T));
     }
   }
-
-  // dL/dy of a layer below the last
-  View<T> inner(size_t layer) {
-    const size_t width = p.shape.directions * p.R;
-    return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width);
-  }
-  // Addresses of dy and dx as a direction sees them.
-  struct Cache {
-    Track<const T> dy;
-    Track<T> dx;
-    SmallVector<ptrdiff_t> last; // sorted row -> its place in dy_last
-  };
-  Cache make_tracks(const Direction<T> &dir) {
-    Cache c;
-    const size_t width = p.shape.directions * p.R;
-    if (dir.layer + 1 == p.shape.layers) {
-      if (g_.dy) c.dy = Track<const T>(g_.dy, p.batch, int(dir.direction), dir.direction * p.R);
-    } else {
-      c.dy = Track<const T>(read_only(inner(dir.layer)), p.batch, int(dir.direction), dir.direction * p.R);
-    }
-    if (dir.direction == 1 && !second_.empty())
-      c.dx = Track<T>(hidden_view<T>(second_[dir.layer].get(), p.batch, p.arrays.starts, dir.input), p.batch, 1);
-    else if (dir.layer > 0)
-      c.dx = Track<T>(inner(dir.layer - 1), p.batch, int(dir.direction));
-    else if (g_.dx)
-      c.dx = Track<T>(g_.dx, p.batch, int(dir.direction));
-    c.last.assign(p.batch.rows, 0);
-    for (size_t r = 0; r < p.batch.rows; ++r) c.last[r] = ptrdiff_t(p.batch.order[r] * width);
-    return c;
-  }
-  const Cache &tracks(const Direction<T> &dir) const { return tracks_[dir.index]; }
 
   Pass<T> &p;
   Tape<T> &tape_;
   const Gradients<T> &g_;
-  size_t ld_d_, ld_carry_, chunk_rows_;
-  std::vector<Workspace<T>> workspaces_;
-  std::vector<Buffer<T>> d_inner_, second_;
-  struct Shares {
-    View<T> reverse, sum;
-  };
-  std::vector<Shares> shares_; // [layers] of dL/dx, where there is a second_
-  std::vector<Cache> tracks_;
-  std::unique_ptr<ForwardLoop<T>> loop_;
-  std::unique_ptr<ChunkGradients<T>> gradients_;
+  BackwardBuffers<T> buffers_;
+  ChunkGradients<T> products_;
+  std::unique_ptr<ForwardLoop<T>> loop_; // computes segments again
 };
 
 } // namespace fastrnn

@@ -1,22 +1,15 @@
 // The products of BPTT over a chunk of steps at once: dL/dx, and the terms of the weight gradients.
 #pragma once
 
+#include "engine/bptt_buffers.hpp"
 #include "engine/sums.hpp"
 
 namespace fastrnn {
 
-// Steps [begin, end), whose gates are at hand from kept_from on; `turn`: which of two buffers has their gradients.
+// Steps [begin, end). Gates are kept from step kept_from on; `buffer`: which of the two has the gradients.
 struct Chunk {
   size_t begin = 0, end = 0, kept_from = 0;
-  unsigned turn = 0;
-};
-
-// Memory of the direction at hand; one for all where directions come one after the other.
-template <class T> struct Workspace {
-  Buffer<T> d[2];                     // [rows of a chunk][slot][H], alternating between chunks
-  Buffer<T> m[2], dh[2];              // [rows of a chunk][H], [output]: see BackwardStep
-  Buffer<T> carry_h, carry_c, dh0;    // [B][max(H, output) padded], the same, [B][output]
-  Buffer<T> segment_gates, segment_c; // checkpointed: the segment at hand
+  unsigned buffer = 0;
 };
 
 template <class T> class ChunkGradients {
@@ -57,7 +50,7 @@ public:
     w.did((part.end - part.begin) * terms * double(p.shape.gates() * p.H) * double(columns));
   }
 
-  // The same in pieces, which threads that are apart take as they come: each product by itself, cut into a few.
+  // The same cut into pieces, which pipelined threads take one by one: each product by itself, in a few pieces.
   void add_in_pieces(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk,
                      const Track<T> &dx, bool add) {
     const size_t rows = p.batch.first(chunk.end) - p.batch.first(chunk.begin);
@@ -81,13 +74,13 @@ public:
     }
   }
 
-  // When all terms have been added and the threads have met.
+  // When all terms have been added, after a barrier.
   void finish(const Worker &w, const Direction<T> &dir) { sums_[dir.index].finish(w); }
 
 private:
   bool wants_dx(const Direction<T> &dir) const { return dir.input && (dir.layer > 0 || g_.dx); }
 
-  // Lists the rows of the chunk's gradients and of dL/dx, those of some rows of the batch; how many there are.
+  // Lists the rows of the chunk's gradients and of dL/dx, those of some sequences. Returns how many there are.
   size_t list_dx(const Worker &w, const Workspace<T> &own, const Chunk &chunk, const Track<T> &dx, const Range &rows) {
     const Batch &batch = p.batch;
     const T **a = own_[size_t(w.thread)].a.get();
@@ -95,13 +88,13 @@ private:
     size_t n = 0;
     if (batch.rows == 1 && rows.size() == 1) {
       n = chunk.end - chunk.begin;
-      evenly(a, static_cast<const T *>(own.d[chunk.turn].get()), ptrdiff_t(ld_d_), n);
+      evenly(a, static_cast<const T *>(own.d[chunk.buffer].get()), ptrdiff_t(ld_d_), n);
       evenly(out, dx(chunk.begin, 0), dx.step, n);
       return n;
     }
     for (size_t s = chunk.begin; s < chunk.end; ++s) {
       const size_t last = std::min(rows.end, batch.active(s));
-      const T *d = own.d[chunk.turn].get() + (batch.first(s) - batch.first(chunk.begin)) * ld_d_;
+      const T *d = own.d[chunk.buffer].get() + (batch.first(s) - batch.first(chunk.begin)) * ld_d_;
       const Rows<T> to = dx.rows(s, 0);
       for (size_t r = rows.begin; r < last; ++r, ++n) {
         a[n] = d + r * ld_d_;
@@ -111,7 +104,7 @@ private:
     return n;
   }
 
-  // dL/dx of some of the rows listed
+  // dL/dx of some of the listed rows
   void input_gradient(const Worker &w, const Direction<T> &dir, const typename Pass<T>::Piece &piece, bool add) {
     const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
     Product<T> q;
@@ -153,7 +146,7 @@ private:
   // Lists the rows that the sums take, in their order.
   void list_rows(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk) {
     ChunkRows<T> &rows = own_[size_t(w.thread)].rows;
-    list(rows.d, chunk, own.d[chunk.turn].get(), ld_d_);
+    list(rows.d, chunk, own.d[chunk.buffer].get(), ld_d_);
     if (p.batch.rows == 1 && p.batch.any_reset[dir.direction].empty()) {
       const size_t n = chunk.end - chunk.begin, last = chunk.end - 1;
       rows.h.resize(n);
@@ -171,8 +164,8 @@ private:
       });
       if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
     }
-    if (own.m[0].size()) list(rows.m, chunk, own.m[chunk.turn].get(), p.H);
-    if (p.shape.proj) list(rows.dh, chunk, own.dh[chunk.turn].get(), p.R);
+    if (own.m[0].size()) list(rows.m, chunk, own.m[chunk.buffer].get(), p.H);
+    if (p.shape.proj) list(rows.dh, chunk, own.dh[chunk.buffer].get(), p.R);
   }
 
   void add_sum(const Worker &w, const Direction<T> &dir, const Chunk &chunk, size_t sum, const Part &part) {

@@ -179,7 +179,7 @@ bool DenseSums<T>::add(const T *const *dy, const T *const *x, size_t rows, size_
       q.c = part_.size() ? part_.get() : dweight_;
       q.hidden = outputs_;
       q.order = natural_order;
-      q.fresh = starts;
+      q.overwrite = starts;
       q.scratch = scratch_.get() + size_t(thread) * each;
       if (q.first >= q.last) return;
       if (inputs_) {

@@ -33,7 +33,7 @@ template <class T> View<T> hidden_view(T *base, const Batch &batch, const size_t
   return view;
 }
 
-// n rows that lie evenly apart: the steps of a batch of one row.
+// Lists n rows at a constant distance: the steps of a batch of one sequence.
 template <class T> void evenly(T **to, T *from, ptrdiff_t step, size_t n) {
   for (size_t i = 0; i < n; ++i) to[i] = from + ptrdiff_t(i) * step;
 }
@@ -54,7 +54,7 @@ public:
       for (size_t d = 0; d < shape.directions; ++d) directions.push_back(make(l, d, outputs, dropped));
   }
 
-  // leading dimension of packed rows: one more cache line where rows would all fall into the same cache sets
+  // The leading dimension of packed rows. It is a cache line longer where all rows would fall into the same cache sets.
   static size_t round_up_row(size_t n) {
     const size_t line = 64 / sizeof(T);
     return n * sizeof(T) % 1024 == 0 ? n + line : n;
@@ -69,14 +69,15 @@ public:
   const size_t H, Hp, R, Rp, slots, row;
   std::vector<Direction<T>> directions;
 
-  // Whether the threads must meet within a step: they share its units.
+  // Whether the threads share the units of a step, and so need barriers within it.
   bool in_step(const Worker &w) const { return plan.split == Split::units && w.n_threads > 1; }
-  // Whether one thread takes the steps and the others the products of other chunks: they meet after each.
-  bool apart(const Worker &w) const { return plan.split == Split::apart && w.n_threads > 1; }
-  // Whether this thread takes steps, and the thread as it does: alone where the others are at products.
-  bool takes_steps(const Worker &w) const { return !apart(w) || w.index == 0; }
-  Worker stepping(const Worker &w) const { return apart(w) ? w.alone() : w; }
-  // In how many pieces threads that are apart take a product: of some 5 us, and few, since some pack what they read.
+  // Whether one thread takes the steps and the others the products of other chunks, with a barrier after each chunk.
+  bool pipelined(const Worker &w) const { return plan.split == Split::pipelined && w.n_threads > 1; }
+  // Whether this thread takes steps; and the thread as it does, alone where the others compute products.
+  bool takes_steps(const Worker &w) const { return !pipelined(w) || w.index == 0; }
+  Worker stepping(const Worker &w) const { return pipelined(w) ? w.alone() : w; }
+  // In how many pieces pipelined threads take a product: pieces of some microseconds, but few, since some of them pack
+  // what they read.
   static size_t pieces(const Worker &w, size_t rows, size_t columns, size_t depth) {
     return std::min(size_t(2.0 * double(rows) * double(columns) * double(depth) / 5e5) + 1, 4 * size_t(w.n_threads));
   }
@@ -84,9 +85,9 @@ public:
   struct Piece {
     Range rows, panels;
   };
-  static Piece piece(size_t index, size_t of, size_t rows, size_t panels) {
-    const Part part = Part::even(index, of);
-    if (panels >= of) return {{0, rows}, part(panels)};
+  static Piece piece(size_t index, size_t count, size_t rows, size_t panels) {
+    const Part part = Part::even(index, count);
+    if (panels >= count) return {{0, rows}, part(panels)};
     return {part(rows), {0, panels}};
   }
   // The rows a thread works on in steps [from, to): contiguous in sorted order, so that the order of every sum over
@@ -95,7 +96,7 @@ public:
     if (plan.split == Split::units || w.n_threads == 1) return {0, batch.rows};
     const Part part = share_of(w);
     if (part.empty()) return {0, 0};
-    // uneven shares in whole tiles: a tile of fewer rows takes as long
+    // uneven shares are whole tiles, since a tile of fewer rows takes as long
     const size_t grain = w.team->shares_are_even() ? 1 : k.tile_rows(shape.cell);
     if (batch.uniform) return part(batch.rows, grain);
     const Range sums = part(batch.first(to) - batch.first(from));

@@ -1,5 +1,5 @@
 #include "engine/forward.hpp"
-#include "engine/tasks.hpp"
+#include "engine/call_threads.hpp"
 
 namespace fastrnn {
 
@@ -12,16 +12,14 @@ public:
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
               how.plan),
-        loop_(pass_, tape && !tape->segment, false), team_(how.interrupted, how.team()), lease_(how.lease),
-        board_(how.plan.split == Split::tasks ? shape.count() : 0), packed_(weights), pack_(pack) {
+        loop_(pass_, tape && !tape->segment, false), threads_(how, shape, weights, pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
     if (drops()) hidden_ = hidden_view<T>(nullptr, batch, arrays.starts, shape.directions * pass_.R);
   }
 
   bool run() {
-    team_.run(lease_, [&](int index) { run_thread(index); });
-    return !team_.stopped();
+    return threads_.run([&](const Worker &w) { run_together(w); }, [&](const Worker &w) { run_wavefront(w); });
   }
 
 private:
@@ -34,19 +32,6 @@ private:
     for (size_t l = 0; l + 1 < shape.layers; ++l)
       outputs.emplace_back(product(positions, shape.directions, shape.output()));
     return outputs;
-  }
-
-  void run_thread(int index) {
-    const Worker w{&team_, index, index, pass_.plan.threads};
-    w.begin();
-    if (pack_) {
-      packed_.pack(w);
-      if (!w.wait_and_share()) return;
-    }
-    if (pass_.plan.split == Split::tasks)
-      run_tasks(w);
-    else
-      run_together(w);
   }
 
   // All threads on one direction of one layer after the other.
@@ -84,26 +69,25 @@ private:
 
   // Each thread on chunks of steps of its own: of a layer once the layer below has got that far, and where
   // there is a reverse direction, once both directions below are through.
-  void run_tasks(const Worker &all) {
-    const Worker w = all.alone();
+  void run_wavefront(const Worker &w) {
     const Shape &shape = pass_.shape;
     const size_t steps = pass_.batch.steps, D = shape.directions;
     const size_t chunk = chunk_steps();
-    auto end_of = [&](size_t i) { return std::min(steps, board_.done(i) + chunk); };
+    auto end_of = [&](size_t i) { return std::min(steps, threads_.board.done(i) + chunk); };
     auto ready = [&](size_t i) {
       if (i < D) return true;
       const size_t below = (i / D - 1) * D;
-      if (D == 1) return board_.done(below) >= end_of(i);
-      return board_.complete(below) && board_.complete(below + 1);
+      if (D == 1) return threads_.board.done(below) >= end_of(i);
+      return threads_.board.complete(below) && threads_.board.complete(below + 1);
     };
-    for (size_t i = board_.first(w); (i = board_.claim(w, i, ready)) != TaskBoard::none;) {
+    for (size_t i = threads_.board.first(w); (i = threads_.board.claim(w, i, ready)) != TaskBoard::none;) {
       const Direction<T> &dir = pass_.directions[i];
       const Storage<T> store = storage(dir);
-      const size_t begin = board_.done(i), end = end_of(i);
+      const size_t begin = threads_.board.done(i), end = end_of(i);
       if (begin == 0 && shape.has_c()) load_c0(w, dir, store, steps);
       if (!loop_.run(w, dir, store, begin, end)) return;
       if (end == steps) finish(w, dir, store);
-      board_.release(i, end, end == steps);
+      threads_.board.release(i, end, end == steps);
     }
   }
 
@@ -134,9 +118,9 @@ private:
     return store;
   }
 
-  // until: the end of the first interval, whose rows a thread takes
+  // until: the end of the first interval, which says which rows this thread takes
   void load_c0(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t until) {
-    // by units, the first barrier comes only after step 0: each thread loads the units it will read
+    // where threads share units, the first barrier comes after step 0: each thread loads the units that it will read
     const Range rows = pass_.rows_of(w, 0, until);
     const Range panels = pass_.panels_of(pass_.Hp / pass_.k.lanes, w);
     const size_t first = panels.begin * pass_.k.lanes, last = std::min(panels.end * pass_.k.lanes, pass_.H);
@@ -182,11 +166,7 @@ private:
   std::vector<Buffer<T>> outputs_, c_;
   Pass<T> pass_;
   ForwardLoop<T> loop_;
-  Team team_;
-  Lease &lease_;
-  TaskBoard board_;
-  Packed<T> &packed_;
-  bool pack_;
+  CallThreads<T> threads_;
 };
 
 } // namespace

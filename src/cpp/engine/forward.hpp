@@ -17,17 +17,15 @@ template <class T> struct Storage {
 };
 
 template <class T> class ForwardLoop {
-  // Of a last-level cache of 32 MiB that guests share, what one process reads again and again came from it up to 14 MB,
-  // with 16 MB from memory at times.
+  // How much a process can expect to keep in a last-level cache that it shares with others (docs/performance-log.md).
   static constexpr size_t last_level = size_t(14) << 20;
 
 public:
-  // keeps_gates: of cells that have any to keep, where Storage says; recomputes: y is there already
+  // keeps_gates: gates go where Storage says, of cells that have any to keep. recomputes: y has been computed already.
   ForwardLoop(Pass<T> &pass, bool keeps_gates, bool recomputes) : p(pass) {
-    // A chunk of pre-activations is to stay in the second-level cache next to the weights; but where W does not
-    // fit in there either, half of that cache goes to them, since W is read once for all rows of a chunk. And where W
-    // and R do not fit in the last-level cache together, every chunk reads both from memory, which many rows are to
-    // share (1.03 to 1.15 times as fast for a few rows of 700 to 2048 units; smaller layers 0.94 to 1).
+    // A chunk of pre-activations should stay in the second-level cache, next to the weights. Where W does not fit in
+    // there, the chunk gets half of that cache, since W is read once for all rows of a chunk. Where W and R do not fit
+    // in the last-level cache together, every chunk reads both from memory, so a chunk has more rows that share them.
     const size_t bytes = p.row * sizeof(T), budget = size_t(192) << 10, l2 = caches().l2;
     size_t widest = 0;
     for (const auto &dir : p.directions) widest = std::max(widest, dir.input);
@@ -40,12 +38,13 @@ public:
       chunk_rows_ = 384;
     const size_t total = std::max<size_t>(p.batch.total(), 1);
     chunk_rows_ = p.plan.w_in_pieces ? total : std::min(chunk_rows_, total); // every chunk would pack W anew
-    const bool apart = p.plan.split == Split::apart;
-    if (apart) chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(total / 8, 24)); // both ends are to weigh little
+    const bool pipelined = p.plan.split == Split::pipelined;
+    // the first product and the last steps run with nothing beside them: short chunks keep both short
+    if (pipelined) chunk_rows_ = std::min(chunk_rows_, std::max<size_t>(total / 8, 24));
     const size_t rows = std::max(chunk_rows_, p.batch.rows), width = std::max(p.H, p.R);
     at_.assign(p.batch.rows, 0);
     for (size_t r = 0; r < p.batch.rows; ++r) at_[r] = ptrdiff_t(r * width);
-    // a single step, say, needs none of these
+    // a call of a single step, for instance, needs none of these
     const bool two_products = p.shape.proj || p.shape.cell == Cell::gru_before;
     const bool lists = !p.plan.fuse_input || two_products;
     const bool kept = keeps_gates && p.k.saved_slots(p.shape.cell) > 0;
@@ -53,33 +52,33 @@ public:
     for (Scratch &scratch : scratch_) {
       scratch.x = Buffer<const T *>(lists ? rows : 0);
       scratch.to = Buffer<T *>(lists ? rows : 0);
-      const bool own = &scratch == &scratch_[0] || !(apart || p.plan.split == Split::units);
-      for (int turn = 0; turn < (apart ? 2 : 1); ++turn)
-        scratch.chunk[turn] = Buffer<T>(own && lists && !kept ? product(rows, p.row) : 0);
+      const bool own = &scratch == &scratch_[0] || !(pipelined || p.plan.split == Split::units);
+      for (int i = 0; i < (pipelined ? 2 : 1); ++i)
+        scratch.chunk[i] = Buffer<T>(own && lists && !kept ? product(rows, p.row) : 0);
       scratch.nowhere = Buffer<T>(own && recomputes ? product(p.batch.rows, width) : 0);
       scratch.m = Buffer<T>(own && two_products ? product(p.batch.rows, width) : 0);
     }
   }
 
-  // One thread's part of steps [from, to). False: interrupted. Where threads are apart the first one takes the steps of
-  // a span, and all of them, as they come, the input product of the next.
+  // One thread's part of steps [from, to). Returns false when interrupted. Where they are pipelined, the first thread
+  // takes the steps of a span, and all of them, as they come, the input product of the next span.
   bool run(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t from, size_t to) {
-    const bool product_first = dir.input && !p.plan.fuse_input, apart = p.apart(w);
-    if (apart && !product_first) return w.index ? true : run(w.alone(), dir, store, from, to);
+    const bool product_first = dir.input && !p.plan.fuse_input, pipelined = p.pipelined(w);
+    if (pipelined && !product_first) return w.index ? true : run(w.alone(), dir, store, from, to);
     Task task(p, p.stepping(w), dir, store, product_first, {from, to});
     ForwardStep<T> step = constant_part(task);
     Span next = span(task, from, to, 0);
-    if (apart) {
+    if (pipelined) {
       product_in_pieces(w, task, next);
       if (!w.wait_and_share()) return false;
     }
     while (next.begin < to) {
       const Span now = next;
       if (!now.widest && !p.in_step(w)) break;
-      if (product_first && !apart) input_product(task, {{0, list_rows(task, now)}, task.input_panels});
+      if (product_first && !pipelined) input_product(task, {{0, list_rows(task, now)}, task.input_panels});
       if (p.takes_steps(w) && !steps(task, now, step)) return false;
-      next = span(task, now.end, to, apart ? now.turn ^ 1 : 0);
-      if (!apart) continue;
+      next = span(task, now.end, to, pipelined ? now.buffer ^ 1 : 0);
+      if (!pipelined) continue;
       product_in_pieces(w, task, next);
       if (!w.wait_and_share()) return false;
     }
@@ -95,8 +94,8 @@ private:
     const PackedDirection<T> &weights;
     const bool product_first, keep;
     const Range rows;
-    const size_t own; // which buffers
-    // of this thread, and the part of all that its panels are; until shares change
+    const size_t own; // whose buffers the rows of this thread lie in
+    // What this thread computes, until work shares change; `part`: its panels as a part of all.
     Range panels, input_panels, candidate_panels, output_panels;
     double part = 1;
     unsigned changes = 0;
@@ -105,7 +104,7 @@ private:
          const Range &steps)
         : w(w), dir(dir), store(store), weights(p.weights(dir.layer, dir.direction)), product_first(product_first),
           keep(store.gates && p.k.saved_slots(p.shape.cell) > 0), rows(p.rows_of(w, steps.begin, steps.end)),
-          own(p.plan.split == Split::units || p.plan.split == Split::apart ? 0 : size_t(w.thread)) {
+          own(p.plan.split == Split::units || p.plan.split == Split::pipelined ? 0 : size_t(w.thread)) {
       take_share(p);
     }
     void take_share(const Pass<T> &p) {
@@ -121,27 +120,27 @@ private:
   // Steps whose pre-activations are computed together. Each has `widest` rows in the buffer, as many as the first.
   struct Span {
     size_t begin, end, widest;
-    unsigned turn; // which of two buffers, where threads are apart
+    unsigned buffer; // which of the two, where threads are pipelined
   };
 
   size_t active(const Task &task, size_t s) const {
     const size_t n = p.batch.active(s);
     return n > task.rows.begin ? std::min(n, task.rows.end) - task.rows.begin : 0;
   }
-  Span span(const Task &task, size_t begin, size_t to, unsigned turn) const {
-    if (begin >= to) return {begin, begin, 0, turn};
+  Span span(const Task &task, size_t begin, size_t to, unsigned buffer) const {
+    if (begin >= to) return {begin, begin, 0, buffer};
     const size_t widest = active(task, begin);
     const size_t end = widest ? std::min(to, begin + std::max<size_t>(chunk_rows_ / widest, 1)) : to;
-    return {begin, end, widest, turn};
+    return {begin, end, widest, buffer};
   }
-  // row 0 of the pre-activations of step s
+  // the first row of the pre-activations of step s
   T *pre(const Task &task, const Span &span, size_t s) {
     const Batch &batch = p.batch;
     if (task.keep) return task.store.gates + (batch.first(s) - batch.first(task.store.begin) + task.rows.begin) * p.row;
-    return scratch_[task.own].chunk[span.turn].get() + (s - span.begin) * span.widest * p.row;
+    return scratch_[task.own].chunk[span.buffer].get() + (s - span.begin) * span.widest * p.row;
   }
 
-  // Lists the rows of x and of the pre-activations; how many there are.
+  // Lists the rows of x and of the pre-activations. Returns how many there are.
   size_t list_rows(const Task &task, const Span &span) {
     const T **x = scratch_[size_t(task.w.thread)].x.get();
     T **to = scratch_[size_t(task.w.thread)].to.get();
@@ -163,7 +162,7 @@ private:
     return n;
   }
 
-  // W x + b of some of the rows listed
+  // W x + b of some of the listed rows
   void input_product(const Task &task, const typename Pass<T>::Piece &piece) {
     Product<T> q;
     q.rows = piece.rows.size();
@@ -179,7 +178,7 @@ private:
     p.k.gate_product(q, p.shape.cell);
   }
 
-  // The same of a whole span, which threads share as they come.
+  // The same for a whole span, cut into pieces that threads take one by one.
   void product_in_pieces(const Worker &w, const Task &task, const Span &span) {
     const size_t rows = p.batch.first(span.end) - p.batch.first(span.begin);
     if (!rows) return;
@@ -191,7 +190,7 @@ private:
     }
   }
 
-  // what does not change from step to step
+  // The part of a step's arguments that is the same in all steps.
   ForwardStep<T> constant_part(const Task &task) {
     const Direction<T> &dir = task.dir;
     const PackedDirection<T> &weights = task.weights;
@@ -231,14 +230,14 @@ private:
     const size_t r0 = task.rows.begin, work = shape.gates() * p.H * (p.R + dir.input);
     for (size_t s = span.begin; s < span.end; s += step.steps) {
       const size_t n = active(task, s);
-      const bool from_zero = s == 0 && dir.starts_at_zero; // and R h_0 is zero
+      const bool from_zero = s == 0 && dir.starts_at_zero; // R h_0 is zero
       step.recurrent = from_zero ? 0 : p.R;
       step.rows = n;
       step.steps = steps_at_once(w, dir, store, s, span.end, work * n);
       step.descending = s % 2 == 1;
       step.first_panel = task.panels.begin;
       step.last_panel = task.panels.end;
-      const size_t all = p.batch.active(s); // of all threads
+      const size_t all = p.batch.active(s); // sequences at this step, those of other threads too
       if (task.product_first) {
         step.init = pre(task, span, s);
         step.init_step = ptrdiff_t((task.keep ? all : span.widest) * p.row);
@@ -305,7 +304,7 @@ private:
     p.k.plain_product(q);
   }
 
-  // How many steps from s on one call of the kernel may take: those between which nothing else is to be done.
+  // How many steps, from s on, one call of the kernel may take: as long as nothing else is to be done in between.
   size_t steps_at_once(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t s, size_t end,
                        size_t work) const {
     if (s == 0 || !work || p.in_step(w) || p.shape.proj || p.shape.cell == Cell::gru_before) return 1; // step 0: h_0
@@ -326,10 +325,10 @@ private:
   struct Scratch {
     Buffer<const T *> x;
     Buffer<T *> to;
-    Buffer<T> chunk[2];   // the second where threads are apart
+    Buffer<T> chunk[2];   // the second one where threads are pipelined
     Buffer<T> m, nowhere; // [B][max(H, output)]
   };
-  std::vector<Scratch> scratch_; // by thread; where they share units or are apart, all use the first one's rows
+  std::vector<Scratch> scratch_; // by thread; where threads share units or are pipelined, all use the rows of the first
   SmallVector<ptrdiff_t> at_;
 };
 

@@ -1,4 +1,4 @@
-// layer: whole calls. Pure functions of arrays: nothing is kept between calls but what the tape holds.
+// layer: whole calls, forward and backward. They are functions of arrays: nothing but the tape is kept between calls.
 #pragma once
 
 #include "engine/schedule.hpp"
@@ -27,8 +27,8 @@ template <class T> struct Gradients {
   std::vector<Parameters<T>> parameters; // [L D], written
 };
 
-// Threads of a call, as chosen by the schedule. interrupted: asked now and then by the calling thread; a call
-// that it stops returns false and leaves its outputs undefined.
+// How the threads of a call share it. The calling thread asks `interrupted` now and then. A call that is stopped
+// returns false and leaves its outputs undefined.
 struct Execution {
   Plan plan;
   size_t l2;

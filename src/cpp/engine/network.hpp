@@ -1,4 +1,4 @@
-// What a call works with: the shape of a network, its parameters, and the parameters packed.
+// network: the shape of a network, its parameters, and the parameters packed for the kernels.
 #pragma once
 
 #include <vector>
@@ -15,18 +15,18 @@ struct Shape {
   size_t layers = 1, directions = 1;
   bool bias = true;
 
-  bool operator==(const Shape &o) const {
-    return cell == o.cell && input == o.input && hidden == o.hidden && proj == o.proj && layers == o.layers &&
-           directions == o.directions && bias == o.bias;
+  bool operator==(const Shape &other) const {
+    return cell == other.cell && input == other.input && hidden == other.hidden && proj == other.proj &&
+           layers == other.layers && directions == other.directions && bias == other.bias;
   }
 
   size_t output() const { return proj ? proj : hidden; } // h_t, and what the recurrent product reads
   size_t gates() const { return gate_count(cell); }
   size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
   size_t count() const { return layers * directions; }
-  // of the product with R that begins a step: all, but for the GRU that resets before its candidate's product
+  // Gates of the product with R that begins a step: all, but not the candidate of a GRU that resets before its product.
   size_t step_gates() const { return cell == Cell::gru_before ? 2 : gates(); }
-  // one product with R a step, whose result the cell turns into h_t
+  // Whether a step is one product with R, from whose result the cell computes h_t.
   bool one_product() const { return !proj && cell != Cell::gru_before; }
   bool has_c() const { return cell == Cell::lstm; }
 };
@@ -40,21 +40,20 @@ template <class T> struct Parameters {
 };
 
 template <class T> struct PackedDirection {
-  // in pieces
+  // as the caller has them, for products that pack what they read
   RowMajor<T> w_rows, r_rows, w_back_rows, r_back_rows;
-  // forward: gate panels, the bias as a packed row
+  // forward: panels of gates, and the bias as a packed row
   Buffer<T> w, r, r_n, bias, bias_n, project;
-  // backward: plain panels, rows in the order of the gradient row
+  // backward: panels of columns, rows in the order of a row of gradients
   Buffer<T> w_back, r_back, r_n_back, project_back;
 };
 
 template <class T> class Packed {
 public:
-  // For a forward pass, a backward pass or both. in_pieces, w_in_pieces: as in Plan; what products pack as they read
-  // it is not packed here.
+  // For a forward pass, a backward pass or both. in_pieces, w_in_pieces: as in Plan.
   Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, bool forward,
          bool backward, bool in_pieces = false, bool w_in_pieces = false);
-  // One thread's share of the packing: of every matrix some panels, where units are shared those that it reads.
+  // One thread's share of the packing: some panels of every matrix. Where threads share units, those that it will read.
   void pack(const Worker &);
   const PackedDirection<T> &operator()(size_t layer, size_t direction) const {
     return directions_[layer * shape_.directions + direction];

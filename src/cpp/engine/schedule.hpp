@@ -7,9 +7,10 @@
 
 namespace fastrnn {
 
+// What the schedule must know of a call.
 struct Problem {
   Cell cell = Cell::lstm;
-  size_t total = 0; // steps summed over rows
+  size_t total = 0; // steps, summed over the sequences
   size_t steps = 0, rows = 0, input = 0, hidden = 0, recurrent = 0;
   size_t number = 4; // bytes of one number: 4 or 8
   size_t gates = 4;
@@ -24,26 +25,31 @@ struct Problem {
   size_t panels = 0;       // of R, which threads that share units share
 };
 
+// How the threads of a call divide its work.
 enum class Split {
-  rows,  // a thread takes some rows of the batch through the whole sequence: no synchronisation
-  units, // a thread takes some hidden units of every row: one barrier a step, its share of R stays in its cache
-  tasks, // a thread takes a chunk of steps of one direction of one layer: directions run side by side, layers
-         // as a wavefront
-  apart  // one thread takes the steps, the others the products over whole chunks of them: forward those of the chunk
-         // ahead, backward those of the chunk behind; whoever is through helps with these. One barrier a chunk
+  // A thread takes some sequences of the batch through all steps. No barrier is needed.
+  rows,
+  // A thread takes some hidden units of every sequence. Its part of R stays in its cache; one barrier a step.
+  units,
+  // A thread takes a chunk of steps of one direction of one layer, and then another. Directions run side by side,
+  // layers as a wavefront.
+  wavefront,
+  // One thread takes the steps, the others the products over whole chunks of steps: forward those of the next chunk,
+  // backward those of the last one. Whoever is through helps with these. One barrier a chunk.
+  pipelined
 };
 
 struct Plan {
   int threads = 1;
   Split split = Split::rows;
   bool fuse_input = false; // input product inside the step, for the narrowest inputs
-  // weights are not packed for the call, but piece by piece as its products read them:
-  bool in_pieces = false;   // all of them, of few steps; the input product of a single one is inside the step too
-  bool w_in_pieces = false; // those of the input product at least, of few rows in all
+  // Packing all weights does not pay in a short call: its products then pack a piece when they read it.
+  bool in_pieces = false;   // no weights are packed for the call. The input product of a single step is fused too.
+  bool w_in_pieces = false; // W at least is not packed for the call
   double work = 0;          // floating-point operations of the whole call, forward
-  bool paced = false;       // shares of rows or units follow the pace of the threads
+  bool paced = false;       // the work shares of the threads follow how fast each has been
 
-  // Whether threads have shares that may be uneven, rather than pieces that they take as they come.
+  // Whether every thread has a share of the work. Otherwise threads take pieces of it, one by one.
   bool has_shares() const { return threads > 1 && (split == Split::rows || split == Split::units); }
 };
 

@@ -30,9 +30,9 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
   for (size_t l = 0; l < shape_.layers; ++l) {
     const PackedDirection<T> &w = (*weights_)(l, 0);
     const Rows<const T> input =
-        l ? Rows<const T>{h(l - 1, turn_ ^ 1), at_output_.get()} : Rows<const T>{x, at_input_.get()};
-    const Rows<const T> h_prev = {h(l, turn_), at_output_.get()};
-    const Rows<T> h_next = {h(l, turn_ ^ 1), at_output_.get()};
+        l ? Rows<const T>{h(l - 1, buffer_ ^ 1), at_output_.get()} : Rows<const T>{x, at_input_.get()};
+    const Rows<const T> h_prev = {h(l, buffer_), at_output_.get()};
+    const Rows<T> h_next = {h(l, buffer_ ^ 1), at_output_.get()};
     ForwardStep<T> s;
     s.rows = rows_;
     s.hidden = shape_.hidden;
@@ -98,8 +98,8 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
       k_.plain_product(q);
     }
   }
-  turn_ ^= 1;
-  std::memcpy(y, h(shape_.layers - 1, turn_), rows_ * R * sizeof(T));
+  buffer_ ^= 1;
+  std::memcpy(y, h(shape_.layers - 1, buffer_), rows_ * R * sizeof(T));
 }
 
 template <class T> void Stream<T>::reset() {
@@ -110,7 +110,7 @@ template <class T> void Stream<T>::reset() {
 template <class T> void Stream<T>::reset_row(size_t row) {
   const size_t R = shape_.output();
   for (size_t l = 0; l < shape_.layers; ++l) {
-    std::memset(h(l, turn_) + row * R, 0, R * sizeof(T));
+    std::memset(h(l, buffer_) + row * R, 0, R * sizeof(T));
     std::memset(c_.get() + (l * rows_ + row) * Hp_, 0, Hp_ * sizeof(T));
   }
 }
@@ -118,7 +118,7 @@ template <class T> void Stream<T>::reset_row(size_t row) {
 template <class T> void Stream<T>::get_state(T *h_out, T *c_out) const {
   const size_t R = shape_.output(), H = shape_.hidden;
   for (size_t l = 0; l < shape_.layers; ++l) {
-    std::memcpy(h_out + l * rows_ * R, h_.get() + (l * 2 + turn_) * rows_ * R, rows_ * R * sizeof(T));
+    std::memcpy(h_out + l * rows_ * R, h_.get() + (l * 2 + buffer_) * rows_ * R, rows_ * R * sizeof(T));
     if (c_out)
       for (size_t r = 0; r < rows_; ++r)
         std::memcpy(c_out + (l * rows_ + r) * H, c_.get() + (l * rows_ + r) * Hp_, H * sizeof(T));
@@ -128,7 +128,7 @@ template <class T> void Stream<T>::get_state(T *h_out, T *c_out) const {
 template <class T> void Stream<T>::set_state(const T *h_in, const T *c_in) {
   const size_t R = shape_.output(), H = shape_.hidden;
   for (size_t l = 0; l < shape_.layers; ++l) {
-    std::memcpy(h(l, turn_), h_in + l * rows_ * R, rows_ * R * sizeof(T));
+    std::memcpy(h(l, buffer_), h_in + l * rows_ * R, rows_ * R * sizeof(T));
     if (c_in)
       for (size_t r = 0; r < rows_; ++r)
         std::memcpy(c_.get() + (l * rows_ + r) * Hp_, c_in + (l * rows_ + r) * H, H * sizeof(T));

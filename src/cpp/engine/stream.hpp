@@ -19,12 +19,12 @@ public:
   size_t work() const;
 
 private:
-  T *h(size_t layer, unsigned turn) { return h_.get() + (layer * 2 + turn) * rows_ * shape_.output(); }
+  T *h(size_t layer, unsigned buffer) { return h_.get() + (layer * 2 + buffer) * rows_ * shape_.output(); }
   const Kernels<T> &k_;
   const Shape shape_;
   const std::shared_ptr<const Packed<T>> weights_;
   const size_t rows_, Hp_, row_;
-  unsigned turn_ = 0; // which of the two h of every layer is the current one
+  unsigned buffer_ = 0; // which of the two h of every layer is the current one
   Buffer<T> h_, c_, gates_, m_, zeros_;
   Buffer<const T *> from_;
   Buffer<T *> to_;

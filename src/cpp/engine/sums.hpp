@@ -1,9 +1,9 @@
-// Weight gradients: sums over all steps and rows, taken chunk by chunk as BPTT goes back in time, in the arrays that
-// the caller gets.
+// sums: the weight gradients. Each is a sum over all steps and sequences. Terms are added chunk by chunk while BPTT
+// goes back in time, in the arrays that the caller gets.
 //
-// The order of every sum is that of BPTT (steps descending, rows of a step ascending), so it does not depend
-// on threads, chunks or checkpoints. A sum of millions of terms one after the other would lose them to rounding:
-// after every `block` terms, counted from the start of BPTT, it begins anew, and the blocks are added up.
+// Terms are added in the order of BPTT (steps descending, sequences of a step ascending), so the order does not depend
+// on threads, chunks or checkpoints. In one sum of millions of terms the last ones would be lost to rounding. So after
+// every `block` terms, counted from the start of BPTT, a new sum begins, and the blocks are added up.
 #pragma once
 
 #include <algorithm>
@@ -25,13 +25,14 @@ public:
     const size_t H = p.H, GH = product(p.shape.gates(), H), lanes = p.k.lanes;
     const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
     const int *order = order_of(p.shape.cell);
-    // A register holds gates of one input number, or input numbers of one gate: whatever leaves fewer lanes idle. For
-    // the former the sums are transposed in the end, which takes as many instructions a number as 30 lanes of a term.
-    const size_t turned = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
-    turned_ = turned < straight && p.batch.total() * (straight - turned) > 30 * GH * input_;
+    // The sum for w_ih is computed as it is or transposed, whichever leaves fewer lanes of the registers idle. A
+    // transposed sum is transposed back at the end: for a number, that takes about as many instructions as 30 lanes of
+    // a term.
+    const size_t transposed = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
+    transposed_ = transposed < straight && p.batch.total() * (straight - transposed) > 30 * GH * input_;
     const size_t all = p.batch.total(), after_first = all - (dir.starts_at_zero && all ? p.batch.active(0) : 0);
     sums_.reserve(4); // the most that a cell has
-    if (turned_)
+    if (transposed_)
       add_sum({&Rows::x, 0, input_, input_, natural}, {&Rows::d, 0, GH}, all, nullptr);
     else if (input_)
       add_sum({&Rows::d, 0, GH, H, order}, {&Rows::x, 0, input_}, all, g_.w_ih);
@@ -46,20 +47,20 @@ public:
     if (p.shape.proj) add_sum({&Rows::dh, 0, p.R, p.R, natural}, {&Rows::m, 0, H}, all, g_.w_hr);
   }
 
-  // numbers that adding a chunk of so many terms needs
+  // how many numbers of scratch memory are needed to add a chunk of so many terms
   size_t scratch(size_t terms) const {
     size_t n = 0;
     for (const Sum &sum : sums_) n = std::max(n, p.k.outer_scratch(sum.right.columns, terms));
     return n;
   }
 
-  // There are so many sums, each of [rows][columns].
+  // How many sums there are, and how large each is: [rows][columns].
   size_t count() const { return sums_.size(); }
   size_t rows(size_t sum) const { return sums_[sum].left.rows; }
   size_t columns(size_t sum) const { return sums_[sum].right.columns; }
 
-  // Adds a chunk that `before` terms precede to part of the rows of one sum: for every chunk to the same parts, or the
-  // threads meet in between.
+  // Adds a chunk, which `before` terms precede, to a part of the rows of one sum. Between two chunks a barrier is
+  // needed unless a thread keeps its part.
   void add(size_t sum, const ChunkRows<T> &rows, size_t before, const Part &part, T *scratch) {
     for (size_t i = 0, n = 0; i < rows.d.size(); i += n) {
       n = std::min(rows.d.size() - i, block - (before + i) % block);
@@ -67,10 +68,10 @@ public:
     }
   }
 
-  // What is left when all terms have been added and the threads have met.
+  // What is left to do when all terms have been added, after a barrier.
   void finish(const Worker &w) {
     const size_t H = p.H, GH = p.shape.gates() * H;
-    if (turned_) {
+    if (transposed_) {
       const int *order = order_of(p.shape.cell);
       const T *from = sums_.front().result;
       const Range rows = share(GH, w);
@@ -87,8 +88,8 @@ public:
   }
 
 private:
-  // the broadcast side of a sum: `rows` numbers of each term, those of a gate (`hidden` each) to gate order[] of
-  // the result; and the side in registers
+  // A term is the outer product of two vectors. Left: `rows` numbers, each of which is broadcast; those of a gate
+  // (`hidden` each) belong to gate order[] of the result. Right: the numbers that fill registers.
   struct Left {
     std::vector<const T *> ChunkRows<T>::*terms;
     size_t first, rows, hidden;
@@ -101,13 +102,12 @@ private:
   struct Sum {
     Left left;
     Right right;
-    size_t terms;        // those beyond are zero: of the first step, where there is no h_0
+    size_t terms;        // later ones are zero: those of the first step, where there is no h_0
     T *result;           // [rows][columns]
-    T *current;          // of the block at hand: the result itself where there is one block only
-    Buffer<T> own, part; // memory of the two where it is not the caller's
+    T *current;          // of the current block; the result itself where there is only one block
+    Buffer<T> own, part; // memory for the two where it is not the caller's
   };
-  // A term goes through so many roundings at most in its block, and one for every block after it, which are fewer for
-  // up to 16 million terms.
+  // In its block a term is rounded at most so often, and once more for every block after it.
   static constexpr size_t block = 4096;
   static constexpr int natural[4] = {0, 1, 2, 3}, last_first[3] = {2, 0, 1};
   static const int *order_of(Cell cell) { return candidate_first(cell) ? last_first : natural; }
@@ -140,12 +140,12 @@ private:
     q.c = sum.current;
     q.hidden = sum.left.hidden;
     q.order = sum.left.order;
-    q.fresh = done % block == 0;
+    q.overwrite = done % block == 0;
     q.scratch = scratch;
     if (q.first >= q.last) return;
     if (q.depth)
       p.k.outer(q);
-    else if (q.fresh)
+    else if (q.overwrite)
       for (size_t r = q.first; r < q.last; ++r) std::memset(q.c + q.row(r) * q.ld, 0, q.columns * sizeof(T));
     const bool block_ends = (done + n) % block == 0 || done + n == p.batch.total();
     if (sum.part.size() && block_ends) p.k.outer_fold(sum.result, q, done < block);
@@ -154,7 +154,7 @@ private:
   const Pass<T> &p;
   const Parameters<T> &g_;
   size_t input_;
-  bool turned_ = false; // the first sum is that of w_ih, transposed
+  bool transposed_ = false; // the first sum is that of w_ih, transposed
   std::vector<Sum> sums_;
 };
 

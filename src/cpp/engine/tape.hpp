@@ -8,9 +8,9 @@ namespace fastrnn {
 
 // One direction of one layer. Rows are numbered as Batch::first(s) + r.
 template <class T> struct TapeDirection {
-  Buffer<T> gates;        // [total rows] packed (kernels.hpp); checkpointed: none, BPTT computes a segment's anew
-  Buffer<T> c;            // LSTM: [B + total rows][H padded], the first B rows are c_0; checkpointed: none either
-  Buffer<T> c_checkpoint; // LSTM, checkpointed: [segments][B][H padded], the state before each segment
+  Buffer<T> gates;        // [total rows] packed (kernels.hpp); with checkpoints none, BPTT computes them again
+  Buffer<T> c;            // LSTM: [B + total rows][H padded], the first B rows are c_0; with checkpoints none
+  Buffer<T> c_checkpoint; // LSTM with checkpoints: [segments][B][H padded], the state before each segment
 };
 
 template <class T> struct Tape {

@@ -1,5 +1,5 @@
-// tasks: which chunk of which direction a thread takes next, where directions run side by side and layers as a
-// wavefront. Chunks are long (tens of microseconds), so one lock serves.
+// tasks: which chunk of steps of which direction a thread takes next, where the work is a wavefront (Split::wavefront).
+// A task is one direction of one layer. Chunks are long (tens of microseconds), so one lock serves.
 #pragma once
 
 #include <vector>
@@ -10,15 +10,17 @@ namespace fastrnn {
 
 class TaskBoard {
 public:
-  explicit TaskBoard(size_t pieces) : state_(pieces), left_(pieces) {}
+  explicit TaskBoard(size_t tasks) : state_(tasks), left_(tasks) {}
 
   static constexpr size_t none = size_t(-1);
-  // What a thread asks for first: in every call the same, since its weights may still be in this core's cache.
+  // The task that a thread asks for first. It is the same in every call, since this core's cache may still hold its
+  // weights.
   size_t first(const Worker &w) const { return size_t(w.thread) < state_.size() ? size_t(w.thread) : none; }
 
-  // A piece with a chunk that can be worked on, busy from now on; waits for one; none when all are complete or
-  // the call was stopped. ready(piece) may ask done() and complete(). A thread stays with its piece where it
-  // can (its weights are in this core's cache) and otherwise takes the one furthest along the chain.
+  // Waits for a task whose next chunk can be computed, marks it busy and returns it. Returns `none` when all are
+  // complete or the call was stopped. ready(task) may ask done() and complete(). A thread stays with its `last` task
+  // where it can, since this core's cache holds its weights; otherwise it takes the last one in the chain that is
+  // ready.
   template <class Ready> size_t claim(const Worker &w, size_t last, Ready &&ready) {
     for (unsigned spins = 0;; ++spins) {
       lock();
@@ -33,20 +35,20 @@ public:
       if (found != none) state_[found].busy = true;
       unlock();
       if (found != none) return found;
-      w.poll(Team::poll_work); // others may be at their pieces for seconds
+      w.poll(Team::poll_work); // other threads may take seconds for their chunks
       if (spins < 200)
         cpu_relax();
       else
         yield_thread();
     }
   }
-  // The chunk is done: so many steps are, and with `complete` the whole piece is.
-  void release(size_t piece, size_t done, bool complete) {
+  // A chunk has been computed: `done` steps of the task are, and with `complete` all of it is.
+  void release(size_t task, size_t done, bool complete) {
     lock();
-    state_[piece].done = done;
-    state_[piece].busy = false;
+    state_[task].done = done;
+    state_[task].busy = false;
     if (complete) {
-      state_[piece].complete = true;
+      state_[task].complete = true;
       --left_;
     }
     unlock();
@@ -60,8 +62,8 @@ public:
     return n;
   }
 
-  size_t done(size_t piece) const { return state_[piece].done; }
-  bool complete(size_t piece) const { return state_[piece].complete; }
+  size_t done(size_t task) const { return state_[task].done; }
+  bool complete(size_t task) const { return state_[task].complete; }
 
 private:
   struct State {

@@ -1,16 +1,29 @@
-// cell: the pointwise half of one time step and its derivative, on vecs of hidden units.
+// cells: what one time step does after its matrix products, and the derivative of that.
 //
-// a    pre-activations, one a gate (bias, input and recurrent part already summed)
-// s    what the tape keeps of a step for backward
-// da   dL/da, in the order in which the products after it read them: the input product takes the first
-//      `gates` of them, the recurrent product the last `gates`; they differ only for the GRU, whose
-//      candidate sees the recurrent part through r
-// dh   dL/dh_t, everything that reaches h_t;  carry: what flows to step t - 1 past the recurrent product
-// V    one vec or several side by side (vecs of simd.hpp)
-// mid  A cell with two activations one behind the other comes in halves, with `halves` numbers between them; the
-//      first saves s[0 .. saved_first - 1], the second the rest. Rows take the first half one after the other, then the
-//      second: less of what a processor can look ahead waits for something (LSTM of 64 to 100 units 1.03 to 1.06).
-// sigma(x) = 1 / (1 + e^-x);  o is the elementwise product.  reference.py has the same equations in NumPy.
+// A cell is elementwise: every hidden unit is computed from its own numbers, so the functions below work on registers
+// of neighbouring units. reference.py has the same equations in NumPy.
+//
+// sigma(x) = 1 / (1 + e^-x);  products of vectors are elementwise.
+//
+// Arguments:
+//   a      pre-activations, one for each gate: the sum of bias, input part and recurrent part
+//   s      what the tape keeps of a step for backward
+//   dh     dL/dh_t, from everything that reads h_t
+//   da     dL/da. The input product of backward reads the first `gates` of them, the recurrent product the last
+//          `gates`. The two differ only for the GRU, whose candidate sees its recurrent part through r.
+//   carry  what flows back to step t - 1 without passing through the recurrent product
+//   V      one register (vec) or several side by side (vecs), see simd.hpp
+//
+// The LSTM and the GRU apply one activation to the result of another, so the second has to wait for the first. Their
+// forward comes in two functions, with `mid_values` registers (mid) handed from the first to the second. A step calls
+// the first half for several sequences of the batch and then the second half for the same ones: while one sequence
+// waits, the processor computes others. The first half saves s[0 .. saved_first - 1], the second half the rest.
+//
+// Constants of a cell:
+//   gates            how many gates it has; `saved`, `grads`: how many s and da
+//   has_c            there is a state c beside h; then `carry` is the part of dL/dc_{t-1} described above
+//   carries_h        `carry` is such a part of dL/dh_{t-1}
+//   split_candidate  the last gate needs its input part and its recurrent part apart: x_n and a[gates - 1]
 #pragma once
 
 #include "kernels/math.hpp"
@@ -18,9 +31,9 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-// Elman 1990.   h_t = tanh(a)        da = dh (1 - h_t^2)
+// Elman 1990: h_t = tanh(a)        da = dh * (1 - h_t^2)
 template <class T> struct ElmanTanh {
-  static constexpr int gates = 1, saved = 0, grads = 1, halves = 0;
+  static constexpr int gates = 1, saved = 0, grads = 1, mid_values = 0;
   static constexpr bool has_c = false, carries_h = false, split_candidate = false;
   template <class V> static FASTRNN_INLINE void forward(V &h, const V *a) { h = tanh<T>(a[0]); }
   template <class V>
@@ -29,9 +42,9 @@ template <class T> struct ElmanTanh {
   }
 };
 
-// h_t = max(0, a)       da = dh where h_t > 0 (NaN stays NaN)
+// The same with a rectifier: h_t = max(0, a)        da = dh where h_t > 0, else 0 (NaN stays NaN)
 template <class T> struct ElmanRelu {
-  static constexpr int gates = 1, saved = 0, grads = 1, halves = 0;
+  static constexpr int gates = 1, saved = 0, grads = 1, mid_values = 0;
   static constexpr bool has_c = false, carries_h = false, split_candidate = false;
   template <class V> static FASTRNN_INLINE void forward(V &h, const V *a) { h = max(constant<T>(0), a[0]); }
   template <class V>
@@ -42,11 +55,12 @@ template <class T> struct ElmanRelu {
 
 // LSTM (Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000), gates i, f, g, o:
 //   i = sigma(a_i)  f = sigma(a_f)  g = tanh(a_g)  o = sigma(a_o)
-//   c_t = f o c_{t-1} + i o g              h_t = o o tanh(c_t)
-//   do = dh tanh(c_t)    dc = carry + dh o (1 - tanh(c_t)^2)
-//   di = dc g    df = dc c_{t-1}    dg = dc i    carry = dc f        each times the derivative of its gate
+//   c_t = f * c_{t-1} + i * g              h_t = o * tanh(c_t)
+//   dc = carry + dh * o * (1 - tanh(c_t)^2)
+//   do = dh * tanh(c_t)    di = dc * g    df = dc * c_{t-1}    dg = dc * i    carry = dc * f
+//   da of each gate is its derivative above times that of its activation.
 template <class T> struct Lstm {
-  static constexpr int gates = 4, saved = 4, grads = 4, halves = 1, saved_first = 3;
+  static constexpr int gates = 4, saved = 4, grads = 4, mid_values = 1, saved_first = 3;
   static constexpr bool has_c = true, carries_h = false, split_candidate = false;
   template <class V> static FASTRNN_INLINE void first_half(V &c, V *mid, V *s, const V *a, const V &, const V &c_prev) {
     s[0] = sigmoid<T>(a[0]);
@@ -72,18 +86,19 @@ template <class T> struct Lstm {
     da[3] = dh * tanh_c * (o * (one - o));
     carry = dc * f;
   }
-  // m_t = o o tanh(c_t), which projection reads; not kept on the tape
+  // o * tanh(c_t): the output before the projection, which is not kept on the tape
   template <class V> static FASTRNN_INLINE V output(const V *s, const V &c) { return s[3] * tanh<T>(c); }
 };
 
 // GRU (Cho et al. 2014), reset applied after the recurrent product, as PyTorch and cuDNN have it:
-//   r = sigma(a_r)  z = sigma(a_z)  u = R_n h_{t-1} + b_hn  n = tanh(x_n + r o u)
-//   h_t = (1 - z) o n + z o h_{t-1}
-//   dn = dh (1 - z) (1 - n^2)    dz = dh (h_{t-1} - n) z (1 - z)    dr = dn u r (1 - r)    du = dn r
-//   carry = dh z
-// The input product reads (dn, dr, dz), the recurrent one (dr, dz, du).
+//   r = sigma(a_r)  z = sigma(a_z)  u = R_n h_{t-1} + b_hn  n = tanh(x_n + r * u)
+//   h_t = (1 - z) * n + z * h_{t-1}
+//   dn = dh * (1 - z) * (1 - n^2)    dz = dh * (h_{t-1} - n) * z * (1 - z)    dr = dn * u * r * (1 - r)
+//   du = dn * r    carry = dh * z
+// Here dn, dz and dr are gradients of pre-activations. da = (dn, dr, dz, du): the input product reads (dn, dr, dz),
+// the recurrent one (dr, dz, du).
 template <class T> struct Gru {
-  static constexpr int gates = 3, saved = 4, grads = 4, halves = 2, saved_first = 2;
+  static constexpr int gates = 3, saved = 4, grads = 4, mid_values = 2, saved_first = 2;
   static constexpr bool has_c = false, carries_h = true, split_candidate = true;
   template <class V> static FASTRNN_INLINE void first_half(V &, V *mid, V *s, const V *a, const V &x_n, const V &) {
     s[0] = sigmoid<T>(a[0]);
@@ -110,9 +125,10 @@ template <class T> struct Gru {
 };
 
 // GRU, reset applied before the recurrent product, as in the first version of the paper:
-//   n = tanh(x_n + R_n (r o h_{t-1}) + b_n), the rest as above. Two products a step, so two halves:
-//   first r, z and r o h_{t-1}; then n and h_t. Backward takes them in the opposite order:
-//   first dn, dz and carry; then v = R_n^T dn, dr = v h_{t-1} r (1 - r), carry += v r
+//   n = tanh(x_n + R_n (r * h_{t-1}) + b_n), the rest as above.
+// A step has two recurrent products, so it is computed in two passes over the units: the first gives r, z and
+// r * h_{t-1}, the second n and h_t. Backward takes them in the opposite order: first dn, dz and carry; then, with
+// v = R_n^T dn, dr = v * h_{t-1} * r * (1 - r) and carry += v * r.
 template <class T> struct GruBefore {
   static constexpr int gates = 3, saved = 3, grads = 3;
   template <class V> static FASTRNN_INLINE void forward_gates(V &rh, V *s, const V *a, const V &h_prev) {

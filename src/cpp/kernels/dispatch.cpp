@@ -7,7 +7,7 @@
 
 namespace fastrnn {
 
-// one definition for each set and number type: kernels.cpp
+// Defined by kernels.cpp, for each set and number type.
 #define FASTRNN_DECLARE(set)                                                                                           \
   namespace set {                                                                                                      \
   template <class T> Kernels<T> kernels_of();                                                                          \
@@ -25,7 +25,7 @@ struct Entry {
   KernelSet (*get)();
 };
 
-// those that were compiled in, best first
+// The sets that were compiled in, best first.
 const Entry entries[] = {
 #if defined(FASTRNN_HAS_AVX512)
     {"avx512",
@@ -79,8 +79,8 @@ KernelSet pick() {
   throw std::runtime_error("fastrnn: no kernel set runs on this CPU; compiled in: " + join(known));
 }
 
-// Bytes of the data cache of one level as the kernel tells it: of the last level, sysconf() sums up those of all
-// sockets. 0 where there is no such file.
+// The size in bytes of the data cache of one level, from /sys; 0 where there is no such file. (For the last level,
+// sysconf() returns the sum over all sockets.)
 size_t cache_size(int level) {
   for (int index = 0; index < 8; ++index) {
     const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/";

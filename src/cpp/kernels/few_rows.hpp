@@ -1,5 +1,8 @@
-// few_rows: a step of a row alone, or of few, two at a time. Product and cell stay in registers from end to end: at
-// this size what counts is the latency from h to h, and what tiles take besides their products.
+// few_rows: one step for a single sequence, or for a few, two at a time.
+//
+// The sums of the product stay in registers until the cell has used them. At this size the time of a step is the
+// latency from one h to the next, plus the instructions around the product, which here are fewer than those of tiles
+// (step.hpp). Which of the two files a step uses: in_registers in kernels.hpp.
 #pragma once
 
 #include "kernels/epilogue.hpp"
@@ -8,12 +11,11 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-// The product of N rows with P panels W registers wide, one behind the other: sum[r][i] += a[r] b for register i of
-// all.
+// sum[r][i] += a[r] * b for N rows of `depth` numbers and P panels, neighbours in memory and each W registers wide.
 template <class T, int N, int P, int W>
 FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N], size_t depth, const T *panel) {
   constexpr int VL = lanes<T>;
-  static_assert(P <= 2 && N <= 2, "a pointer each");
+  static_assert(P <= 2 && N <= 2, "each has a pointer of its own");
   const T *a = rows[0], *other = rows[N - 1];
   for (const T *second = panel + depth * W * VL, *const end = a + depth; a < end;
        ++a, ++other, panel += W * VL, second += W * VL) {
@@ -25,12 +27,12 @@ FASTRNN_INLINE void add_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N],
   }
 }
 
-// sum[w] += a b for a row alone and the gate panel of whole registers from unit block `block` on, of a matrix that is
-// not packed: squares of it are turned in registers. `depth`: a multiple of their size. One function for all cells: it
-// is long.
+// sum[w] += a * b for one row a and a gate panel, from block `block` on, of a matrix that is not packed. Squares of
+// lanes x lanes weights are transposed in registers, so `depth` is a multiple of lanes and all units of the panel
+// exist. It is not inlined, since it is long and the same for all cells.
 template <class T, int W>
-__attribute__((noinline)) void add_turned(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates,
-                                          size_t hidden, size_t block, size_t depth) {
+__attribute__((noinline)) void add_transposed(vec<T> *sum, const T *a, const RowMajor<T> &matrix, size_t gates,
+                                              size_t hidden, size_t block, size_t depth) {
   constexpr size_t VL = lanes<T>;
   const T *from[W];
   unroll<W>([&](auto w) __attribute__((always_inline)) {
@@ -38,27 +40,28 @@ __attribute__((noinline)) void add_turned(vec<T> *sum, const T *a, const RowMajo
   });
   vec<T> part[W];
   unroll<W>([&](auto w) __attribute__((always_inline)) { part[w] = sum[w]; });
-  const auto turned = [&](auto w, size_t k) __attribute__((always_inline)) {
+  const auto add_square = [&](auto w, size_t k) __attribute__((always_inline)) {
     vec<T> square[VL];
     const T *row = from[w] + k;
     unroll<VL>([&](auto i) __attribute__((always_inline)) { square[i] = load(row), row += matrix.ld; });
     transpose<T>(square);
     unroll<VL>([&](auto i) __attribute__((always_inline)) { part[w] = fma(broadcast(a[k + i]), square[i], part[w]); });
   };
-  constexpr size_t line = upcoming<T>::line > VL ? upcoming<T>::line : VL; // all of it, before it is pushed out
+  constexpr size_t line =
+      prefetch_plan<T>::line > VL ? prefetch_plan<T>::line : VL; // a whole cache line, before it is evicted
   size_t k = 0;
   for (; k + line <= depth; k += line)
     unroll<W>([&](auto w) __attribute__((always_inline)) {
-      const T *row = from[w] + k + packed_numbers_ahead;
+      const T *row = from[w] + k + packing_distance_numbers;
       unroll<VL>([&](auto) __attribute__((always_inline)) { __builtin_prefetch(row), row += matrix.ld; });
-      unroll<line / VL>([&](auto i) __attribute__((always_inline)) { turned(w, k + i * VL); });
+      unroll<line / VL>([&](auto i) __attribute__((always_inline)) { add_square(w, k + i * VL); });
     });
-  for (; k < depth; k += VL) unroll<W>([&](auto w) __attribute__((always_inline)) { turned(w, k); });
+  for (; k < depth; k += VL) unroll<W>([&](auto w) __attribute__((always_inline)) { add_square(w, k); });
   unroll<W>([&](auto w) __attribute__((always_inline)) { sum[w] = part[w]; });
 }
 
-// The same for gate panels from `place` on, which are packed or, for a row alone, not: in functions apart, since the
-// sums of the former are to stay in registers (both in one: 0.85 to 0.95).
+// sum[r][i] += a[r] * b for P gate panels from `place` on. With packed_only the matrix is packed; without, there is one
+// row and the matrix may be row-major. The two are separate functions so that the sums of the first stay in registers.
 template <class T, class E, int N, int P, int W, bool packed_only>
 FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows)[N], size_t depth, const T *packed,
                                   const RowMajor<T> &matrix, size_t hidden, const panel_place &place) {
@@ -69,7 +72,7 @@ FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows
   if ((place.block + P * place.blocks) * VL <= hidden) {
     from = depth - depth % VL;
     unroll<P>([&](auto p) __attribute__((always_inline)) {
-      add_turned<T, W>(sum[0] + p * W, rows[0], matrix, E::gates, hidden, place.block + p * place.blocks, from);
+      add_transposed<T, W>(sum[0] + p * W, rows[0], matrix, E::gates, hidden, place.block + p * place.blocks, from);
     });
   }
   alignas(64) T pieces[P * W * VL * piece_depth];
@@ -85,18 +88,18 @@ FASTRNN_INLINE void add_gate_rows(vec<T> (&sum)[N][P * W], const T *const (&rows
 
 // ---- forward ------------------------------------------------------------------------------------------
 
-// N rows, P panels at once, W vecs each.
+// N sequences from row0 on and P panels, W registers each.
 template <class T, class E, int W, int P, int N, bool packed_only = true>
 FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t row0) {
   constexpr int VL = lanes<T>, blocks_of_panel = E::gates == 1 ? W : 1, candidate = E::gates - 1;
   typedef vec<T> V;
   const size_t unit0 = place.block * VL;
-  const auto fresh = [&](size_t r) __attribute__((always_inline)) { return s.reset && s.reset[r]; };
+  const auto zero_state = [&](size_t r) __attribute__((always_inline)) { return s.reset && s.reset[r]; };
   const T *h[N], *x[N];
   V sum[N][P * W], x_n[N][P];
   unroll<N>([&](auto r) __attribute__((always_inline)) {
     const size_t row = row0 + r;
-    h[r] = E::first_slot > 0 ? s.rh + row * s.ld_rh : fresh(row) ? s.zeros : s.h_prev[row];
+    h[r] = E::first_slot > 0 ? s.rh + row * s.ld_rh : zero_state(row) ? s.zeros : s.h_prev[row];
     x[r] = s.input ? s.x[row] : nullptr;
     const T *init = s.init + row * s.ld_init + unit0 * E::slots;
     unroll<P * W>([&](auto i) __attribute__((always_inline)) {
@@ -105,7 +108,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
     unroll<P>([&](auto p) __attribute__((always_inline)) { x_n[r][p] = V{}; });
   });
   if (s.input) add_gate_rows<T, E, N, P, W, packed_only>(sum, x, s.input, s.w, s.w_rows, s.hidden, place);
-  if constexpr (E::split_candidate) { // the recurrent part of the candidate stays apart and starts at b_hn
+  if constexpr (E::split_candidate) { // the recurrent part of the candidate has a sum of its own, from b_hn
     unroll<N>([&](auto r) __attribute__((always_inline)) {
       unroll<P>([&](auto p) __attribute__((always_inline)) {
         x_n[r][p] = sum[r][p * W + candidate];
@@ -114,15 +117,15 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
     });
   }
   add_gate_rows<T, E, N, P, W, packed_only>(sum, h, s.recurrent, s.r, s.r_rows, s.hidden, place);
-  // cells in twos: of the rows, or of neighbouring blocks
-  constexpr int all = P * blocks_of_panel * N, together = all % 2 ? 1 : 2;
-  unroll<all / together>([&](auto i) __attribute__((always_inline)) {
-    cell_place at[together];
-    vecs<T, together> pre[E::gates], x_part;
-    unroll<together>([&](auto j) __attribute__((always_inline)) {
-      constexpr int cell = i * together + j, r = cell % N, block = cell / N;
+  // cells two at a time: of two sequences, or of neighbouring blocks
+  constexpr int all = P * blocks_of_panel * N, at_once = all % 2 ? 1 : 2;
+  unroll<all / at_once>([&](auto i) __attribute__((always_inline)) {
+    cell_place at[at_once];
+    vecs<T, at_once> pre[E::gates], x_part;
+    unroll<at_once>([&](auto j) __attribute__((always_inline)) {
+      constexpr int cell = i * at_once + j, r = cell % N, block = cell / N;
       const size_t unit = unit0 + block * VL;
-      at[j] = {row0 + r, unit, least(VL, s.hidden - unit), fresh(row0 + r)};
+      at[j] = {row0 + r, unit, least(VL, s.hidden - unit), zero_state(row0 + r)};
       unroll<E::gates>([&](auto g) __attribute__((always_inline)) { pre[g].at[j] = sum[r][block * E::gates + g]; });
       x_part.at[j] = x_n[r][block / blocks_of_panel];
     });
@@ -130,8 +133,8 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
   });
 }
 
-// panels(place, two) for every panel, two neighbours of full width at once for a row alone; `descending`: the last
-// first.
+// Calls panels(place, two) for every panel, in descending order if asked. A single sequence takes two panels at once
+// where both have full width; `place` is that of the first.
 template <class F>
 FASTRNN_INLINE void for_few_rows(size_t rows, size_t first, size_t last, bool descending, size_t gates,
                                  size_t all_blocks, F &&panels) {
@@ -145,7 +148,7 @@ FASTRNN_INLINE void for_few_rows(size_t rows, size_t first, size_t last, bool de
   }
 }
 
-// Where weights are not packed, there is one row.
+// Without `packed` there is one sequence.
 template <class T, class E, bool packed = true> void forward_few(const ForwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, E::gates, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {
@@ -165,7 +168,7 @@ template <class T, class E, bool packed = true> void forward_few(const ForwardSt
 
 // ---- backward -----------------------------------------------------------------------------------------
 
-// N rows, W registers of units: those of a panel, or of two of full width. Rows with a later step come first.
+// N sequences from row0 on and W registers of units: those of one panel, or of two of full width.
 template <class T, class E, int W, int N, bool packed_only = true>
 FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t row0) {
   constexpr size_t VL = lanes<T>;
@@ -203,14 +206,14 @@ FASTRNN_INLINE void few_rows_back(const BackwardStep<T> &s, size_t block, size_t
     unroll<N>([&](auto i) __attribute__((always_inline)) {
       const size_t r = row0 + i;
       const bool cut = later && s.cut && s.cut[r];
-      if (cut && !s.keep_dh) dh[i][w] = vec<T>{};
+      if (cut && !s.dh_already_cut) dh[i][w] = vec<T>{};
       if (s.dy.base) dh[i][w] = dh[i][w] + load_first(s.dy[r] + unit, valid);
       E::finish(s, r, unit, valid, dh[i][w], cut);
     });
   });
 }
 
-// Where weights are not packed, there is one row.
+// Without `packed` there is one sequence. Two are taken together if both have a later step, or neither.
 template <class T, class E, bool packed = true> void backward_few(const BackwardStep<T> &s) {
   for_few_rows(s.rows, s.first_panel, s.last_panel, s.descending, 1, blocks<T>(s.hidden),
                [&](panel_place place, bool two) __attribute__((always_inline)) {

@@ -1,5 +1,5 @@
-// The kernel table of one kernel set for one number type. Compiled once for each, with FASTRNN_ISA as the set's name
-// and FASTRNN_NUMBER as the type.
+// The table of functions of one kernel set for one number type. This file is compiled once for each of them, with
+// FASTRNN_ISA as the set's name and FASTRNN_NUMBER as the type.
 #include "kernels/kernels.hpp"
 #include "kernels/product.hpp"
 #include "kernels/softmax.hpp"
@@ -10,8 +10,8 @@ namespace fastrnn {
 namespace FASTRNN_ISA {
 namespace {
 
-size_t gate_slots(Cell cell) { return gate_count(cell) + (cell == Cell::gru ? 1 : 0); } // both parts of the candidate
-size_t saved_slots(Cell cell) { return gate_count(cell) == 1 ? 0 : gate_slots(cell); }  // Elman: y says it all
+size_t gate_slots(Cell cell) { return gate_count(cell) + (cell == Cell::gru ? 1 : 0); } // the candidate's two parts
+size_t saved_slots(Cell cell) { return gate_count(cell) == 1 ? 0 : gate_slots(cell); }  // Elman: y is enough
 
 template <class T> size_t gate_panels(size_t gates, size_t hidden) {
   return gate_panel_count(gates, blocks<T>(hidden));
@@ -36,7 +36,7 @@ template <class T> void pack_bias(T *to, const T *b_ih, const T *b_hh, Cell cell
       vec<T> sum = {};
       if (g < gates) {
         if (b_ih) sum = load_first(b_ih + g * hidden + unit, valid);
-        // b_hn of the GRU belongs inside r o (...): it starts the recurrent sum instead
+        // b_hn of the GRU is multiplied by r together with the recurrent sum, so that sum starts from it
         if (b_hh && !(cell == Cell::gru && g == 2)) sum = sum + load_first(b_hh + g * hidden + unit, valid);
       }
       store(to + (block * slots + g) * VL, sum);
@@ -49,7 +49,7 @@ template <class T> void pack_unit_row(T *to, const T *from, size_t hidden) {
   for (size_t unit = 0; unit < hidden; unit += VL) store(to + unit, load_first(from + unit, least(VL, hidden - unit)));
 }
 
-// row after row, each read from end to end, as memory likes it
+// Reads row after row from end to end, the order in which the hardware prefetches.
 template <class T> void pack_plain(T *to, const T *b, size_t ld, size_t at, size_t rows, size_t depth, size_t columns) {
   constexpr size_t full = max_width * lanes<T>;
   for (size_t k = 0; k < rows; ++k)
@@ -79,7 +79,7 @@ template <class T> void scale_mask(T *out, const T *in, const uint8_t *mask, T s
   for (size_t i = 0; i < n; ++i) out[i] = mask[i] ? in[i] * scale : T(0);
 }
 
-// 12 independent chains of fma: the arithmetic limit of one core
+// 12 independent chains of fma, enough to keep a core's fma units busy.
 template <class T> double peak(size_t rounds) {
   vec<T> sums[12];
   unroll<12>([&](auto i) __attribute__((always_inline)) { sums[i] = constant<T>(0.5 + i); });

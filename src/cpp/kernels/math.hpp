@@ -1,14 +1,14 @@
-// math: tanh and sigmoid on vecs.
+// math: tanh and sigmoid of registers.
 //
 // Both rest on one decomposition, x = n ln2 / 2 + v with |v| <= ln2 / 4. With S = 2^-n, tanh(n ln2 / 2) is
 // (1 - S) / (1 + S), and tanh v is v / A, where A = v coth v is even and next to 1: a polynomial in v^2
 // (coefficients.py prints it and its error). The addition theorem makes of them
 //   tanh x = ((1 - S) A + (1 + S) v) / ((1 + S) A + (1 - S) v),   e^(-2x) = S (A - v) / (A + v).
-// One division, no cancellation near 0 (S is 1 there), and fewer operations one behind the other than an exponential
-// with a division after it takes.
-// NaN passes through (min and max give back their second operand when unordered). Results below the
-// smallest normal number count as zero: calls run with flush-to-zero.
-// V is one vec or several side by side (vecs of simd.hpp), T its number type.
+// They have one division, no cancellation near 0 (S is 1 there), and a shorter chain of dependent operations than an
+// exponential followed by a division.
+//
+// NaN passes through, since min and max return their second operand where one is NaN. Results below the smallest normal
+// number are zero, because calls run with flush-to-zero. V is one register or several (vec, vecs), T its number type.
 #pragma once
 
 #include "kernels/simd.hpp"
@@ -19,7 +19,7 @@ namespace FASTRNN_ISA {
 template <class T> struct math_table;
 template <> struct math_table<float> {
   static constexpr float log2e = 1.44269504088896341f;
-  // ln2 in two parts. n times the first must be exact: fma sees to that, without it the part has 15 bits.
+  // ln2 in two parts. n times the first one must be exact. It is with fma; without, the first part has 15 bits only.
   static constexpr float ln2_high = has_fma ? 0.693147182464599609f : 0.693145751953125f;
   static constexpr float ln2_low = has_fma ? -1.90465429995776804e-9f : 1.42860681949540318e-6f;
   // 1.5 * 2^23 rounds to an integer; + 127 leaves n in the low bits with the bias of the exponent
@@ -27,7 +27,7 @@ template <> struct math_table<float> {
   static constexpr int terms = 2; // A = 1 + a[0] v^2 + a[1] v^4 ...
   static constexpr float a[terms] = {0.333332515188f, -0.0221340235038f};
   static constexpr float saturated = 9.02f; // tanh rounds to 1 from there on
-  // of sigmoid: 2^-n is a normal number, and three times as much does not overflow
+  // the range of sigmoid's argument: 2^-n is a normal number, and three times it does not overflow
   static constexpr float lowest = -87.6f, highest = 87.0f;
 };
 template <> struct math_table<double> {
@@ -44,7 +44,8 @@ template <> struct math_table<double> {
 
 template <class T> FASTRNN_INLINE vec<T> constant(double a) { return broadcast(T(a)); }
 
-// (A - 1) / v^2 for the square of v. doubled: of 2 v, and half as large, which makes 2 A of it; constants absorb both.
+// P = (A - 1) / v^2, a polynomial in `square` = v^2. doubled: square is (2 v)^2 and the result P / 2, so that
+// 2 + square * result = 2 A; both factors are absorbed by the coefficients.
 template <class T, bool doubled, int I = 0, class V> FASTRNN_INLINE V even_part(const V &square) {
   typedef math_table<T> table;
   constexpr T scale = doubled ? T(0.5) / T(1 << 2 * I) : T(1);
@@ -68,7 +69,7 @@ template <class T, class V> FASTRNN_INLINE V tanh(const V &x) {
   if constexpr (has_fma) {
     const V A = fma(square, p, one);
     return give_sign(fma(minus, A, plus * v), sign_bits(x)) / fma(plus, A, minus * v);
-  } else { // the same with the large terms last: they are rounded once
+  } else { // the same with the large terms added last, so that they are rounded once
     const V Sv = S * v, rest = square * p;
     const V numerator = minus + (v + (Sv + minus * rest)), denominator = plus + (v - (Sv - plus * rest));
     return give_sign(min(one, numerator / denominator), sign_bits(x));
@@ -82,7 +83,7 @@ template <class T, class V> FASTRNN_INLINE V sigmoid(const V &x) {
   const V limited = max(broadcast(table::lowest), min(broadcast(table::highest), x));
   const V t = fma(limited, broadcast(-table::log2e), shift), n = t - shift;
   const V near = fma(n, broadcast(table::ln2_high), limited), v2 = fma(n, broadcast(table::ln2_low), near); // 2 v
-  // A of a float does not feel what the second part of ln2 adds where the first has 24 bits, and need not wait for it
+  // In float with fma, the second part of ln2 is too small to change A, so A does not wait for it.
   const V square = has_fma && sizeof(T) == 4 ? near * near : v2 * v2;
   const V A2 = fma(square, even_part<T, true>(square), constant<T>(2)), numerator = A2 + v2;
   return numerator / fma(exponent_bits(t), A2 - v2, numerator);

@@ -1,4 +1,8 @@
-// panels: where those of a matrix stand, how they are packed, and how rows pass over one.
+// panels: where each panel of a matrix stands, how it is packed, and how the rows of a product pass over it.
+//
+// There are two kinds. Gate panels hold the weights of a recurrent layer: all gates of one block of units lie side by
+// side, so a cell finds its pre-activations together. Plain panels hold any other matrix, up to max_width registers of
+// neighbouring columns. Elman layers have one gate, so their gate panels hold several blocks of units.
 #pragma once
 
 #include "kernels/gemm.hpp"
@@ -6,12 +10,15 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
+// Blocks of `lanes` numbers, the last one perhaps not full.
 template <class T> inline size_t blocks(size_t n) { return (n + lanes<T> - 1) / lanes<T>; }
 
-// Where panel p of a matrix with `gates` vectors a unit block stands: its first block and its width.
+// Where a panel stands in its matrix: its first block of units (or columns), how many registers it is wide, and how
+// many blocks it covers.
 struct panel_place {
   size_t block, width, blocks;
 };
+// Panel p of a matrix with this many gates; 1 for plain panels.
 inline panel_place gate_panel(size_t p, size_t gates, size_t all_blocks) {
   if (gates > 1) return {p, gates, 1};
   const size_t n = least(max_width, all_blocks - p * max_width);
@@ -23,8 +30,8 @@ inline size_t gate_panel_count(size_t gates, size_t all_blocks) {
 
 // ---- packing ------------------------------------------------------------------------------------------
 
-// [from, from + depth) of k of a gate panel: unit block `block` of all gates, or, of one gate, `width` blocks. `hidden`
-// rows a gate, starting with those of gate `first`.
+// Packs `depth` lines of a gate panel, those of k = from, from + 1, ... w is row-major, [gates * hidden, K]; the
+// panel's gates begin with number `first` of those in w.
 template <class T>
 void pack_gate_panel(T *to, const T *w, size_t ld, size_t first, size_t gates, size_t hidden, const panel_place &place,
                      size_t from, size_t depth) {
@@ -36,7 +43,8 @@ void pack_gate_panel(T *to, const T *w, size_t ld, size_t first, size_t gates, s
   }
 }
 
-// [from, from + depth) of k of the plain panel of columns [at, at + columns), of the `total` rows there are.
+// Packs `depth` lines of a plain panel, those of k = from, from + 1, ... The panel stands for columns at, at + 1, ...
+// of b, which has `total` rows.
 template <class T>
 void pack_plain_panel(T *to, const RowMajor<T> &b, size_t total, size_t at, size_t columns, size_t from, size_t depth) {
   const auto row = [&](size_t k) {
@@ -44,44 +52,45 @@ void pack_plain_panel(T *to, const RowMajor<T> &b, size_t total, size_t at, size
     return b.at + (r < total ? r : r - total) * b.ld + at;
   };
   for (size_t k = from; k < from + depth; ++k) {
-    if (k + packed_rows_ahead < total) fetch(row(k + packed_rows_ahead), columns);
+    if (k + packing_distance_rows < total) prefetch(row(k + packing_distance_rows), columns);
     to = pack_row<T, max_width>(to, row(k), columns);
   }
 }
 
-// sum += a b for the plain panel of whole registers from column `at` on, of a matrix that is not packed: a row alone
-// reads a number once, so nothing is gained by moving it first. `depth` rows there are.
+// sum += a b for one row a and the W registers of columns from `at` on of a matrix b that is not packed and has `depth`
+// rows. A single row reads every number of b once, so packing them first would gain nothing.
 template <class T, int W>
 FASTRNN_INLINE void add_row(vec<T> (&sum)[W], const T *a, const RowMajor<T> &b, size_t depth, size_t at) {
-  const auto some = [&](size_t row, size_t rows) __attribute__((always_inline)) {
+  const auto add = [&](size_t row, size_t rows) __attribute__((always_inline)) {
     const T *from = b.at + row * b.ld + at;
     for (const T *const end = a + rows; a < end; ++a, from += b.ld) {
       const vec<T> x = broadcast(*a);
       unroll<W>([&](auto w) __attribute__((always_inline)) { sum[w] = fma(x, load(from + w * lanes<T>), sum[w]); });
     }
   };
-  some(b.first_row, depth - b.first_row);
-  some(0, b.first_row);
+  add(b.first_row, depth - b.first_row);
+  add(0, b.first_row);
 }
 
 // ---- passing over a panel -------------------------------------------------------------------------------
 
-// Sums of a group of rows for one panel (or of two rows for two panels).
+// How many sums a group of rows has for one panel (or two rows for two panels).
 template <class T> constexpr size_t group_numbers = group_rows_in_pieces * max_width * lanes<T>;
 static_assert(group_rows <= group_rows_in_pieces && group_rows >= 4, "two rows of two panels fit as well");
-// Room for the piece of a panel that is packed as it is read.
+// The size of a piece of a panel that is packed while it is read.
 template <class T> constexpr size_t piece_numbers = piece_depth * max_width * lanes<T>;
 
-// A panel, or two of one width for two rows, of a matrix that is packed or whose panels are packed piece by piece.
+// One panel of a matrix, or two neighbouring ones of the same width for a tile of two rows. The matrix is either packed
+// or row-major; then its panels are packed piece by piece while they are read.
 template <class T> struct Panel {
   const RowMajor<T> &rows;
-  const T *packed = nullptr, *next = nullptr; // and the panel that is passed over after this one
+  const T *packed = nullptr, *next = nullptr; // this panel and the one that rows pass over after it
   size_t depth, width;
   bool two;
-  size_t bytes = 0; // of the matrix
-  enum { near, middling, far } distance = near;
+  size_t bytes = 0;                             // of the matrix
+  enum { near, middling, far } distance = near; // from the core: which cache holds a matrix of this size
 
-  // columns of the matrix, and those at which this panel and the next one start
+  // `columns`: of the matrix; `at`, `next_at`: the first columns of this panel and of the next one
   Panel(const T *matrix, const RowMajor<T> &rows, size_t depth, size_t width, size_t columns, size_t at, size_t next_at,
         bool two = false)
       : rows(rows), depth(depth), width(width), two(two) {
@@ -91,25 +100,27 @@ template <class T> struct Panel {
     bytes = depth * columns * sizeof(T);
     distance = bytes < near_bytes ? near : bytes > far_bytes ? far : middling;
   }
-  // how many of these tiles, the first ones, fetch the next panel
-  size_t fetching(const row_tiles &tiling) const {
+  // how many tiles, the first ones, prefetch the next panel
+  size_t prefetching(const row_tiles &tiling) const {
     if (distance == far) return tiling.with(two ? prefetching_rows : prefetching_rows_far);
     return distance == near || tiling.count <= few_tiles ? 0 : tiling.with(prefetching_rows);
   }
 };
 
-// The groups in which so many rows pass over a panel.
+// How the rows of a product are divided into groups.
 template <class T> row_tiles row_groups(size_t rows, const RowMajor<T> &matrix) {
   return row_tiles(rows, matrix.at ? group_rows_in_pieces : group_rows);
 }
 
-// The rows of a group: where each starts in the sums, in what they start from, and on the left side.
+// Where each row of a group starts in the arrays of tile_operands. The lists stay the same from panel to panel as long
+// as there is one group only, so they are filled again only where something changed.
 template <class T> struct group_lists {
   T *to[group_rows_in_pieces];
   const T *from[group_rows_in_pieces], *a[group_rows_in_pieces];
 
-  // whether they are to be made anew, for the group that begins with this row and sums so many numbers apart
-  bool outdated(size_t first, size_t ld) {
+  // Whether the lists of another group are in place, or of sums whose rows have another length. The caller fills them
+  // then. `first`: the first row of the group; `ld`: the length of a row of sums.
+  bool must_fill(size_t first, size_t ld) {
     if (first == first_ && ld == ld_) return false;
     first_ = first, ld_ = ld;
     return true;
@@ -125,19 +136,20 @@ private:
   size_t first_ = 0, ld_ = 0;
 };
 
-// All products of rows [first, first + rows), a group, with one panel. The rows pass over it block after block of
-// depth, tile after tile, and what comes next is fetched meanwhile. `o` has the lists of the group and where in the
-// rows of `to` and `from` the panel stands.
-//   pack(piece, rows, from, depth): a piece of a panel that is not packed
-//   prepare(r, n, k, end): what is left to do for rows [r, r + n) before depth k; end: no depth comes after these
-//   done(r, n, more): the sums of rows [r, r + n) are finished; more: others of the group are not
+// The products of one group of rows with one panel: for each block of depth, one tile after the other, while what is
+// read next is prefetched. The group has `rows` rows and begins with row `first`; `o` has its lists and, in to_at and
+// from_at, the place of the panel in their rows. The caller's part is in three functions:
+//   pack(piece, matrix, k, depth)  packs `depth` lines of the panel, from line k on, of a row-major matrix
+//   prepare(r, n, k, last)         is called before the tile of rows [r, r + n) passes over the block that begins at
+//                                  line k; last: it is the last block
+//   done(r, n, more)               is called when the sums of rows [r, r + n) are finished; more: rows are left
 template <class T, class Pack, class Prepare, class Done>
 FASTRNN_INLINE void pass_over(const Panel<T> &panel, tile_operands<T> o, size_t first, size_t rows, T *piece,
                               Pack &&pack, Prepare &&prepare, Done &&done) {
   const bool in_pieces = panel.rows.at;
   const bool halves = in_halves(rows, panel.width, panel.bytes);
   const row_tiles tiling(rows, halves ? rows_in_halves : tile_rows(panel.width));
-  const size_t fetching = panel.fetching(tiling);
+  const size_t prefetching = panel.prefetching(tiling);
   const depth_blocks depth(panel.depth, halves || tiling.count > 1, in_pieces);
   const tile_operands<T> start = o;
   o.step = panel.width * lanes<T>;
@@ -157,7 +169,7 @@ FASTRNN_INLINE void pass_over(const Panel<T> &panel, tile_operands<T> o, size_t 
     } else {
       o.panel = panel.packed + begin * o.step;
       const T *const next = last ? panel.next : o.panel + o.depth * o.step;
-      o.next = {next, depth.length(last ? 0 : k + 1) * o.step, fetching, o.depth};
+      o.next = {next, depth.length(last ? 0 : k + 1) * o.step, prefetching, o.depth};
     }
     for (size_t i = 0, r = first; i < tiling.count; ++i) {
       const size_t n = tiling.size(i);

@@ -1,4 +1,4 @@
-// Whole-sequence products on the microkernels: input products, gradients of inputs and of weights.
+// product: products for many steps at once: of inputs with W, the gradients of inputs, and those of weights.
 #pragma once
 
 #include "kernels/panels.hpp"
@@ -6,7 +6,7 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-// Packed rows of pre-activations: out[i][block][gate][lane] = bias + a[i] W
+// out[i] = init + a[i] B with gate panels: packed rows of pre-activations.
 template <class T> void gate_product(const Product<T> &q, size_t gates, size_t slots) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
@@ -33,7 +33,7 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
   }
 }
 
-// out[i] = a[i] B, plus init where there is one, or out[i] += a[i] B
+// out[i] = init + a[i] B with plain panels, or out[i] += a[i] B.
 template <class T> void plain_product(const Product<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(q.columns);
@@ -81,15 +81,17 @@ template <class T> void plain_product(const Product<T> &q) {
   }
 }
 
-// Steps of the long sum over time and batch that are packed at once. All sums are read and written once for so
-// many: more would save little, and a panel of this depth (depth * 256 bytes) is to leave most of the second-level
-// cache to them.
+// ---- weight gradients: c[r][:] += sum over k of a[k][r] * b[k][:] -----------------------------------------
+
+// How many terms k are packed at once. All sums are read and written once for each such block. A deeper block would
+// save little of that, and a panel of this depth (depth * 256 bytes) leaves most of the second-level cache to the sums.
 constexpr size_t outer_depth = 256;
 
-// So few are not packed at all.
+// Sums of at most this many terms are computed without packing.
 constexpr size_t outer_few = 4;
 
-// Scratch of a sum: the right side, then the left side of a group of rows where that is packed, tile after tile.
+// Scratch memory: first the panels of the right matrix, then, where it is packed, the left matrix of one group of rows,
+// tile after tile.
 template <class T> size_t outer_right(size_t columns, size_t depth) {
   return least(outer_depth, depth) * blocks<T>(columns) * lanes<T> + 64;
 }
@@ -101,44 +103,44 @@ template <class T> size_t outer_scratch(size_t columns, size_t depth) {
          (packs_left<T>(columns) ? left_place<T>(group_rows, group_rows, least(outer_depth, depth)) : 0);
 }
 
-// The sum of the left side alone: bias gradients.
+// Bias gradients: c[r] += sum over k of a[k][r].
 template <class T> void outer_sum(const OuterProduct<T> &q) {
   constexpr size_t VL = lanes<T>;
-  constexpr int together = 4; // so many sums side by side hide the latency of an addition
+  constexpr int at_once = 4; // independent sums, which hide each other's latency
   for (size_t r = q.first, n = 0; r < q.last; r += n) {
-    n = least(together * VL, q.last - r);
-    alignas(64) T c[together * VL] = {};
-    vec<T> sum[together];
-    for (size_t i = 0; i < n && !q.fresh; ++i) c[i] = q.c[q.row(r + i)];
+    n = least(at_once * VL, q.last - r);
+    alignas(64) T c[at_once * VL] = {};
+    vec<T> sum[at_once];
+    for (size_t i = 0; i < n && !q.overwrite; ++i) c[i] = q.c[q.row(r + i)];
     const auto valid = [&](int v) { return n > v * VL ? least(VL, n - v * VL) : 0; };
-    unroll<together>([&](auto v) __attribute__((always_inline)) { sum[v] = load(c + v * VL); });
+    unroll<at_once>([&](auto v) __attribute__((always_inline)) { sum[v] = load(c + v * VL); });
     for (size_t k = 0; k < q.depth; ++k) {
       const T *const a = q.a[k] + q.a_first + r;
-      if (n == together * VL)
-        unroll<together>([&](auto v) __attribute__((always_inline)) { sum[v] = sum[v] + load(a + v * VL); });
+      if (n == at_once * VL)
+        unroll<at_once>([&](auto v) __attribute__((always_inline)) { sum[v] = sum[v] + load(a + v * VL); });
       else
-        unroll<together>([&](auto v)
-                             __attribute__((always_inline)) { sum[v] = sum[v] + load_first(a + v * VL, valid(v)); });
+        unroll<at_once>([&](auto v)
+                            __attribute__((always_inline)) { sum[v] = sum[v] + load_first(a + v * VL, valid(v)); });
     }
-    unroll<together>([&](auto v) __attribute__((always_inline)) { store(c + v * VL, sum[v]); });
+    unroll<at_once>([&](auto v) __attribute__((always_inline)) { store(c + v * VL, sum[v]); });
     for (size_t i = 0; i < n; ++i) q.c[q.row(r + i)] = c[i];
   }
 }
 
-// Few terms: every row of c is passed over once, which is what it takes. What a term is about stands in variables,
-// since the compiler would have to read it anew after every store.
-template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q) {
+// D terms: one pass over the rows of c, which takes most of the time. Local variables hold what the loops need of q,
+// since the compiler has to assume that a store to c changes q.
+template <class T, int D, bool overwrite> void outer_of_few(const OuterProduct<T> &q) {
   constexpr size_t VL = lanes<T>;
   const size_t columns = q.columns, whole = columns - columns % VL, valid = columns - whole, ld = q.ld;
   const T *a[D], *b[D];
   unroll<D>([&](auto k) __attribute__((always_inline)) { a[k] = q.a[k] + q.a_first, b[k] = q.b[k] + q.b_first; });
   for (size_t r = q.first, last = q.last, hidden = q.hidden; r < last;) {
-    const size_t end = least(last, (r / hidden + 1) * hidden); // rows of a gate follow each other
+    const size_t end = least(last, (r / hidden + 1) * hidden); // the rows of one gate are neighbours in c
     for (T *c = q.c + q.row(r) * ld; r < end; ++r, c += ld) {
       vec<T> left[D];
       unroll<D>([&](auto k) __attribute__((always_inline)) { left[k] = broadcast(a[k][r]); });
       const auto add = [&](size_t i) __attribute__((always_inline)) {
-        vec<T> sum = fresh ? vec<T>{} : load(c + i);
+        vec<T> sum = overwrite ? vec<T>{} : load(c + i);
         unroll<D>([&](auto k) __attribute__((always_inline)) { sum = fma(left[k], load(b[k] + i), sum); });
         store(c + i, sum);
       };
@@ -147,7 +149,7 @@ template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q
         unroll<4>([&](auto j) __attribute__((always_inline)) { add(i + j * VL); });
       for (; i < whole; i += VL) add(i);
       if (!valid) continue;
-      vec<T> sum = fresh ? vec<T>{} : load_first(c + whole, valid);
+      vec<T> sum = overwrite ? vec<T>{} : load_first(c + whole, valid);
       unroll<D>([&](auto k)
                     __attribute__((always_inline)) { sum = fma(left[k], load_first(b[k] + whole, valid), sum); });
       store_first(c + whole, sum, valid);
@@ -155,37 +157,37 @@ template <class T, int D, bool fresh> void outer_of_few(const OuterProduct<T> &q
   }
 }
 
-// Right sides are packed once for all rows; rows are taken in groups whose part of the left side stays near, packed too
-// if there are panels enough, while panel after panel passes over it.
+// For each block of terms the right matrix is packed once for all rows of c. Rows come in groups: the left matrix of
+// one group stays in a near cache while all panels pass over it, and is packed too where there are enough panels.
 template <class T> void outer_product(const OuterProduct<T> &q) {
   if (!q.b) return outer_sum(q);
-  static_assert(outer_few == 4, "a case each");
+  static_assert(outer_few == 4, "each has a case below");
   switch (q.depth) {
   case 1:
-    return q.fresh ? outer_of_few<T, 1, true>(q) : outer_of_few<T, 1, false>(q);
+    return q.overwrite ? outer_of_few<T, 1, true>(q) : outer_of_few<T, 1, false>(q);
   case 2:
-    return q.fresh ? outer_of_few<T, 2, true>(q) : outer_of_few<T, 2, false>(q);
+    return q.overwrite ? outer_of_few<T, 2, true>(q) : outer_of_few<T, 2, false>(q);
   case 3:
-    return q.fresh ? outer_of_few<T, 3, true>(q) : outer_of_few<T, 3, false>(q);
+    return q.overwrite ? outer_of_few<T, 3, true>(q) : outer_of_few<T, 3, false>(q);
   case 4:
-    return q.fresh ? outer_of_few<T, 4, true>(q) : outer_of_few<T, 4, false>(q);
+    return q.overwrite ? outer_of_few<T, 4, true>(q) : outer_of_few<T, 4, false>(q);
   }
   constexpr size_t VL = lanes<T>, full = outer_width * VL;
   alignas(64) static const T zeros[full] = {};
-  alignas(64) T edge[accumulators * VL]; // sums of a tile that reaches beyond the last column
+  alignas(64) T edge[accumulators * VL]; // stands for the sums of a tile that reaches beyond the last column
   const bool packs = packs_left<T>(q.columns);
   T *const packed = q.scratch + outer_right<T>(q.columns, q.depth);
   const T *left[outer_depth + prefetch_distance], *from_zeros[max_rows];
   for (const T *&from : from_zeros) from = zeros;
   for (size_t k0 = 0; k0 < q.depth; k0 += outer_depth) {
     const size_t depth = least(outer_depth, q.depth - k0);
-    const bool fresh = q.fresh && k0 == 0;
+    const bool overwrite = q.overwrite && k0 == 0;
     for (size_t k = 0; k < depth + prefetch_distance; ++k) left[k] = q.a[k0 + least(k, depth - 1)] + q.a_first;
     for (size_t at = 0; at < q.columns; at += full)
       pack_pieces<T, outer_width>(q.scratch + at * depth, q.b + k0, q.b_first + at, least(full, q.columns - at), depth);
     for (size_t g0 = q.first; g0 < q.last; g0 += group_rows) {
       const size_t group = least(group_rows, q.last - g0);
-      T *c[group_rows + max_rows]; // and of the first rows of what follows, or any
+      T *c[group_rows + max_rows]; // the rows of c, then those that the last tile prefetches: any will do
       for (size_t j = 0, gate = g0 / q.hidden, unit = g0 % q.hidden; j < group + max_rows; ++j) {
         c[j] = g0 + j < q.last ? q.c + (size_t(q.order[gate]) * q.hidden + unit) * q.ld : c[0];
         if (++unit == q.hidden) unit = 0, ++gate;
@@ -207,18 +209,18 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
         o.depth = depth;
         o.panel = q.scratch + at * depth;
         o.to_at = whole ? at : 0;
-        o.from_at = fresh ? 0 : o.to_at;
+        o.from_at = overwrite ? 0 : o.to_at;
         for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i) {
           const size_t n = tiling.size(i);
           o.to = whole ? c + r : to_edge;
-          o.from = fresh ? from_zeros : o.to;
+          o.from = overwrite ? from_zeros : o.to;
           const T *const side = packed + left_place<T>(r, i, depth);
           o.a = packed_left ? &side : left;
           o.a_at = packed_left ? 0 : g0 + r;
           for (size_t j = 0; !whole && j < n; ++j) {
-            for (size_t v = 0; !fresh && v * VL < valid; ++v)
+            for (size_t v = 0; !overwrite && v * VL < valid; ++v)
               store(in_edge(j) + v * VL, load_first(c[r + j] + at + v * VL, least(VL, valid - v * VL)));
-            fetch(c[r + n + j] + at, valid);
+            prefetch(c[r + n + j] + at, valid);
           }
           tile[n - 1](o);
           for (size_t j = 0; !whole && j < n; ++j)
@@ -230,7 +232,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
   }
 }
 
-// total = c or total += c over the rows of q
+// total = c (start) or total += c, for the rows of q.
 template <class T> void outer_fold(T *total, const OuterProduct<T> &q, bool start) {
   constexpr size_t VL = lanes<T>;
   for (size_t r = q.first; r < q.last; ++r) {

@@ -1,4 +1,4 @@
-// vec: one SIMD register of float or double. The only file that knows an instruction set.
+// simd: vec, one SIMD register of float or double. The only file that depends on an instruction set.
 //
 // Everything above it is written once on these operations and compiled once per kernel set, each in a
 // namespace of its own (FASTRNN_ISA), so that no code of a wider set can be picked up by a narrower one.
@@ -67,7 +67,7 @@ constexpr bool has_fma = false;
 constexpr bool has_fma = true;
 #endif
 
-// numbers in one register
+// How many numbers one register holds.
 template <class T> constexpr int lanes = FASTRNN_VECTOR_BYTES / int(sizeof(T));
 
 // A loop over 0..N-1 whose index is a constant inside the body: accumulator arrays indexed by it stay in
@@ -101,7 +101,7 @@ FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return _mm512_fmadd_ps
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return _mm512_fmadd_pd(a, b, c); }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return _mm512_fnmadd_ps(a, b, c); }
 FASTRNN_INLINE vdouble fnma(vdouble a, vdouble b, vdouble c) { return _mm512_fnmadd_pd(a, b, c); }
-// second operand where either is NaN
+// min and max return the second operand where either is NaN.
 FASTRNN_INLINE vfloat min(vfloat a, vfloat b) { return _mm512_min_ps(a, b); }
 FASTRNN_INLINE vdouble min(vdouble a, vdouble b) { return _mm512_min_pd(a, b); }
 FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return _mm512_max_ps(a, b); }
@@ -124,7 +124,7 @@ FASTRNN_INLINE void store(float *p, vfloat a) { _mm256_storeu_ps(p, a); }
 FASTRNN_INLINE void store(double *p, vdouble a) { _mm256_storeu_pd(p, a); }
 FASTRNN_INLINE vfloat load_first(const float *p, size_t n) { return _mm256_maskload_ps(p, first8(n)); }
 FASTRNN_INLINE vdouble load_first(const double *p, size_t n) { return _mm256_maskload_pd(p, first4(n)); }
-// a masked store of a full register is a microcoded instruction on AMD: whole stores where nothing is cut
+// AMD processors execute masked stores in microcode, so a full register is stored without a mask.
 FASTRNN_INLINE void store_first(float *p, vfloat a, size_t n) {
   if (n >= 8) return store(p, a);
   _mm256_maskstore_ps(p, first8(n), a);
@@ -188,7 +188,7 @@ FASTRNN_INLINE vfloat max(vfloat a, vfloat b) { return a > b ? a : b; }
 FASTRNN_INLINE vdouble max(vdouble a, vdouble b) { return a > b ? a : b; }
 FASTRNN_INLINE vfloat square_root(vfloat a) { return (vfloat)vsqrtq_f32((float32x4_t)a); }
 FASTRNN_INLINE vdouble square_root(vdouble a) { return (vdouble)vsqrtq_f64((float64x2_t)a); }
-#else // sse2 has no fma: two roundings, the one place where its bits differ from the other sets'
+#else // sse2 has no fma and rounds twice: the only reason why its bits differ from those of the other sets
 FASTRNN_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) { return a * b + c; }
 FASTRNN_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) { return a * b + c; }
 FASTRNN_INLINE vfloat fnma(vfloat a, vfloat b, vfloat c) { return c - a * b; }
@@ -202,8 +202,8 @@ FASTRNN_INLINE vdouble square_root(vdouble a) { return _mm_sqrt_pd(a); }
 #endif
 #endif
 
-// c += a b, the accumulators of a tile. A statement of its own where the set has fma: GCC reorders those of an unrolled
-// loop until sixteen registers no longer hold them, and reads a weight from memory once for every fma.
+// c += a b, for the accumulators of a tile. Assembly, where the set has fma: GCC reorders the intrinsics of an unrolled
+// loop until sixteen registers no longer hold them, and then reads a weight from memory once for every fma.
 #if defined(FASTRNN_SET_AVX512) || defined(FASTRNN_SET_AVX2)
 FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) {
   asm volatile("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
@@ -216,8 +216,8 @@ FASTRNN_INLINE void accumulate(vfloat &c, vfloat a, vfloat b) { c = fma(a, b, c)
 FASTRNN_INLINE void accumulate(vdouble &c, vdouble a, vdouble b) { c = fma(a, b, c); }
 #endif
 
-// Asks for n numbers to be in the first-level cache by the time they are needed; any address will do.
-template <class T> FASTRNN_INLINE void fetch(const T *p, size_t n) {
+// Prefetches n numbers into the first-level cache. No address is an error, so p may point beyond an array.
+template <class T> FASTRNN_INLINE void prefetch(const T *p, size_t n) {
   for (size_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
 }
 
@@ -225,7 +225,7 @@ template <class T> FASTRNN_INLINE void fetch(const T *p, size_t n) {
 FASTRNN_INLINE vfloat exponent_bits(vfloat t) { return (vfloat)((vint32)t << 23); }
 FASTRNN_INLINE vdouble exponent_bits(vdouble t) { return (vdouble)((vint64)t << 52); }
 
-// the sign alone (+-0), the magnitude, and a number that has none given a sign
+// The sign alone (+0 or -0), the magnitude, and a magnitude with a sign put on it.
 FASTRNN_INLINE vfloat sign_bits(vfloat a) { return (vfloat)((vint32)a & (vint32)broadcast(-0.0f)); }
 FASTRNN_INLINE vdouble sign_bits(vdouble a) { return (vdouble)((vint64)a & (vint64)broadcast(-0.0)); }
 FASTRNN_INLINE vfloat without_sign(vfloat a) { return (vfloat)((vint32)a & ~(vint32)broadcast(-0.0f)); }
@@ -237,9 +237,9 @@ FASTRNN_INLINE vdouble give_sign(vdouble a, vdouble sign) { return (vdouble)((vi
 FASTRNN_INLINE vfloat zero_unless_positive(vfloat a, vfloat b) { return a <= 0 ? vfloat{} : b; }
 FASTRNN_INLINE vdouble zero_unless_positive(vdouble a, vdouble b) { return a <= 0 ? vdouble{} : b; }
 
-// N vecs side by side, as if they were one: chains of dependent operations (a cell is one) then hide each other's
-// latency, which a processor that looks ahead by itself does for little more than one of them. A vec stands for N
-// equal ones.
+// N registers that are computed side by side. A cell is a long chain of operations, each of which waits for the one
+// before. N such chains in one stretch of code fill each other's waiting times; those of separate stretches lie too far
+// apart for the processor to find them. A vec converts to vecs with N copies of it.
 template <class T, int N> struct vecs {
   vec<T> at[N];
   vecs() = default;
@@ -298,7 +298,8 @@ template <class V, class M> FASTRNN_INLINE V shuffle_lanes(V a, V b, M m) {
 // blocks of one size (Eklundh 1972).
 template <class T> FASTRNN_INLINE void transpose(vec<T> (&row)[lanes<T>]) {
   constexpr int n = lanes<T>;
-  // four floats fill 128 bits: squares of four by interleaving, which is one instruction a register and stage
+  // Four floats fill 128 bits: squares of four are transposed by interleaving, one instruction for each register and
+  // round.
   constexpr bool interleaves = sizeof(T) == 4;
   if constexpr (interleaves) {
     vmask<T> first, second, low, high; // halves interleaved, halves of two put together

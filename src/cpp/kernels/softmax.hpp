@@ -1,7 +1,7 @@
 // softmax: one row of logits at a time, for the cross-entropy and its gradient (engine/cross_entropy.hpp).
 //
-// Sums over a row run in `sum_ways` partial sums, one for each place of a block of so many numbers, which are added up
-// in one order. So every kernel set gets the same bits, however wide its registers are.
+// A row is read in blocks of `sum_ways` numbers. A sum over it consists of as many partial sums, one for each place in
+// a block, which are added in a fixed order. So every kernel set gets the same bits, however wide its registers are.
 #pragma once
 
 #include "kernels/kernels.hpp"
@@ -22,7 +22,7 @@ template <class T, class V> FASTRNN_INLINE V exp_of_negative(const V &x) {
   return exponent_bits(t) * ((A2 + v2) / (A2 - v2));
 }
 
-// A block of a row: `sum_ways` numbers side by side.
+// The registers of one block.
 template <class T> constexpr int block_registers = int(sum_ways) / lanes<T>;
 template <class T> using block_vecs = vecs<T, block_registers<T>>;
 
@@ -32,7 +32,7 @@ template <class T> FASTRNN_INLINE block_vecs<T> load_block(const T *from) {
 template <class T> FASTRNN_INLINE void store_block(T *to, const block_vecs<T> &block) {
   unroll<block_registers<T>>([&](auto i) __attribute__((always_inline)) { store(to + i * lanes<T>, block.at[i]); });
 }
-// Joins the numbers of a block into one: the upper half with the lower one, until one is left.
+// Joins the numbers of a block: the lower half with the upper half, until one number is left.
 template <class T, class Join, size_t N = sum_ways> FASTRNN_INLINE T join(T *a, Join two) {
   if constexpr (N == 1) {
     return a[0];

@@ -37,7 +37,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   const auto place_of = [&](size_t i) {
     return gate_panel(s.first_panel + (i < pairs ? 2 * i : pairs + i), gates, all_blocks);
   };
-  const auto fresh = [&](size_t r) { return s.reset && s.reset[r]; };
+  const auto zero_state = [&](size_t r) { return s.reset && s.reset[r]; };
   const row_tiles groups = row_groups(s.rows, s.r_rows);
   group_lists<T> lists, input_lists;
   for (size_t i_panel = 0; i_panel < count; ++i_panel) {
@@ -66,12 +66,12 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
       // where the sums of a row start: at its input part, computed before or here
       const size_t input_block = s.input ? gates * VL : E::slots * VL;
       const auto input_of = [&](size_t r) { return s.input ? input_sums + (r - g0) * ld : init_of(r); };
-      if (lists.outdated(g0, ld))
+      if (lists.must_fill(g0, ld))
         for (size_t j = 0; j < group; ++j) {
           const size_t r = g0 + j;
           T *const to = lists.to[j] = sums + j * ld, *const input_to = input_lists.to[j] = input_sums + j * ld;
           const T *const init = s.init + r * s.ld_init;
-          lists.a[j] = reads_rh ? s.rh + r * s.ld_rh : fresh(r) ? s.zeros : s.h_prev[r];
+          lists.a[j] = reads_rh ? s.rh + r * s.ld_rh : zero_state(r) ? s.zeros : s.h_prev[r];
           lists.from[j] = !direct ? to : s.input ? input_to : init;
           if (!s.input) continue;
           input_lists.a[j] = s.x[r];
@@ -87,13 +87,13 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
                   [](size_t, size_t, bool) {});
       }
       // what the next tile starts from, and the cell of this one reads, arrives while the product runs
-      const auto fetch_around = [&](size_t r0, size_t n) __attribute__((always_inline)) {
+      const auto prefetch_around = [&](size_t r0, size_t n) __attribute__((always_inline)) {
         if (!s.input && s.ld_init) {
           const size_t r1 = r0 + n < s.rows ? r0 + n : 0, unit1 = r1 ? unit0 : next_block * VL;
           const T *const start = s.init + r1 * s.ld_init + unit1 * E::slots;
-          for (size_t j = 0; j < n; ++j) fetch(start + j * s.ld_init, panel_blocks * E::slots * VL);
+          for (size_t j = 0; j < n; ++j) prefetch(start + j * s.ld_init, panel_blocks * E::slots * VL);
         }
-        for (size_t j = 0; s.c_prev && j < n; ++j) fetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
+        for (size_t j = 0; s.c_prev && j < n; ++j) prefetch(s.c_prev + (r0 + j) * s.ld_c + unit0, panel_blocks * VL);
       };
       const auto prepare = [&](size_t r0, size_t n, size_t k, bool end) __attribute__((always_inline)) {
         for (size_t r = r0; r < r0 + n && k == 0 && !direct; ++r) {
@@ -103,7 +103,7 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
             for (size_t b = 0; b < panel_blocks; ++b)
               store(to + (b * gates + gates - 1) * VL, load(s.bias_n + unit0 + b * VL));
         }
-        if (end) fetch_around(r0, n);
+        if (end) prefetch_around(r0, n);
       };
       size_t waiting = g0;
       const auto done = [&](size_t r0, size_t n, bool more) __attribute__((always_inline)) {
@@ -118,35 +118,35 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
             for (; row + 2 <= r0 + n; row += 2) cells(index<2>{}, row);
             if (row < r0 + n) cells(index<1>{}, row);
           };
-          two_by_two([&](auto together, size_t row) __attribute__((always_inline)) {
-            constexpr int N = decltype(together)::value;
+          two_by_two([&](auto at_once, size_t row) __attribute__((always_inline)) {
+            constexpr int N = decltype(at_once)::value;
             cell_place at[N];
             vecs<T, N> pre[gates], x_n = vec<T>{};
             unroll<N>([&](auto i) __attribute__((always_inline)) {
               const size_t r = row + i;
-              at[i] = {r, unit, valid, fresh(r)};
+              at[i] = {r, unit, valid, zero_state(r)};
               unroll<E::gates>([&](auto g) __attribute__((always_inline)) { pre[g].at[i] = load(sum_of(r) + g * VL); });
               if constexpr (E::split_candidate) x_n.at[i] = load(input_of(r) + b * input_block + 2 * VL);
             });
-            if constexpr (E::halves > 0) {
-              vecs<T, N> mid[E::halves];
+            if constexpr (E::mid_values > 0) {
+              vecs<T, N> mid[E::mid_values];
               E::first_half(s, at, mid, pre, x_n);
               unroll<N>([&](auto i) __attribute__((always_inline)) {
-                unroll<E::halves>(
+                unroll<E::mid_values>(
                     [&](auto m) __attribute__((always_inline)) { store(sum_of(row + i) + m * VL, mid[m].at[i]); });
               });
             } else {
               E::finish(s, at, pre, x_n);
             }
           });
-          if constexpr (E::halves > 0)
-            two_by_two([&](auto together, size_t row) __attribute__((always_inline)) {
-              constexpr int N = decltype(together)::value;
+          if constexpr (E::mid_values > 0)
+            two_by_two([&](auto at_once, size_t row) __attribute__((always_inline)) {
+              constexpr int N = decltype(at_once)::value;
               cell_place at[N];
-              vecs<T, N> mid[E::halves];
+              vecs<T, N> mid[E::mid_values];
               unroll<N>([&](auto i) __attribute__((always_inline)) {
-                at[i] = {row + i, unit, valid, fresh(row + i)};
-                unroll<E::halves>(
+                at[i] = {row + i, unit, valid, zero_state(row + i)};
+                unroll<E::mid_values>(
                     [&](auto m) __attribute__((always_inline)) { mid[m].at[i] = load(sum_of(row + i) + m * VL); });
               });
               E::second_half(s, at, mid, E::read_c(s, at));
@@ -205,7 +205,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
       const row_tiles groups = row_groups(end - begin, s.r_rows);
       for (size_t i_group = 0, g0 = begin; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
         const size_t group = groups.size(i_group);
-        if (lists.outdated(g0, ld))
+        if (lists.must_fill(g0, ld))
           for (size_t j = 0; j < group; ++j) {
             lists.from[j] = lists.to[j] = sums + j * ld;
             lists.a[j] = s.d_later + (g0 + j) * s.ld_later;
@@ -217,8 +217,8 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
                 store(sums + (r - g0) * ld + b * VL,
                       carried ? load(s.carry_h + r * s.ld_carry + unit0 + b * VL) : vec<T>{});
             if (!last) continue; // the cell's operands arrive while the product runs
-            if (s.dy.base) fetch(s.dy[r] + unit0, ld);
-            E::fetch_row(s, r, unit0, ld);
+            if (s.dy.base) prefetch(s.dy[r] + unit0, ld);
+            E::prefetch_row(s, r, unit0, ld);
           }
         };
         const auto done = [&](size_t r0, size_t n, bool) __attribute__((always_inline)) {
@@ -226,7 +226,7 @@ template <class T, class E> void backward_step(const BackwardStep<T> &s) {
             const bool cut = !part && s.cut && s.cut[r];
             for (size_t b = 0; b < place.blocks; ++b) {
               const size_t unit = unit0 + b * VL, valid = least(VL, s.hidden - unit);
-              vec<T> dh = cut && !s.keep_dh ? vec<T>{} : load(sums + (r - g0) * ld + b * VL);
+              vec<T> dh = cut && !s.dh_already_cut ? vec<T>{} : load(sums + (r - g0) * ld + b * VL);
               if (s.dy.base) dh = dh + load_first(s.dy[r] + unit, valid);
               E::finish(s, r, unit, valid, dh, cut);
             }

@@ -9,14 +9,14 @@
 namespace fastrnn {
 namespace FASTRNN_ISA {
 
-// f(place, numbers there) for every register of n numbers, the last one perhaps not full.
+// Calls f(i, count) for every register of n numbers: it begins at number i, and the last one may not be full.
 template <class T, class F> FASTRNN_INLINE void each_register(size_t n, F &&f) {
   size_t i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) f(i, size_t(lanes<T>));
   if (i < n) f(i, n - i);
 }
 
-// The gradient as the update takes it: scaled by what clipping asks for, with L2 weight decay added.
+// The gradient of register i, scaled (by clipping), with L2 weight decay added.
 template <class T> FASTRNN_INLINE vec<T> gradient_of(const Update<T> &u, size_t i, size_t n, const vec<T> &p) {
   const vec<T> g = load_first(u.g + i, n) * broadcast(u.scale);
   return u.decay != T(0) ? p * broadcast(u.decay) + g : g;
@@ -72,8 +72,8 @@ template <class T> void sgd(const Update<T> &u) {
   });
 }
 
-// The sum of the squares of n numbers in float64: `sum_ways` partial sums, added up in one order. The square of a
-// float is exact in float64.
+// The sum of the squares of n numbers in float64, where the square of a float is exact: `sum_ways` partial sums, added
+// in a fixed order.
 template <class T> double sum_of_squares(const T *a, size_t n) {
   double sums[sum_ways] = {};
   size_t i = 0;

@@ -6,7 +6,6 @@
 
 #include <omp.h>
 
-#include "runtime/cpus.hpp"
 #include "runtime/helpers.hpp"
 
 namespace fastrnn {
@@ -16,19 +15,15 @@ namespace {
 std::atomic<int> wanted{0}, limit_when_set{0};
 
 ThreadLimits find_limits() {
-  const Cpus cpus = read_cpus("", allowed_cpus());
-  ThreadLimits limits{int(cpus.allowed.size()), int(cpus.cores), cpus.quota, 0};
   const char *const set = std::getenv("OMP_NUM_THREADS");
-  limits.from_openmp = set && *set ? omp_get_max_threads() : 0;
-  return limits;
+  return {read_cpus("", allowed_cpus()), set && *set ? omp_get_max_threads() : 0};
 }
 
 int default_threads() {
   const ThreadLimits &limits = thread_limits();
   const int openmp = omp_get_max_threads();
-  if (limits.from_openmp || openmp < limits.allowed_cpus) return openmp; // somebody asked for so many
-  const int usable = limits.quota > 0 ? std::min(limits.cores, std::max(int(limits.quota + 1e-9), 1)) : limits.cores;
-  return std::min(openmp, usable);
+  if (limits.from_openmp || openmp < int(limits.cpus.allowed.size())) return openmp; // somebody asked for so many
+  return std::min(openmp, int(limits.cpus.usable()));
 }
 
 // ---- callers of this process

@@ -4,6 +4,8 @@
 // a helper loses its core: then calls that would wait at a barrier in every step do without helpers for a while.
 #pragma once
 
+#include "runtime/cpus.hpp"
+
 namespace fastrnn {
 
 // How many threads a call may use when nobody else calls: what was set with set_num_threads, else OMP_NUM_THREADS or
@@ -13,9 +15,8 @@ void set_num_threads(int n); // 0: the default again
 
 // What the default rests on, for show_config.
 struct ThreadLimits {
-  int allowed_cpus, cores;
-  double quota; // CPUs that control groups grant; 0: no limit
-  int from_openmp;
+  Cpus cpus;
+  int from_openmp; // OMP_NUM_THREADS, 0: not set
 };
 const ThreadLimits &thread_limits();
 

@@ -20,9 +20,8 @@ public:
   // Settings of a call with several threads.
   struct Kind {
     int n_threads = 1;
-    bool paced = false; // shares follow the pace of the threads
-    bool coarse =
-        false; // barriers are far apart: waiting for a thread that lost its core costs less than doing without
+    bool paced = false;  // shares follow the pace of the threads
+    bool coarse = false; // barriers are so seldom that a thread which lost its core is rather waited for than left out
   };
   Team(bool (*interrupted)(), const Kind &kind);
 
@@ -54,7 +53,7 @@ public:
 
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
 
-  // This thread's share of all work until the next barrier that may change it; and how often that has changed.
+  // This thread's share of the work, until the next barrier that may change it; and how often it has changed.
   const Part &share(int index) const { return seats_[size_t(index)].share; }
   unsigned changes(int index) const { return seats_[size_t(index)].changes; }
   bool shares_are_even() const { return even_; }

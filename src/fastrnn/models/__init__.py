@@ -1,4 +1,4 @@
-"""Whole models: ``fit``, ``predict``, ``score``, ``save`` and ``load`` on the pieces of fastrnn."""
+"""Whole models with ``fit``, ``predict``, ``score``, ``save`` and ``load``."""
 
 from fastrnn.models._base import Model, NotFittedError
 from fastrnn.models.captioner import Captioner
@@ -7,5 +7,13 @@ from fastrnn.models.language import LanguageModel
 from fastrnn.models.sequences import SequenceClassifier, SequenceTagger
 from fastrnn.models.translation import Seq2Seq
 
-__all__ = ["Captioner", "Forecaster", "LanguageModel", "Model", "NotFittedError", "Seq2Seq"]
-__all__ += ["SequenceClassifier", "SequenceTagger"]
+__all__ = [
+    "Captioner",
+    "Forecaster",
+    "LanguageModel",
+    "Model",
+    "NotFittedError",
+    "Seq2Seq",
+    "SequenceClassifier",
+    "SequenceTagger",
+]

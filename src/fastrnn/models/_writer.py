@@ -1,4 +1,4 @@
-"""What Seq2Seq and Captioner share: a decoder that writes symbols from a state it is handed."""
+"""What Seq2Seq and Captioner share: a decoder that writes tokens, beginning from a given state."""
 
 from __future__ import annotations
 
@@ -12,79 +12,96 @@ from numpy.typing import NDArray
 from fastrnn import Gradients
 from fastrnn._arrays import _size, expect
 from fastrnn.losses import log_softmax
-from fastrnn.models._base import Factory, Model, Run, encode, pad, sized, take, vocabulary
-from fastrnn.nn import Piece
+from fastrnn.models._base import Model
+from fastrnn.models._data import encode, pad, sized, take, vocabulary
+from fastrnn.models._factory import Factory
+from fastrnn.models._run import Run
+from fastrnn.nn import Module
 
 Array = NDArray[Any]
 
 UNKNOWN, START, END = 0, 1, 2
-LENGTH_PENALTY = 0.6  # beams compare log p / length^0.6 (Wu et al. 2016); without it short ones win
+LENGTH_PENALTY = (
+    0.6  # beams compare log p / length^0.6 (Wu et al. 2016); by log p alone, short ones would win
+)
 
 
-class Tanh(Piece):
+class Tanh(Module):
     """tanh of each element."""
 
     def forward(self, x: Array) -> tuple[Array, Array]:
-        """Give y and the tape, which is y."""
+        """Return y and the tape, which is y."""
         y: Array = np.tanh(x)
         return y, y
 
     def backward(self, tape: Array, dy: Array) -> Gradients:
-        """Give the gradient to x."""
+        """Return the gradient of x."""
         return Gradients(dy * (1 - np.square(tape)), None, {}, self.flat.copy())
 
 
 @dataclass(eq=False, kw_only=True)
 class Writer(Model):
-    """Embedding, recurrent layers, optional attention, linear layer over the symbols to write."""
+    """Embedding, recurrent layers, optional attention, and a linear layer over the tokens to write."""
 
     embedding_size: int = 64
     min_count: int = 1
     label_smoothing: float = 0.0
 
     def predict(self, X: Any, *, beam: int = 1, max_length: int | None = None) -> list[Any]:
-        """Write a sequence for each of `X`, by beam search where `beam` is more than 1.
+        """Write a sequence for each of `X`, by beam search if `beam` is more than 1.
 
-        `max_length` is by default that of the longest one seen in fit.
+        Parameters
+        ----------
+        X
+            as in `fit`.
+        beam : int
+            number of candidates that are kept at each step; 1 is greedy search.
+        max_length : int, optional
+            tokens of the longest output; by default those of the longest sequence seen in fit.
+
+        Returns
+        -------
+        list of str, or of lists of tokens
+            as `y` was in fit.
         """
         self._check_fitted()
         beam = _size("beam", beam)
         max_length = self.config_["longest"] if max_length is None else _size("max_length", max_length, 0)
         sources = self._sources(X, self.config_)
-        run, out = Run(self.pieces_, train=False), []
+        run, out = Run(self.modules_, train=False), []
         for batch in self._plan((sources,), None):
             state, memory = self._read(run, [sources[i] for i in batch])
             out += self._search(state, memory, len(batch), beam, max_length)
         return out
 
     def score(self, X: Any, y: Sequence[Any]) -> float:
-        """Give the share of sequences written without any mistake."""
+        """Return the share of sequences that are written without any mistake."""
         written = self.predict(X)
         _expect_pairs(X, y)
         return float(np.mean([list(a) == list(b) for a, b in zip(written, y, strict=True)]))
 
-    # ---- what Seq2Seq and Captioner define
+    # -- what Seq2Seq and Captioner define --------------------------------------------------------------
 
     def _sources(self, X: Any, config: dict[str, Any]) -> Any:
-        """Check what is read, and give it row by row."""
+        """Check `X`, and return it as a sequence or array with one element for each sequence to write."""
         raise NotImplementedError
 
-    def _read(self, run: Run, rows: Sequence[Array]) -> tuple[Any, Any]:
-        """Give the decoder's first state, and a memory to attend to or None."""
+    def _read(self, run: Run, sources: Sequence[Array]) -> tuple[Any, Any]:
+        """Return the decoder's first state, and a memory to attend to or None."""
         raise NotImplementedError
 
     def _read_back(self, run: Run, dstate: Any, dmemory: Any) -> None:
-        """Do the same backward."""
+        """Run `_read` backward."""
         raise NotImplementedError
 
     def _attend(self, run: Run, h: Array, memory: Any) -> Array:
-        """Let the hidden states [T, B, H] look at what was read."""
+        """Return the hidden states [T, B, H] after attention to the memory, if there is any."""
         return h
 
     def _attend_back(self, run: Run, dh: Array) -> tuple[Array, Any]:
         return dh, None
 
-    # ----
+    # -- what they share --------------------------------------------------------------------------------
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
         _expect_pairs(X, y)
@@ -92,21 +109,21 @@ class Writer(Model):
 
     def _configure_target(self, y: Any, name: str = "y") -> dict[str, Any]:
         expect(len(sized(name, y)), name, "at least 1 sequence", "0")
-        symbols = vocabulary(y, (None, None, None), self.min_count, name)
-        return {"target": symbols, "text": isinstance(y[0], str), "longest": max(len(row) for row in y)}
+        tokens = vocabulary(y, (None, None, None), self.min_count, name)
+        return {"target": tokens, "text": isinstance(y[0], str), "longest": max(map(len, y))}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Any:
         _expect_pairs(X, y)
-        return self._sources(X, config), [encode(row, config["target"], "y") for row in y]
+        return self._sources(X, config), [encode(target, config["target"], "y") for target in y]
 
     def _build_writer(self, make: Factory) -> dict[str, Any]:
-        symbols, *_ = [self.config_[key] for key in ("target", "text", "longest")]
+        tokens, *_ = [self.config_[key] for key in ("target", "text", "longest")]
         return {
-            "target": make.embedding(symbols, self.embedding_size),
+            "target": make.embedding(tokens, self.embedding_size),
             "drop_target": make.dropout(),
             "decoder": make.recurrent(self.embedding_size),
             "drop_out": make.dropout(),
-            "head": make.linear(self.hidden_size, len(symbols)),
+            "head": make.linear(self.hidden_size, len(tokens)),
         }
 
     def _decode(self, run: Run, x: Array, state: Any, memory: Any) -> tuple[Array, Any]:
@@ -120,9 +137,9 @@ class Writer(Model):
         return run("drop_out", self._attend(run, h, memory)), state
 
     def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
-        sources, targets = ([rows[i] for i in batch] for rows in data)
+        sources, targets = ([part[i] for i in batch] for part in data)
         state, memory = self._read(run, sources)
-        y, lengths = pad([np.append(row, END) for row in targets])
+        y, lengths = pad([np.append(target, END) for target in targets])
         x = np.concatenate([np.full((1, len(targets)), START), y[:-1]])
         weights = np.arange(len(y))[:, None] < lengths
         h, _ = self._hidden(run, x, state, memory, lengths=lengths)
@@ -135,9 +152,9 @@ class Writer(Model):
         return loss, int(lengths.sum())
 
     def _search(self, state: Any, memory: Any, n: int, beam: int, max_length: int) -> list[Any]:
-        """Write `n` rows from their states: beam search, greedy where `beam` is 1."""
-        symbols = self.config_["target"]
-        run, first = Run(self.pieces_, train=False), np.arange(n)[:, None]
+        """Write `n` sequences from their states by beam search, which is greedy if `beam` is 1."""
+        tokens = self.config_["target"]
+        run, first = Run(self.modules_, train=False), np.arange(n)[:, None]
         state, memory = take((state, memory), np.repeat(np.arange(n), beam))
         written = np.zeros((n, beam, 0), np.intp)
         scores = np.where(np.arange(beam) == 0, 0.0, -np.inf).repeat(n).reshape(beam, n).T
@@ -150,21 +167,21 @@ class Writer(Model):
             log_p[ended, END] = 0
             total = (scores[..., None] + log_p).reshape(n, -1)
             best = np.argsort(-total, axis=1, kind="stable")[:, :beam]
-            parent, symbol = np.divmod(best, len(symbols))
+            parent, token = np.divmod(best, len(tokens))
             scores = total[first, best]
-            written = np.concatenate([written[first, parent], symbol[..., None]], axis=2)
-            ended = ended[first, parent] | (symbol == END)
-            state, last = take(state, (first * beam + parent).reshape(-1)), symbol.reshape(1, -1)
+            written = np.concatenate([written[first, parent], token[..., None]], axis=2)
+            ended = ended[first, parent] | (token == END)
+            state, last = take(state, (first * beam + parent).reshape(-1)), token.reshape(1, -1)
             if ended.all():
                 break
         lengths = (written != END).sum(axis=2) + 1
         chosen = written[np.arange(n), np.argmax(scores / lengths**LENGTH_PENALTY, axis=1)]
-        rows = [[symbols[i] for i in row if i != END] for row in chosen]
-        return ["".join(row) for row in rows] if self.config_["text"] else rows
+        sequences = [[tokens[i] for i in indices if i != END] for indices in chosen]
+        return ["".join(s) for s in sequences] if self.config_["text"] else sequences
 
 
 def _expect_pairs(X: Any, y: Any) -> None:
-    """Refuse all but one of `y` for each of `X`, and at least one."""
+    """Raise unless there is one of `y` for each of `X`, and at least one."""
     got = "None" if y is None else f"{len(sized('X', X))} and {len(sized('y', y))}"
     fits = y is not None and len(X) == len(y) > 0
     expect(fits, "y", "a sequence for each of X and at least one", got)

@@ -1,4 +1,4 @@
-"""Captioner: features in, a sentence out, and the gradient back to the features."""
+"""Captioner: from features to a sentence, with the gradient of the features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import expect
-from fastrnn.models._base import Factory, Run, finite, unchanged_on_failure
+from fastrnn.models._data import finite
+from fastrnn.models._errors import unchanged_on_failure
+from fastrnn.models._factory import Factory
+from fastrnn.models._run import Run
 from fastrnn.models._writer import Tanh, Writer
 
 Array = NDArray[Any]
@@ -20,15 +23,15 @@ Array = NDArray[Any]
 class Captioner(Writer):
     """A decoder whose first state is made from features (Vinyals et al. 2015).
 
-    `X` are features [n, F], `y` the captions: lists of words, or strings for their characters.
-    h_0 (and c_0 of an LSTM) = tanh(linear(features)). With `fit` the features are given; to train the network
-    that makes them too, hand it what `partial_fit` gives back.
+    `X` is an array of features [n, F]. `y` has the captions: lists of words, or strings, whose characters are the
+    tokens. h_0, and c_0 of an LSTM, is tanh(linear(features)). `fit` takes the features as they are. To train the
+    network that makes them as well, use `partial_fit`, which returns their gradient.
 
     Parameters
     ----------
     embedding_size : int
     min_count : int
-        rarer symbols are treated as one unknown symbol, which is never written.
+        rarer tokens are treated as one unknown token, which is never written.
     label_smoothing : float
     **hyperparameters
         of every model: see `Model`.
@@ -44,11 +47,15 @@ class Captioner(Writer):
     def partial_fit(
         self, X: ArrayLike, y: Sequence[Any], *, captions: Sequence[Any] | None = None
     ) -> tuple[float, Array]:
-        """Do one step on one batch: gives the loss and its gradient with respect to the features, [n, F].
+        """Take one step on one batch; return the loss and the gradient of the features [n, F].
 
-        The first call starts the model; its vocabulary is that of `captions`, by default of `y`. `schedule`
-        must be "constant". Where loss or gradient are not finite, FloatingPointError is raised and the weights
-        stay as they are.
+        The first call starts the model: its vocabulary is that of `captions`, by default of `y`. `schedule` must be
+        "constant".
+
+        Raises
+        ------
+        FloatingPointError
+            loss or gradient are not finite; the weights stay as they are.
         """
         with unchanged_on_failure(self):
             self._check_params()
@@ -58,13 +65,13 @@ class Captioner(Writer):
                 "'constant', since steps have no end",
                 repr(self.schedule),
             )
-            if not hasattr(self, "pieces_"):
+            if "modules_" not in vars(self):
                 config = self._configure(X, y)
                 target = {} if captions is None else self._configure_target(captions, "captions")
                 self._start(config | target)
             if self._kept_optimiser is None:
                 self._kept_optimiser = self._optimiser(steps=0)
-            run = Run(self.pieces_, train=True)
+            run = Run(self.modules_, train=True)
             loss, _ = self._step(run, self._prepare(X, y, self.config_), np.arange(len(y)))
             self._update(run, self._kept_optimiser, loss)
         return loss, run.grads["project"].x
@@ -85,9 +92,9 @@ class Captioner(Writer):
         project = make.linear(self.config_["n_features"], size)
         return {"project": project, "tanh": Tanh(), **self._build_writer(make)}
 
-    def _read(self, run: Run, rows: Sequence[Array]) -> tuple[Any, Any]:
-        joined = run("tanh", run("project", np.stack(rows)))  # [n, parts * L * H]
-        parts = joined.reshape(len(rows), -1, self.num_layers, self.hidden_size).transpose(1, 2, 0, 3)
+    def _read(self, run: Run, sources: Sequence[Array]) -> tuple[Any, Any]:
+        joined = run("tanh", run("project", np.stack(sources)))  # [n, parts * L * H]
+        parts = joined.reshape(len(sources), -1, self.num_layers, self.hidden_size).transpose(1, 2, 0, 3)
         parts = np.ascontiguousarray(parts)
         return (tuple(parts) if self.cell == "lstm" else parts[0]), None
 

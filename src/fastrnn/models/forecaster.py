@@ -10,9 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastrnn._arrays import _size, expect, number, numbers
 from fastrnn.losses import gaussian_nll
-from fastrnn.models._base import Factory, Model, Run, Seed, scale_of, scaled, take
+from fastrnn.models._base import Model
+from fastrnn.models._data import scale_of, scaled, take
+from fastrnn.models._factory import Factory
+from fastrnn.models._run import Run
 
 Array = NDArray[Any]
+Seed = np.random.Generator | int | None
 
 # Log-variances of standardised values are BOUND * tanh(raw / BOUND): no variance can vanish or explode.
 BOUND = 10.0
@@ -20,15 +24,15 @@ BOUND = 10.0
 
 @dataclass(eq=False, kw_only=True)
 class Forecaster(Model):
-    """Autoregression: at each step a Gaussian for the next values, mean and variance (Salinas et al. 2020).
+    """Autoregressive forecasts: at each step mean and variance of the next values (Salinas et al. 2020).
 
-    `X` is a series, an array [T] or [T, D], or a list of them; there is no `y`. Values are standardised, and
-    the mean is the last value plus what the network says, so an untrained model forecasts about no change.
+    `X` is a series, an array [T] or [T, D], or a list of them; there is no `y`. Values are standardised. The network
+    adds to the last value, so an untrained model forecasts almost no change.
 
     Parameters
     ----------
     steps : int
-        length of the windows to train on, and of the history that a forecast takes into account.
+        length of the windows on which the model is trained, and of the history that a forecast reads.
     **hyperparameters
         of every model: see `Model`.
 
@@ -44,18 +48,18 @@ class Forecaster(Model):
     steps: int = 100
 
     def predict(self, X: ArrayLike, horizon: int = 1) -> Array:
-        """Give the next `horizon` values after the series `X`, [horizon] or [horizon, D] as `X` has it.
+        """Return the next `horizon` values after the series `X`: [horizon], or [horizon, D] for an `X` [T, D].
 
-        Every step is fed the mean of the one before.
+        Each step reads the mean that the step before it has forecast.
         """
         return self._unscaled(self._paths(X, horizon, 1, None)[:, 0])
 
     def predict_interval(
         self, X: ArrayLike, horizon: int = 1, level: float = 0.9, *, samples: int = 500, rng: Seed = 0
     ) -> tuple[Array, Array]:
-        """Give bounds between which the next values lie with probability `level`, each value for itself.
+        """Return lower and upper bounds of the next values: each value lies between its own with probability `level`.
 
-        Quantiles of `samples` futures drawn step by step.
+        The bounds are quantiles of `samples` futures that are drawn step by step.
         """
         expect(0 < number("level", level) < 1, "level", "0 < level < 1", level)
         paths = self._paths(X, horizon, samples, np.random.default_rng(rng))
@@ -63,22 +67,22 @@ class Forecaster(Model):
         return self._unscaled(low), self._unscaled(high)
 
     def score(self, X: ArrayLike, y: None = None) -> float:
-        """Give R^2 of the forecasts one step ahead, over the series `X` from its second value on."""
+        """Return R^2 of the forecasts one step ahead, over the series `X` from its second value on."""
         x = self._one(X)
         expect(len(x) >= 2, "X", "at least 2 steps", len(x))
-        mean, _, _ = self._forward(Run(self.pieces_, train=False), x[:-1, None])
+        mean, _, _ = self._forward(Run(self.modules_, train=False), x[:-1, None])
         return float(1 - np.square(mean[:, 0] - x[1:]).sum() / np.square(x[1:] - x[1:].mean(axis=0)).sum())
 
     def _paths(self, X: ArrayLike, horizon: int, samples: int, rng: Any) -> Array:
-        """Give standardised futures [horizon, samples, D]: drawn, or the means where `rng` is None."""
+        """Return standardised futures [horizon, samples, D]: drawn, or the means where `rng` is None."""
         horizon, samples = _size("horizon", horizon), _size("samples", samples)
         x, state = self._one(X)[-self.steps :, None], None
         out: list[Array] = []
         for _ in range(horizon):
-            mean, log_var, state = self._forward(Run(self.pieces_, train=False), x, state)
+            mean, log_var, state = self._forward(Run(self.modules_, train=False), x, state)
             following = mean[-1:]
             if rng is not None:
-                if not out:  # the history is read once, for all
+                if not out:  # all samples share the history, which is read once
                     following, log_var = (np.repeat(a, samples, axis=1) for a in (following, log_var))
                     state = take(state, np.zeros(samples, np.intp))
                 following = following + np.exp(log_var[-1:] / 2) * rng.standard_normal(following.shape)
@@ -113,7 +117,7 @@ class Forecaster(Model):
         return {"rnn": rnn, "drop_out": make.dropout(), "head": head}
 
     def _plan(self, data: Any, rng: np.random.Generator | None) -> list[Any]:
-        # Windows one after the other from a random start, so that each epoch cuts the series elsewhere.
+        # Windows follow each other from a random start, so that each epoch cuts the series at other places.
         windows = []
         for i, series in enumerate(data):
             last = len(series) - 1
@@ -124,7 +128,7 @@ class Forecaster(Model):
         return [windows[i : i + self.batch_size] for i in range(0, len(windows), self.batch_size)]
 
     def _forward(self, run: Run, x: Array, state: Any = None, **kwargs: Any) -> tuple[Array, Array, Any]:
-        """Give means and log-variances [T, B, D] of what follows each step of `x`, and the state."""
+        """Return mean and log-variance [T, B, D] of what follows each step of `x`, and the state."""
         h, state = run("rnn", x, state, **kwargs)
         raw = run("head", run("drop_out", h))
         width = x.shape[-1]
@@ -151,5 +155,5 @@ def _many(X: Any) -> bool:
 
 
 def _series(X: Any) -> list[Array]:
-    """Give one series or a list of them as a list of float64 [T, D]."""
-    return [numbers(f"X[{i}]", row) for i, row in enumerate(X)] if _many(X) else [numbers("X", X)]
+    """Return one series or a list of them as a list of float64 [T, D]."""
+    return [numbers(f"X[{i}]", series) for i, series in enumerate(X)] if _many(X) else [numbers("X", X)]

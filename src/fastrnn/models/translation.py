@@ -1,4 +1,4 @@
-"""Seq2Seq: a sequence of symbols in, another one out."""
+"""Seq2Seq: from a sequence of tokens to another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._arrays import expect
-from fastrnn.models._base import Factory, Run, each, encode, pad, sized, vocabulary
+from fastrnn.models._data import each, encode, pad, sized, vocabulary
+from fastrnn.models._factory import Factory
+from fastrnn.models._run import Run
 from fastrnn.models._writer import Tanh, Writer
 from fastrnn.nn import DotAttention
 
@@ -21,18 +23,18 @@ Array = NDArray[Any]
 class Seq2Seq(Writer):
     """Encoder and decoder (Sutskever et al. 2014), with attention as in Luong et al. 2015.
 
-    `X` and `y` are lists of sequences of any length: strings, or lists of words (str) or symbols (int).
-    The last states of the encoder are the first ones of the decoder.
+    `X` and `y` are lists of sequences of any length: strings, whose characters are the tokens, or lists of tokens
+    (str or int). The final state of the encoder is the initial state of the decoder.
 
     Parameters
     ----------
     bidirectional : bool
-        the encoder reads in both directions, with half of `hidden_size` (even) for each.
+        whether the encoder reads in both directions, each with half of `hidden_size`, which must be even.
     attention : bool
-        the decoder looks at the encoder's states at each step.
+        whether the decoder attends to the encoder's states at each step.
     embedding_size : int
     min_count : int
-        rarer symbols are treated as one unknown symbol, which is never written.
+        rarer tokens are treated as one unknown token, which is never written.
     label_smoothing : float
     **hyperparameters
         of every model: see `Model`.
@@ -52,12 +54,12 @@ class Seq2Seq(Writer):
         return {**super()._configure(X, y), "source": vocabulary(X, min_count=self.min_count)}
 
     def _sources(self, X: Any, config: dict[str, Any]) -> list[Array]:
-        return [encode(row, config["source"]) for row in sized("X", X)]
+        return [encode(source, config["source"]) for source in sized("X", X)]
 
     def _build(self, make: Factory) -> dict[str, Any]:
         hidden, odd = divmod(self.hidden_size, 1 + self.bidirectional)
         expect(not odd, "hidden_size", "an even one with bidirectional=True", 2 * hidden + 1)
-        pieces = {
+        modules = {
             "source": make.embedding(self.config_["source"], self.embedding_size),
             "drop_in": make.dropout(),
             "encoder": make.recurrent(self.embedding_size, hidden=hidden, bidirectional=self.bidirectional),
@@ -65,11 +67,11 @@ class Seq2Seq(Writer):
         }
         if self.attention:
             mix = make.linear(2 * self.hidden_size, self.hidden_size)
-            pieces |= {"attention": DotAttention(), "mix": mix, "tanh": Tanh()}
-        return pieces
+            modules |= {"attention": DotAttention(), "mix": mix, "tanh": Tanh()}
+        return modules
 
-    def _read(self, run: Run, rows: Sequence[Array]) -> tuple[Any, Any]:
-        x, lengths = pad(rows)
+    def _read(self, run: Run, sources: Sequence[Array]) -> tuple[Any, Any]:
+        x, lengths = pad(sources)
         y, state = run("encoder", run("drop_in", run("source", x)), lengths=lengths)
         return each(self._join, state), (y, lengths)
 
@@ -78,7 +80,7 @@ class Seq2Seq(Writer):
         run.back(dx, "drop_in", "source")
 
     def _join(self, state: Array) -> Array:
-        """Put the two directions of a state side by side: [2 L, B, H / 2] to [L, B, H]."""
+        """Join the two directions of a state: from [2 L, B, H / 2] to [L, B, H]."""
         s = state.reshape(self.num_layers, -1, *state.shape[1:])
         return np.ascontiguousarray(s.transpose(0, 2, 1, 3).reshape(self.num_layers, state.shape[1], -1))
 

@@ -1,0 +1,144 @@
+"""Named parameters in one contiguous buffer, and their state dicts."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn._arrays import as_array, expect, misfits, readable
+from fastrnn.gradients import views_of
+
+Array = NDArray[Any]
+
+# The core's names of the cells, and how many gates the rows of a weight matrix hold.
+GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_before": 3}
+
+
+def parameter_shapes(
+    gates: int,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bias: bool,
+    directions: int,
+    proj_size: int,
+) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the parameters of a recurrent layer, in the order of the flat buffer."""
+    output = proj_size or hidden_size
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(num_layers):
+        inputs = input_size if layer == 0 else directions * output
+        for suffix in ("", "_reverse")[:directions]:
+            shapes[f"weight_ih_l{layer}{suffix}"] = (gates * hidden_size, inputs)
+            shapes[f"weight_hh_l{layer}{suffix}"] = (gates * hidden_size, output)
+            if bias:
+                shapes[f"bias_ih_l{layer}{suffix}"] = (gates * hidden_size,)
+                shapes[f"bias_hh_l{layer}{suffix}"] = (gates * hidden_size,)
+            if proj_size:
+                shapes[f"weight_hr_l{layer}{suffix}"] = (proj_size, hidden_size)
+    return shapes
+
+
+class Parameters:
+    """Named parameters that are views of one contiguous buffer.
+
+    To assign to ``flat``, or to a name in ``params``, is to overwrite the numbers in that buffer. Copies are
+    independent: those of ``copy.copy``, ``copy.deepcopy`` and pickle. A layer and its optimiser that are copied
+    in one call stay together: the new optimiser updates the new layer.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
+        self.shapes = dict(shapes)
+        size = sum(math.prod(shape) for shape in self.shapes.values())
+        if size * dtype.itemsize > sys.maxsize:
+            raise MemoryError(f"parameters: {size} numbers of {dtype} cannot be addressed")
+        self._flat: Array = np.zeros(size, dtype)
+        self.params: dict[str, Array] = views_of(self._flat, self.shapes)
+
+    @property
+    def flat(self) -> Array:
+        """All parameters in one contiguous buffer."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        if value is self._flat:  # `layer.flat -= step` assigns the array to itself
+            return
+        array = as_array("flat", value, self._flat.dtype)
+        expect(array.shape == self._flat.shape, "flat", f"shape {self._flat.shape}", array.shape)
+        self._before_change("flat")
+        self._flat[...] = array
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the parameters by name.
+
+        >>> import fastrnn
+        >>> list(fastrnn.GRU(2, 3).state_dict())
+        ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
+        """
+        return {name: value.copy() for name, value in self.params.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set every parameter.
+
+        Parameters
+        ----------
+        state : dict of str to array
+            As :meth:`state_dict` returns it. Tensors of other libraries are taken where NumPy can read them.
+
+        Raises
+        ------
+        ValueError
+            Entries are missing, unexpected or of another shape. The message names all of them, and nothing is
+            changed.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> a, b = fastrnn.GRU(2, 3), fastrnn.GRU(2, 3)
+        >>> b.load_state_dict(a.state_dict())
+        >>> bool((a.flat == b.flat).all())
+        True
+        """
+        expect(isinstance(state, Mapping), "state_dict", "a mapping", type(state).__name__, TypeError)
+        arrays = {
+            name: readable(f"state_dict: {name}", value, "real floats") for name, value in state.items()
+        }
+        wrong = misfits(self.shapes, arrays)
+        wrong += [
+            f"{name}: expected real floats, got {arrays[name].dtype}"
+            for name in self.shapes
+            if name in arrays and arrays[name].dtype.kind != "f"
+        ]
+        if wrong:
+            raise ValueError("state_dict: " + "; ".join(wrong))
+        self._before_change("load_state_dict")
+        for name, view in self.params.items():
+            view[...] = arrays[name]
+
+    def _before_change(self, what: str) -> None:
+        """Raise where the parameters must not be overwritten; ``what`` is the name of the method that would."""
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+        return f"{type(self).__name__}({shapes}; {self._flat.dtype})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The views are made again: a pickled view is an array of its own, no longer part of the buffer.
+        return {name: value for name, value in self.__dict__.items() if name != "params"}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(kept)
+        # Others may have been copied together with this very array, so it is kept where it can be. Only an array
+        # of another kind, such as joblib's memory maps, is replaced by a copy.
+        self._flat = np.require(self._flat, requirements=["C", "A", "W", "E"])
+        self.params = views_of(self._flat, self.shapes)
+
+    def __copy__(self) -> Parameters:
+        return copy.deepcopy(self)

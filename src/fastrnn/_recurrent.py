@@ -1,0 +1,347 @@
+"""The base class of RNN, LSTM and GRU: calls into the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+import fastrnn._core as _core
+from fastrnn._arrays import _float_dtype, _probability, _size, expect
+from fastrnn._parameters import GATES, Array, Parameters, parameter_shapes
+from fastrnn._stream import Stream
+from fastrnn._tapes import RaggedTape
+from fastrnn.gradients import Gradients
+from fastrnn.ragged import Ragged
+
+State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
+
+MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
+
+# A global of this module: a short call notices a look-up in another module.
+_ndarray = np.ndarray
+
+
+class Recurrent(Parameters):
+    """What RNN, LSTM and GRU share."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int,
+        dtype: DTypeLike,
+        rng: np.random.Generator | int | None,
+    ) -> None:
+        self.input_size = _size("input_size", input_size)
+        self.hidden_size = _size("hidden_size", hidden_size)
+        self.num_layers = _size("num_layers", num_layers)
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"num_layers: expected at most {MAX_LAYERS}, got {num_layers}")
+        self.proj_size = _size("proj_size", proj_size, 0)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
+        self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
+        self.dropout = _probability("dropout", dropout)
+        self.dtype = _float_dtype(dtype)
+        self.rng = np.random.default_rng(rng)
+        super().__init__(self._shapes(), self.dtype)
+        # torch.nn's default: uniform within 1 / sqrt(hidden_size), biases too
+        bound = 1.0 / np.sqrt(self.hidden_size)
+        for start in range(0, self.flat.size, 1 << 20):  # in chunks, because the draws are float64
+            chunk = self.flat[start : start + (1 << 20)]
+            chunk[:] = self.rng.uniform(-bound, bound, chunk.size)
+        self._connect(tuple(self.params.values()))
+
+    def _cell(self) -> str:
+        """Return the core's name of the cell."""
+        raise NotImplementedError
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return parameter_shapes(
+            GATES[self._cell()], self.input_size, self.hidden_size, self.num_layers, self.bias,
+            1 + self.bidirectional, self.proj_size,
+        )  # fmt: skip
+
+    def _connect(self, arrays: tuple[Array, ...]) -> None:
+        """Make the core's network, with ``arrays`` as its weights."""
+        self._network = _core.Network(
+            self._cell(), self.input_size, self.hidden_size, self.proj_size, self.num_layers,
+            self.bidirectional, self.bias, self.batch_first, self.dtype == np.float64,
+        )  # fmt: skip
+        self._arrays = arrays
+        self._weights: Any = arrays
+
+    # -- calls --------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        x: ArrayLike | Ragged | None,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        steps: int | None = None,
+    ) -> tuple[Any, State]:
+        """Run the layer for inference: no tape is kept.
+
+        Parameters
+        ----------
+        x : array [T, B, I], [B, T, I] if ``batch_first``, [T, I] unbatched; or Ragged; or None
+            Anything that NumPy or DLPack can read, with any strides. Floats are cast to the layer's dtype. With
+            None and ``steps`` the layer runs without input: biases and recurrent part only.
+        state : array [L*D, B, output], or for an LSTM the pair of that and c [L*D, B, H], optional
+            Initial state, by default zeros. It has no batch axis if ``x`` has none.
+        lengths : int array [B], optional
+            Steps of each sequence, in any order, zeros allowed. Outputs in the padding are 0. The final state is
+            that after each sequence's last step, and the reverse direction starts there.
+        reset : bool array shaped as ``x`` without its last axis, optional
+            True where a step begins a new segment: neither state nor gradient crosses that boundary.
+        steps : int, optional
+            Number of steps where ``x`` is None.
+
+        Returns
+        -------
+        y : array [T, B, D*output], laid out as ``x``; Ragged for a Ragged
+            Hidden states of the last layer, forward direction first.
+        state : as the argument
+            After each sequence's last step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The message names the argument, what was expected and what came.
+        MemoryError
+            There is no memory for the outputs.
+        """
+        if lengths is None and (type(x) is _ndarray or not (x is None or isinstance(x, Ragged))):
+            return self._network.infer(self._weights, x, state, reset, steps)
+        return self._forward(x, state, lengths, reset, steps, False, 0)
+
+    def forward(
+        self,
+        x: ArrayLike | Ragged | None,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        steps: int | None = None,
+        checkpoint: int | str | None = None,
+    ) -> tuple[Any, State, Any]:
+        """Run the layer for training: a call that also returns the tape which :meth:`backward` needs.
+
+        The layer itself does not change. Any number of tapes can be alive at once, made by any number of threads.
+        A tape refers to ``x``, the initial state, ``y`` (which is read-only) and the parameters: change none of
+        them before its backward. Dropout between layers is drawn from the layer's ``rng``.
+
+        Parameters
+        ----------
+        x, state, lengths, reset, steps
+            As in a call.
+        checkpoint : int or "auto", optional
+            Keep the state only every so many steps and compute the rest again in backward. That takes less memory
+            and more time, and gives the same bits (Gruslys et al. 2016). "auto" is about sqrt(T).
+
+        Returns
+        -------
+        y, state
+            As from a call.
+        tape
+            For one backward; ``tape.nbytes`` is the memory that it holds.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> lstm = fastrnn.LSTM(3, 4)
+        >>> y, (h_n, c_n), tape = lstm.forward(np.ones((5, 2, 3), np.float32))
+        >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
+        (5, 2, 3)
+        """
+        plain = lengths is None and steps is None and checkpoint is None and not self.dropout
+        if plain and type(x) is _ndarray:
+            return self._network.forward(
+                self._weights, x, state, None, reset, None, False, True, 0, None, 1.0
+            )
+        return self._forward(x, state, lengths, reset, steps, True, _checkpoint(checkpoint))
+
+    def _forward(
+        self,
+        x: Any,
+        state: State,
+        lengths: ArrayLike | None,
+        reset: ArrayLike | None,
+        steps: int | None,
+        keep: bool,
+        checkpoint: int,
+    ) -> tuple[Any, ...]:
+        ragged = isinstance(x, Ragged)
+        values, counts = x, lengths
+        if ragged:
+            if lengths is not None:
+                raise ValueError("lengths: expected None with a Ragged x, got an array")
+            values, counts = x.values, x.lengths
+        if steps is not None:
+            steps = _size("steps", steps, 0)
+        masks, scale = None, 1.0
+        if keep and self.dropout and self.num_layers > 1:
+            masks, scale = self._dropout_masks, 1.0 / (1.0 - self.dropout)
+        out = self._network.forward(
+            self._weights, values, state, counts, reset, steps, ragged, keep, checkpoint, masks, scale
+        )
+        if not ragged:
+            return out
+        y = Ragged._of(out[0], x.lengths)
+        if not keep:
+            return (y, *out[1:])
+        return (y, out[1], RaggedTape(out[2], x.lengths))
+
+    def _dropout_masks(self, positions: int) -> NDArray[np.bool_]:
+        """Draw which units between layers are kept in both passes: [L - 1, positions, D * output]."""
+        width = (1 + self.bidirectional) * (self.proj_size or self.hidden_size)
+        return self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
+
+    def backward(self, tape: Any, dy: ArrayLike | Ragged | None = None, dstate: State = None) -> Gradients:
+        """Return the gradients of a loss with respect to input, initial state and parameters (BPTT).
+
+        Parameters
+        ----------
+        tape
+            From :meth:`forward`. It serves one backward.
+        dy : array shaped as ``y``, or [B, D*output], optional
+            dL/dy, of all steps or of each sequence's last step only. Where ``x`` was a Ragged, a Ragged or its
+            values.
+        dstate : as the state, optional
+            dL/dh_n, or the pair (dL/dh_n, dL/dc_n), of which either may be None.
+
+        Returns
+        -------
+        Gradients
+            ``.x``, ``.state``, ``.params`` (dict with the keys of ``layer.params``), ``.flat``.
+
+        Raises
+        ------
+        ValueError
+            The tape has served a backward before, or a shape does not fit.
+        """
+        ragged = isinstance(tape, RaggedTape)
+        if ragged:
+            lengths, tape = tape.lengths, tape.tape
+            if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
+                total = int(lengths.sum())
+                expected = f"a Ragged, since {total} rows may be all steps or the last ones"
+                expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
+            if isinstance(dy, Ragged):
+                if not np.array_equal(dy.lengths, lengths):
+                    expected, got = (
+                        np.array2string(np.asarray(a), threshold=8) for a in (lengths, dy.lengths)
+                    )
+                    raise ValueError(f"dy.lengths: expected {expected}, got {got}")
+                dy = dy.values
+        elif not isinstance(tape, _core.Tape):
+            raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
+        dx, dstate0, flat = self._network.backward(tape, dy, dstate)
+        if ragged and dx is not None:
+            dx = Ragged._of(dx, lengths)
+        return Gradients(dx, dstate0, self.shapes, flat)
+
+    # -- frozen layers --------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Pack the weights once, so that calls need not, and make the parameters read-only.
+
+        >>> import fastrnn
+        >>> lstm = fastrnn.LSTM(3, 4)
+        >>> lstm.freeze(); lstm.flat.flags.writeable
+        False
+        >>> lstm.unfreeze(); lstm.flat.flags.writeable
+        True
+        """
+        if self.frozen:
+            return
+        self._weights = self._network.pack(self._arrays)
+        self._set_writeable(False)
+
+    def unfreeze(self) -> None:
+        """Undo :meth:`freeze`."""
+        self._weights = self._arrays
+        self._set_writeable(True)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the weights are packed and read-only."""
+        return self._weights is not self._arrays
+
+    def _set_writeable(self, value: bool) -> None:
+        self.flat.flags.writeable = value
+        for view in self.params.values():
+            view.flags.writeable = value
+
+    def _before_change(self, what: str) -> None:
+        if self.frozen:
+            raise ValueError(f"{what}: the layer is frozen; unfreeze() it first")
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a running state, for one step at a time.
+
+        The stream packs the weights as they are now; streams of a frozen layer share its packed weights. Different
+        streams, also of one layer, may run in different threads.
+
+        Parameters
+        ----------
+        batch_size : int
+            Number of sequences that are stepped together.
+
+        Examples
+        --------
+
+        >>> import numpy as np, fastrnn
+        >>> stream = fastrnn.GRU(3, 4).stream()
+        >>> stream.step(np.ones(3, np.float32)).shape
+        (4,)
+        """
+        if self.bidirectional:
+            raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
+        size = _size("batch_size", batch_size)
+        weights = self._weights if self.frozen else self._network.pack(self._arrays)
+        return Stream(self, weights, size)
+
+    # -- description ----------------------------------------------------------------------------------------
+
+    def _options(self) -> list[str]:
+        named = [
+            ("num_layers", self.num_layers, 1),
+            ("bias", self.bias, True),
+            ("batch_first", self.batch_first, False),
+            ("dropout", self.dropout, 0.0),
+            ("bidirectional", self.bidirectional, False),
+            ("proj_size", self.proj_size, 0),
+        ]
+        return [f"{name}={value!r}" for name, value, default in named if value != default]
+
+    def __repr__(self) -> str:
+        options = self._options() + ([] if self.dtype == np.float32 else [f"dtype=np.{self.dtype}"])
+        return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *options])})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The core's objects are made again.
+        core = ("_network", "_arrays", "_weights")
+        return {k: v for k, v in super().__getstate__().items() if k not in core} | {"frozen": self.frozen}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        super().__setstate__({name: value for name, value in kept.items() if name != "frozen"})
+        self._connect(tuple(self.params.values()))
+        if kept["frozen"]:
+            self.freeze()
+
+
+def _checkpoint(value: int | str | None) -> int:
+    """Return the steps between checkpoints; 0 is for none, -1 for the core's choice, about sqrt(T)."""
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f'checkpoint: expected None, "auto" or a number of steps, got {value!r}')
+    return 0 if value is None else -1 if isinstance(value, str) else _size("checkpoint", value)

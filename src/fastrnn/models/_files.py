@@ -1,0 +1,65 @@
+"""Files of models and checkpoints: named arrays, and a header in their metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastrnn import io
+from fastrnn.io import PathLike
+
+Array = NDArray[Any]
+
+FORMAT = "fastrnn.models.1"  # where the metadata keep the header
+CONFIG: dict[
+    str, type | tuple[type, ...]
+] = {  # types of the values of config_, or of each element of its lists
+    **dict.fromkeys(("vocabulary", "source", "target"), (str, int, type(None))),
+    **dict.fromkeys(("mean", "scale"), float),
+    **dict.fromkeys(("text", "one_dimensional"), bool),
+    **dict.fromkeys(("longest", "n_features"), int),
+    "classes": (str, int, float),
+}
+MAY_CHANGE = {"epochs", "patience", "verbose"}  # hyperparameters, between a run and its continuation
+
+
+def header_text(header: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata that hold a header."""
+    return {FORMAT: json.dumps(header, default=lambda number: number.item())}
+
+
+def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays and the header of a model's file or checkpoint."""
+    tensors, metadata = io.read(path)
+    header = json.loads(metadata.get(FORMAT, "{}"))
+    if not isinstance(header, dict) or not {"class", "params", "config"} <= set(header):
+        raise ValueError("not a file of a fastrnn model")
+    for key, value in header["config"].items():
+        if not all(isinstance(v, CONFIG[key]) for v in (value if isinstance(value, list) else [value])):
+            raise ValueError(f"config: {key} is not of its type")
+    sizes = {len(header["config"][key]) for key in ("mean", "scale") if key in header["config"]}
+    if sizes and sizes != {header["config"]["n_features"]}:
+        raise ValueError("config: mean and scale are not of n_features")
+    return tensors, header
+
+
+def history_of(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Return the history in the header `stored` of a checkpoint, which must be of the run whose header is `own`."""
+    differ = {"class"} if stored["class"] != own["class"] else set()
+    for part in ("params", "config"):
+        keys = {*stored[part], *own[part]} - MAY_CHANGE
+        differ |= {k for k in keys if stored[part].get(k) != own[part].get(k)}
+    if differ:
+        raise ValueError(f"expected a checkpoint of this run, but {sorted(differ)} differ")
+    history = [dict(log) for log in stored["history"]]
+    if not all(isinstance(number, (int, float)) for log in history for number in log.values()):
+        raise ValueError("expected numbers in the history")
+    return history
+
+
+def joined(parts: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    """Return named groups of named arrays as one dict, with names such as "head.weight"."""
+    return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}

@@ -1,0 +1,48 @@
+"""What the hyperparameters of a model may be, and a check that they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from fastrnn import init, optim
+from fastrnn._arrays import expect
+
+CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+OPTIMISERS = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop}
+SCHEDULES: dict[str, Any] = {"constant": lambda lr, _: lr, "cosine": optim.cosine, "linear": optim.linear}
+INITS: dict[str, Any] = {"identity": init.identity, "forget_bias": init.forget_bias}
+INITS |= {"orthogonal": init.orthogonal, "xavier": init.xavier}
+DRAWN = ("orthogonal", "xavier")  # those of INITS that take a generator
+
+CHOICES: dict[str, Iterable[str]] = {"cell": CELLS, "optimizer": OPTIMISERS, "schedule": SCHEDULES}
+CHOICES |= {"init": INITS, "dtype": ("float32", "float64")}
+BELOW_ONE, ABOVE_ZERO = ("dropout", "label_smoothing"), ("clip",)
+
+
+def check_hyperparameters(model: Any) -> None:
+    """Raise unless every field of the dataclass `model` has a value that its name and type allow."""
+    for f in fields(model):
+        value, kind = getattr(model, f.name), str(f.type)
+        fits: Any
+        if value is None and "None" in kind:
+            continue
+        number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if f.name in CHOICES:
+            fits, expected = value in list(CHOICES[f.name]), f"one of {list(CHOICES[f.name])}"
+        elif kind.startswith("int"):
+            least = 0 if f.name == "random_state" else 1
+            fits = isinstance(value, (int, np.integer)) and number and least <= value < 2**63
+            expected = f"an integer of at least {least}"
+        elif kind.startswith("float"):
+            limit = 1 if f.name in BELOW_ONE else math.inf
+            above = number and (value > 0 if f.name in ABOVE_ZERO else value >= 0)
+            fits, start = above and value < limit, "0 <" if f.name in ABOVE_ZERO else "0 <="
+            expected = f"{start} {f.name} < {limit}"
+        else:
+            fits, expected = value in (True, False), "True or False"
+        expect(fits, f.name, expected, repr(value))
