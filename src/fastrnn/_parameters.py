@@ -135,6 +135,7 @@ class Parameters:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
+        _own_memory(self._flat)
         # Others may have been copied together with this very array, so it is kept where it can be. Only an array
         # of another kind, such as joblib's memory maps, is replaced by a copy.
         self._flat = np.require(self._flat, requirements=["C", "A", "W", "E"])
@@ -142,3 +143,16 @@ class Parameters:
 
     def __copy__(self) -> Parameters:
         return copy.deepcopy(self)
+
+
+def _own_memory(array: Array) -> None:
+    """Move an array that pickle has just made, and that nobody has a view of, into memory of its own.
+
+    NumPy lets a large array lie in the bytes of the pickle. Once read-only, it could never be written again, so a
+    copy of a layer could be frozen and not unfrozen. The array stays the same object, which an optimiser that was
+    pickled with it holds too.
+    """
+    if type(array) is np.ndarray and (isinstance(array.base, bytes) or not array.flags.writeable):
+        # NumPy copies what it reads in the other byte order.
+        swapped = array.byteswap().tobytes()
+        array.__setstate__((1, array.shape, array.dtype.newbyteorder(), False, swapped))
