@@ -181,7 +181,7 @@ PYTHON = [
         "fastrnn/optim.py",
         "        if clip_norm is not None and not math.isfinite(norm):\n            return norm\n        self",
         "        self",
-        T + "test_optim.py",
+        T + "test_failed_steps.py",
     ),
     Fault(
         "gradients of two dtypes are not clipped together",
