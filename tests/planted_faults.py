@@ -188,7 +188,7 @@ PYTHON = [
         "fastrnn/optim.py",
         "scale = clip / norm if norm > clip else 1.0",
         "scale = 1.0",
-        T + "test_optim.py",
+        T + "test_two_dtypes.py",
     ),
     Fault(
         "the forget bias is counted twice",
