@@ -229,7 +229,7 @@ def test_pytorch_9621_stack_grows_with_steps(kind: str) -> None:
 
     def work() -> None:
         y, _, tape = layer.forward(np.zeros((200_000, 1, 1), np.float32))
-        finished.append(layer.backward(tape, y[-1]).flat.shape)
+        finished.append(layer.backward(tape, dy_last=y[-1]).flat.shape)
         layer.forward(np.zeros((200_000, 1, 1), np.float32))  # freed without a backward
 
     before = threading.stack_size(512 * 1024)

@@ -203,7 +203,7 @@ def test_a_prefix_among_other_names() -> None:
         layer.load_state_dict(state)
     with pytest.raises(ValueError, match=r"missing bias_hh_l0"):
         layer.load_state_dict({n: a for n, a in state.items() if n != "gru.bias_hh_l0"}, prefix="gru.")
-    with pytest.raises(TypeError, match="^prefix: expected a str, got int"):
+    with pytest.raises(TypeError, match=r"^prefix: expected a str, got int"):
         layer.load_state_dict(state, prefix=3)  # type: ignore[arg-type]
 
 
@@ -215,7 +215,7 @@ def test_not_strict_takes_what_is_there() -> None:
     layer.load_state_dict(part, strict=False)
     assert_same_bits(layer.params["weight_ih_l0"], gru.params["weight_ih_l0"])
     assert_same_bits(layer.params["bias_hh_l0"], before["bias_hh_l0"])
-    with pytest.raises(ValueError, match="expected some of the names weight_ih_l0, .* got other"):
+    with pytest.raises(ValueError, match=r"expected some of the names weight_ih_l0, .* got other"):
         layer.load_state_dict({"other": np.ones(3)}, strict=False)
     with pytest.raises(ValueError, match=r"weight_hh_l0: expected shape \(9, 3\)"):
         layer.load_state_dict({"weight_hh_l0": np.ones(3, np.float32)}, strict=False)

@@ -168,7 +168,7 @@ def test_a_missing_folder_is_named(path: Path) -> None:
 
 
 def test_masked_arrays_are_not_saved(path: Path) -> None:
-    with pytest.raises(TypeError, match="^a: expected an array without masked elements"):
+    with pytest.raises(TypeError, match=r"^a: expected an array without masked elements"):
         io.save(path, {"a": np.ma.masked_equal([1.0, -999.0], -999)})
 
 

@@ -1,4 +1,4 @@
-"""Modules and losses on sequences of unequal length: as on the values, with the lengths kept; padding and classes that do not count."""
+"""Modules and losses on a Ragged: as on its values, with the lengths kept; what has no gradient or does not count."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_modules_take_a_ragged(name: str) -> None:
 def test_embedding_of_ids_in_a_column() -> None:
     embedding = nn.Embedding(5, 3, rng=0)
     assert_same_bits(embedding(ragged(IDS[:, None])).values, embedding(IDS))
-    with pytest.raises(TypeError, match="^x: expected integers, got float32"):
+    with pytest.raises(TypeError, match=r"^x: expected integers, got float32"):
         embedding(ragged(X))
 
 
@@ -177,7 +177,7 @@ def test_padding_idx_as_in_pytorch(index: int) -> None:
     _, tape = embedding.forward(IDS)
     np.testing.assert_allclose(embedding.backward(tape, dy).params["weight"], other.weight.grad)
     for bad in (5, -6):
-        with pytest.raises(ValueError, match="^padding_idx: expected"):
+        with pytest.raises(ValueError, match=r"^padding_idx: expected"):
             nn.Embedding(5, 3, bad)
 
 
@@ -216,7 +216,7 @@ def test_what_is_no_array_is_named() -> None:
     for call in calls:
         with pytest.raises(TypeError, match=r"expected an array without masked elements, got a masked array"):
             call()
-    with pytest.raises(TypeError, match="^query: expected real floats, got Ragged"):
+    with pytest.raises(TypeError, match=r"^query: expected real floats, got Ragged"):
         attention(ragged(X), X)
 
 
