@@ -37,7 +37,7 @@ template <class T, class E> struct ForwardPanel {
   T *const sums, *const input_sums;      // [group][blocks][gates][lanes]; input_sums: the input part, if s.input
   const size_t unit0, blocks;            // of the panel
   const size_t next_unit0;               // of the panel after it
-  const size_t first;                    // sequence of the group
+  const size_t first;                    // the first sequence of the group
   const size_t ld = blocks * gates * VL; // of the sums
   const size_t input_block = (s.input ? gates : E::slots) * VL;
 
@@ -245,7 +245,7 @@ template <class T, class E> struct BackwardPanel {
   const size_t unit0, blocks;                                 // of the panel
   const size_t ld;                                            // of sums
   const bool later;                                           // the sequences of the group have a later step
-  const size_t first;                                         // sequence of the group
+  const size_t first;                                         // the first sequence of the group
   const bool carried = s.carry_h && (E::carries_h || !later); // sums start from carry_h
 
   FASTRNN_INLINE T *sum_of(size_t r) const { return sums + (r - first) * ld; }
