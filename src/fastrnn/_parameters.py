@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +47,24 @@ def parameter_shapes(
     return shapes
 
 
+class Changes:
+    """The lock of whoever overwrites parameters as a whole, freezes them or makes them writeable again.
+
+    One lock serves all layers, because these calls are rare. Calls of a layer do not take it.
+    """
+
+    lock = threading.RLock()
+
+    @classmethod
+    def renew(cls) -> None:
+        """Forget a thread that held the lock when this process was forked: it does not exist here."""
+        cls.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Changes.renew)
+
+
 class Parameters:
     """Named parameters that are views of one contiguous buffer.
 
@@ -72,8 +92,9 @@ class Parameters:
             return
         array = as_array("flat", value, self._flat.dtype)
         expect(array.shape == self._flat.shape, "flat", f"shape {self._flat.shape}", array.shape)
-        self._before_change("flat")
-        self._flat[...] = array
+        with Changes.lock:
+            self._before_change("flat")
+            self._flat[...] = array
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters by name.
@@ -118,9 +139,10 @@ class Parameters:
         ]
         if wrong:
             raise ValueError("state_dict: " + "; ".join(wrong))
-        self._before_change("load_state_dict")
-        for name, view in self.params.items():
-            view[...] = arrays[name]
+        with Changes.lock:
+            self._before_change("load_state_dict")
+            for name, view in self.params.items():
+                view[...] = arrays[name]
 
     def _before_change(self, what: str) -> None:
         """Raise where the parameters must not be overwritten; ``what`` is the name of the method that would."""
@@ -135,6 +157,7 @@ class Parameters:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
+        _own_memory(self._flat)
         # Others may have been copied together with this very array, so it is kept where it can be. Only an array
         # of another kind, such as joblib's memory maps, is replaced by a copy.
         self._flat = np.require(self._flat, requirements=["C", "A", "W", "E"])
@@ -142,3 +165,17 @@ class Parameters:
 
     def __copy__(self) -> Parameters:
         return copy.deepcopy(self)
+
+
+def _own_memory(array: Array) -> None:
+    """Move an array that pickle has just made, and that nobody has a view of, into memory of its own.
+
+    NumPy lets a large array lie in the bytes of the pickle. Once read-only, it could never be written again, so a
+    copy of a layer could be frozen and not unfrozen. The array stays the same object, which an optimiser that was
+    pickled with it holds too.
+    """
+    if type(array) is np.ndarray and (isinstance(array.base, bytes) or not array.flags.writeable):
+        # NumPy copies what it reads in the other byte order.
+        swapped = array.byteswap().tobytes()
+        state: Any = (1, array.shape, array.dtype.newbyteorder(), False, swapped)
+        array.__setstate__(state)

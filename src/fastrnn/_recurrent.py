@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
 from fastrnn._arrays import _float_dtype, _probability, _size, expect
-from fastrnn._parameters import GATES, Array, Parameters, parameter_shapes
+from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
 from fastrnn._stream import Stream
 from fastrnn._tapes import RaggedTape
 from fastrnn.gradients import Gradients
@@ -186,6 +186,10 @@ class Recurrent(Parameters):
             if lengths is not None:
                 raise ValueError("lengths: expected None with a Ragged x, got an array")
             values, counts = x.values, x.lengths
+            if isinstance(
+                counts, np.ndarray
+            ):  # the outputs must fit what the core has read, whatever x becomes
+                counts = counts.copy()
         if steps is not None:
             steps = _size("steps", steps, 0)
         masks, scale = None, 1.0
@@ -196,10 +200,10 @@ class Recurrent(Parameters):
         )
         if not ragged:
             return out
-        y = Ragged._of(out[0], x.lengths)
+        y = Ragged._of(out[0], counts)  # type: ignore[arg-type]
         if not keep:
             return (y, *out[1:])
-        return (y, out[1], RaggedTape(out[2], x.lengths))
+        return (y, out[1], RaggedTape(out[2], counts))  # type: ignore[arg-type]
 
     def _dropout_masks(self, positions: int) -> NDArray[np.bool_]:
         """Draw which units between layers are kept in both passes: [L - 1, positions, D * output]."""
@@ -262,15 +266,21 @@ class Recurrent(Parameters):
         >>> lstm.unfreeze(); lstm.flat.flags.writeable
         True
         """
-        if self.frozen:
-            return
-        self._weights = self._network.pack(self._arrays)
-        self._set_writeable(False)
+        with Changes.lock:
+            if self.frozen:
+                return
+            self._set_writeable(False)  # first, so that nobody changes what is packed already
+            try:
+                self._weights = self._network.pack(self._arrays)
+            except BaseException:
+                self._set_writeable(True)
+                raise
 
     def unfreeze(self) -> None:
         """Undo :meth:`freeze`."""
-        self._weights = self._arrays
-        self._set_writeable(True)
+        with Changes.lock:
+            self._weights = self._arrays
+            self._set_writeable(True)
 
     @property
     def frozen(self) -> bool:
@@ -308,7 +318,9 @@ class Recurrent(Parameters):
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
         size = _size("batch_size", batch_size)
-        weights = self._weights if self.frozen else self._network.pack(self._arrays)
+        weights = self._weights  # read once: another thread may freeze the layer, or undo that
+        if weights is self._arrays:
+            weights = self._network.pack(self._arrays)
         return Stream(self, weights, size)
 
     # -- description ----------------------------------------------------------------------------------------
