@@ -6,23 +6,28 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import io
+from fastrnn._arrays import expect
 from fastrnn.io import PathLike
 
 Array = NDArray[Any]
 
 FORMAT = "fastrnn.models.1"  # where the metadata keep the header
+VOCABULARIES = ("vocabulary", "source", "target")
 CONFIG: dict[
     str, type | tuple[type, ...]
 ] = {  # types of the values of config_, or of each element of its lists
-    **dict.fromkeys(("vocabulary", "source", "target"), (str, int, type(None))),
+    **dict.fromkeys(VOCABULARIES, (str, int, type(None))),
     **dict.fromkeys(("mean", "scale"), float),
     **dict.fromkeys(("text", "one_dimensional"), bool),
-    **dict.fromkeys(("longest", "n_features"), int),
+    **dict.fromkeys(("longest", "n_features", "n_features_in"), int),
+    **dict.fromkeys(("kind", "source_kind", "feature_names", "scaling"), (str, type(None))),
     "classes": (str, int, float),
 }
+SAVED = (int, float, str, type(None))  # what the log of an epoch may hold
 MAY_CHANGE = {"epochs", "patience", "verbose"}  # hyperparameters, between a run and its continuation
 
 
@@ -46,7 +51,7 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     return tensors, header
 
 
-def history_of(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[str, float]]:
+def history_of(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the history in the header `stored` of a checkpoint, which must be of the run whose header is `own`."""
     differ = {"class"} if stored["class"] != own["class"] else set()
     for part in ("params", "config"):
@@ -55,9 +60,20 @@ def history_of(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[s
     if differ:
         raise ValueError(f"expected a checkpoint of this run, but {sorted(differ)} differ")
     history = [dict(log) for log in stored["history"]]
-    if not all(isinstance(number, (int, float)) for log in history for number in log.values()):
-        raise ValueError("expected numbers in the history")
+    values = [value for log in history for value in log.values()]
+    if not all(isinstance(value, SAVED) for value in values):
+        raise ValueError("expected numbers and str in the history")
     return history
+
+
+def check_log(log: Mapping[Any, Any]) -> None:
+    """Raise if a checkpoint cannot hold what callbacks have put into the log of an epoch."""
+    for name, value in log.items():
+        expect(isinstance(name, str), "callbacks", "names in the log that are str", repr(name), TypeError)
+        value = value.item() if isinstance(value, np.generic) else value
+        fits = isinstance(value, SAVED)
+        got = f"{type(value).__name__} for {name!r}"
+        expect(fits, "callbacks", "numbers and str in the log", got, TypeError)
 
 
 def joined(parts: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:

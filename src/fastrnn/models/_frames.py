@@ -1,0 +1,34 @@
+"""DataFrames and Series of pandas that go on from others."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+def continued(X: Any, values: NDArray[Any]) -> Any:
+    """Return `values` as they are, or as what pandas has for them where `X` is of pandas."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(X, (pandas.DataFrame, pandas.Series)):
+        return values
+    index = _following(X.index, len(values), pandas)
+    if values.ndim == 1:
+        return pandas.Series(values, index=index, name=getattr(X, "name", None))
+    columns = X.columns if isinstance(X, pandas.DataFrame) else None
+    return pandas.DataFrame(values, index=index, columns=columns)
+
+
+def _following(index: Any, n: int, pandas: Any) -> Any:
+    """Return the `n` entries after an index of equal steps; after others, 0 to n - 1."""
+    if isinstance(index, pandas.RangeIndex):
+        return pandas.RangeIndex(index.stop, index.stop + n * index.step, index.step)
+    freq = getattr(index, "freq", None)
+    if freq is None and isinstance(index, pandas.DatetimeIndex) and len(index) >= 3:
+        freq = pandas.infer_freq(index)
+    if isinstance(index, pandas.PeriodIndex):
+        return pandas.period_range(index[-1] + 1, periods=n, name=index.name)
+    if isinstance(index, pandas.DatetimeIndex) and freq is not None:
+        return pandas.date_range(index[-1], periods=n + 1, freq=freq, name=index.name)[1:]
+    return pandas.RangeIndex(n)
