@@ -205,7 +205,10 @@ class Model:
                 )
                 if resume is not None:
                     self._checkpoint(resume, optimiser, best)
+                known = len(log)
                 going = not self._call(callbacks, log, resume)
+                if resume is not None and len(log) > known:  # callbacks have added to the log
+                    self._checkpoint(resume, optimiser, best)
         except KeyboardInterrupt:
             kept = "its last weights"
             if held_out is not None and self.history_:

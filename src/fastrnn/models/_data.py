@@ -72,7 +72,8 @@ def mean_and_scale(steps: Array, otherwise: Any = 1.0, name: str = "X") -> tuple
     StandardScaler.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, variance = steps.mean(axis=0), steps.var(axis=0)
+        same = steps.max(axis=0) == steps.min(axis=0)
+        mean, variance = np.where(same, steps[0], steps.mean(axis=0)), np.where(same, 0.0, steps.var(axis=0))
         n, eps = len(steps), np.finfo(np.float64).eps
         constant = variance <= n * eps * variance + (n * mean * eps) ** 2
     finite_ = np.isfinite(mean).all() and np.isfinite(variance).all()

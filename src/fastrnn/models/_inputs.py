@@ -173,11 +173,13 @@ def _expect_tokens_or_numbers(sequences: list[Any], kind: str) -> None:
     for s in sequences:
         if kind == NUMBERS:
             expect(not _has_str(s), "X", "sequences of numbers, as in fit", "tokens")
+        elif isinstance(s, str):
+            continue
         elif hasattr(s, "__array__"):
             array = np.asarray(s)
             fits = not array.size or (array.dtype.kind != "f" and array.ndim == 1)
             expect(fits, "X", "sequences of tokens, as in fit", "numbers")
-        elif not isinstance(s, str) and hasattr(s, "__len__"):
+        elif hasattr(s, "__len__"):
             odd = any(isinstance(t, (float, np.floating, list, tuple, np.ndarray)) for t in s)
             expect(not odd, "X", "sequences of tokens, as in fit", "numbers")
 

@@ -59,7 +59,6 @@ class Seq2Seq(Writer):
 
     def _sources(self, X: Any, config: dict[str, Any]) -> list[Array]:
         sources, _ = all_tokens("X", X, config.get("source_kind"))
-        expect(sources, "X", "at least 1 sequence", "0")
         return [encode(source, config["source"]) for source in sources]
 
     def _build(self, make: Factory) -> dict[str, Any]:
