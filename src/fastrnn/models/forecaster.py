@@ -137,8 +137,7 @@ class Forecaster(Model):
             scales = [self._scale(s[:start], config) for s, start in X]
             pairs = [(s[start - 1 :], scale) for (s, start), scale in zip(X, scales, strict=True)]
         else:
-            self._check_series(X, config)
-            pairs = [(s, self._scale(s, config)) for s in _series(X)]
+            pairs = [(s, self._scale(s, config)) for s in self._read(X, config)]
         series = [scaled(s, *scale, self._made.dtype) for s, scale in pairs]
         expect(max(map(len, series)) >= 2, "X", "at least 2 steps", "n_samples = 1")
         return series
@@ -160,19 +159,21 @@ class Forecaster(Model):
             return mean, scale
         return mean_and_scale(series, scale)
 
-    def _check_series(self, X: Any, config: dict[str, Any]) -> None:
+    def _read(self, X: Any, config: dict[str, Any]) -> list[Array]:
+        """Return one series or several of them, which must have the features of fit."""
         owner = type(self).__name__
         check_names(owner, common_names(_parts(X)), config.get("feature_names"))
-        for series in _series(X):
-            expect_width(series, config["n_features"], owner)
+        series = _series(X)
+        for s in series:
+            expect_width(s, config["n_features"], owner)
+        return series
 
     def _one(self, X: Any) -> tuple[Array, Array, Array]:
         """Return one series, standardised, and its mean and scale."""
         self._check_fitted()
-        series = _series(X)
+        series = self._read(X, self.config_)
         expect(len(series) == 1, "X", "one series", len(series))
         expect(len(series[0]), "X", "at least 1 step", "0")
-        self._check_series(X, self.config_)
         mean, scale = self._scale(series[0], self.config_)
         return scaled(series[0], mean, scale, self._made.dtype), mean, scale
 
