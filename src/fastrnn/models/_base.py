@@ -7,7 +7,6 @@ weights are in ``modules_``, a dict of layers. A model's file holds both.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -28,7 +27,16 @@ from fastrnn.io import PathLike
 from fastrnn.models._data import Vocabulary
 from fastrnn.models._errors import Interrupted, NotFittedError, blamed_on, unchanged_on_failure
 from fastrnn.models._factory import Factory
-from fastrnn.models._files import FORMAT, VOCABULARIES, check_log, header_text, history_of, joined, read
+from fastrnn.models._files import (
+    FORMAT,
+    VOCABULARIES,
+    check_log,
+    header_text,
+    history_of,
+    joined,
+    plain,
+    read,
+)
 from fastrnn.models._hyperparameters import OPTIMISERS, SCHEDULES, check_hyperparameters
 from fastrnn.models._inputs import few, items, take_rows
 from fastrnn.models._progress import Progress
@@ -353,7 +361,7 @@ class Model:
             wanted = "the history that a checkpoint of fit has"
             got = f"a saved model without one: {type(self).__name__}.load reads it"
             expect("history" in stored, "path", wanted, got)
-            history = history_of(stored, json.loads(header_text(self._header())[FORMAT]))
+            history = history_of(stored, plain(self._header()))
             state = optimiser.state_dict()
             io.copy_into(joined({"weights": self._weights(), "best": best, "optimiser": state}), tensors)
             optimiser.load_state_dict(state)

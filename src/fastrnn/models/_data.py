@@ -101,10 +101,10 @@ def scale_of(sequences: Sequence[Array]) -> dict[str, Any]:
 def expect_width(sequence: Array, width: int, owner: str) -> None:
     """Raise unless a sequence [T, D] has the D of fit, or no steps."""
     if sequence.size and sequence.shape[1] != width:
-        got = (
-            f"{sequence.shape}: X has {sequence.shape[1]} features, but {owner} is expecting {width} features"
-        )
-        raise ValueError(f"X: expected {width} values a step, as in fit, got {got} as input")
+        own = sequence.shape[1]
+        got = f"{sequence.shape}: X has {own} features, but {owner} is expecting {width} features as input"
+        more = ". Reshape your data" if own == 1 else ""
+        raise ValueError(f"X: expected {width} values a step, as in fit, got {got}{more}")
 
 
 def scaled(sequence: Array, mean: Any, scale: Any, dtype: str) -> Array:

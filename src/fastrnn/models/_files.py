@@ -21,7 +21,7 @@ CONFIG: dict[
     str, type | tuple[type, ...]
 ] = {  # types of the values of config_, or of each element of its lists
     **dict.fromkeys(VOCABULARIES, (str, int, type(None))),
-    **dict.fromkeys(("mean", "scale"), float),
+    **dict.fromkeys(("mean", "scale", "target_mean", "target_scale", "class_weights"), float),
     **dict.fromkeys(("text", "one_dimensional"), bool),
     **dict.fromkeys(("longest", "n_features", "n_features_in"), int),
     **dict.fromkeys(("kind", "source_kind", "feature_names", "scaling"), (str, type(None))),
@@ -33,22 +33,39 @@ MAY_CHANGE = {"epochs", "patience", "verbose"}  # hyperparameters, between a run
 
 def header_text(header: Mapping[str, Any]) -> dict[str, str]:
     """Return the metadata that hold a header."""
-    return {FORMAT: json.dumps(header, default=lambda number: number.item())}
+    params = dict(header["params"])
+    if isinstance(params.get("class_weight"), Mapping):  # JSON has no keys but str
+        params["class_weight"] = [list(pair) for pair in params["class_weight"].items()]
+    return {FORMAT: json.dumps({**header, "params": params}, default=lambda number: number.item())}
 
 
 def read(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays and the header of a model's file or checkpoint."""
     tensors, metadata = io.read(path)
-    header = json.loads(metadata.get(FORMAT, "{}"))
+    return tensors, _header(metadata.get(FORMAT, "{}"))
+
+
+def plain(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a header as it is read from a file."""
+    return _header(header_text(header)[FORMAT])
+
+
+def _header(text: str) -> dict[str, Any]:
+    header = json.loads(text)
     if not isinstance(header, dict) or not {"class", "params", "config"} <= set(header):
         raise ValueError("not a file of a fastrnn model")
     for key, value in header["config"].items():
         if not all(isinstance(v, CONFIG[key]) for v in (value if isinstance(value, list) else [value])):
             raise ValueError(f"config: {key} is not of its type")
-    sizes = {len(header["config"][key]) for key in ("mean", "scale") if key in header["config"]}
-    if sizes and sizes != {header["config"]["n_features"]}:
+    config = header["config"]
+    sizes = {len(config[key]) for key in ("mean", "scale") if key in config}
+    if sizes and sizes != {config["n_features"]}:
         raise ValueError("config: mean and scale are not of n_features")
-    return tensors, header
+    if "target_mean" in config and len(config["target_mean"]) != len(config["target_scale"]):
+        raise ValueError("config: target_mean and target_scale are not of one length")
+    if isinstance(header["params"].get("class_weight"), list):
+        header["params"]["class_weight"] = dict(header["params"]["class_weight"])
+    return header
 
 
 def history_of(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[str, Any]]:

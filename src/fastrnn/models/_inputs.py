@@ -48,7 +48,8 @@ def items(name: str, X: Any, expected: str = "an array or a list of sequences") 
     if isinstance(X, (str, bytes)):
         got = f"one {got}, which is a single sequence"
     bad = isinstance(X, (str, bytes, Mapping, Set)) or hasattr(X, "toarray")
-    expect(hasattr(X, "__len__") and not bad, name, expected, got, TypeError)
+    listed = hasattr(X, "__len__") or hasattr(X, "__array__")
+    expect(listed and not bad, name, expected, got, TypeError)
     if not hasattr(X, "__array__"):
         return list(X)
     array = array_of(name, X)
@@ -60,7 +61,7 @@ def take_rows(X: Any, places: Array) -> Any:
     """Return some elements of what `items` takes, as the same kind of thing."""
     if hasattr(X, "iloc"):
         return X.iloc[places]
-    return X[places] if hasattr(X, "__array__") else [X[i] for i in places.tolist()]
+    return np.asarray(X)[places] if hasattr(X, "__array__") else [X[i] for i in places.tolist()]
 
 
 def numbers(name: str, steps: Any) -> Array:

@@ -135,8 +135,9 @@ class SequenceModel(Model):
         expect(w.dtype.kind in "fiub", "sample_weight", "numbers", w.dtype, TypeError)
         expect(w.shape == (len(counts),), "sample_weight", f"shape ({len(counts)},)", w.shape)
         w = w.astype(np.float64)
-        sound = np.isfinite(w).all() and (w >= 0).all() and w.sum() > 0
-        expect(sound, "sample_weight", "finite numbers of at least 0, and one above it", "others")
+        sound = np.isfinite(w).all() and (w >= 0).all()
+        expect(sound, "sample_weight", "finite numbers of at least 0", "others")
+        expect(w.sum() > 0, "sample_weight", "a number above 0", "all weights are zero")
         return [np.full(n, weight) for n, weight in zip(counts, w / w.mean(), strict=True)]
 
 

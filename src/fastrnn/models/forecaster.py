@@ -126,7 +126,7 @@ class Forecaster(Model):
             # For a history that is constant, or too short for a scale of its own, that of the median series.
             own = [mean_and_scale(s)[1] for s in series if s.size]
             config["scale"] = np.median(own, axis=0).tolist()
-        one_dimensional = np.ndim(_parts(X)[0]) == 1
+        one_dimensional = np.asarray(_parts(X)[0]).ndim == 1
         config |= {"one_dimensional": one_dimensional, "scaling": self.scaling}
         config["n_features_in"] = config["n_features"]
         names = common_names(_parts(X))
