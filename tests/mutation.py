@@ -134,7 +134,9 @@ def main() -> int:
             print(said)
             return 2
         # The sound tree must pass, or else every fault would count as killed.
-        every = " ".join(dict.fromkeys(word for f in chosen for word in f.tests.split() if word.startswith("tests/")))
+        every = " ".join(
+            dict.fromkeys(word for f in chosen for word in f.tests.split() if word.startswith("tests/"))
+        )
         if (done := tree.test(every, 10 * args.limit)).returncode:
             print(done.stdout[-3000:])
             print("the sound tree fails its tests")
