@@ -232,20 +232,3 @@ def within(name: str, array: NDArray[np.intp], stop: int) -> None:
     if array.size:
         low, high = array.min(), array.max()
         expect(low >= 0 and high < stop, name, f"0 <= {name.removesuffix('s')} < {stop}", f"{low} to {high}")
-
-
-def numbers(name: str, steps: Any) -> NDArray[Any]:
-    """Return a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
-    expect(not hasattr(steps, "toarray"), name, "a dense array", "a sparse one", TypeError)
-    array = readable(name, steps, "numbers [T] or [T, D]")
-    if array.dtype.kind == "O":
-        try:
-            array = array.astype(np.float64)
-        except TypeError as error:
-            raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
-    if array.dtype.kind == "c":
-        raise ValueError(f"{name}: Complex data not supported")
-    got = f"{array.dtype} {array.shape}. Reshape your data"
-    expect(array.dtype.kind in "fiub" and array.ndim in (1, 2), name, "numbers [T] or [T, D]", got)
-    expect(np.isfinite(array).all(), name, "finite numbers", "NaN or infinity")
-    return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)

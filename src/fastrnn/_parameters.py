@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +45,24 @@ def parameter_shapes(
             if proj_size:
                 shapes[f"weight_hr_l{layer}{suffix}"] = (proj_size, hidden_size)
     return shapes
+
+
+class Changes:
+    """The lock of whoever overwrites parameters as a whole, freezes them or makes them writeable again.
+
+    One lock serves all layers, because these calls are rare. Calls of a layer do not take it.
+    """
+
+    lock = threading.RLock()
+
+    @classmethod
+    def renew(cls) -> None:
+        """Forget a thread that held the lock when this process was forked: it does not exist here."""
+        cls.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Changes.renew)
 
 
 def accepted(
@@ -114,8 +134,9 @@ class Parameters:
         if value is not self._flat:  # `layer.flat -= step` assigns the array to itself
             array = as_array("flat", value, self._flat.dtype)
             expect(array.shape == self._flat.shape, "flat", f"shape {self._flat.shape}", array.shape)
-            self._before_change("flat")
-            self._flat[...] = array
+            with Changes.lock:
+                self._before_change("flat")
+                self._flat[...] = array
         note_change(self._flat, "an assignment to flat")
 
     def state_dict(self) -> dict[str, Array]:
@@ -156,9 +177,10 @@ class Parameters:
         >>> b.load_state_dict(model, prefix="encoder.gru.")
         """
         arrays = accepted(self.shapes, state, prefix, strict)
-        self._before_change("load_state_dict")
-        for name, array in arrays.items():
-            self.params[name][...] = array
+        with Changes.lock:
+            self._before_change("load_state_dict")
+            for name, array in arrays.items():
+                self.params[name][...] = array
         note_change(self._flat, "load_state_dict")
 
     def _changed(self, how: str) -> None:
@@ -178,6 +200,7 @@ class Parameters:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
+        _own_memory(self._flat)
         # Others may have been copied together with this very array, so it is kept where it can be. Only an array
         # of another kind, such as joblib's memory maps, is replaced by a copy.
         self._flat = np.require(self._flat, requirements=["C", "A", "W", "E"])
@@ -186,3 +209,17 @@ class Parameters:
 
     def __copy__(self) -> Parameters:
         return copy.deepcopy(self)
+
+
+def _own_memory(array: Array) -> None:
+    """Move an array that pickle has just made, and that nobody has a view of, into memory of its own.
+
+    NumPy lets a large array lie in the bytes of the pickle. Once read-only, it could never be written again, so a
+    copy of a layer could be frozen and not unfrozen. The array stays the same object, which an optimiser that was
+    pickled with it holds too.
+    """
+    if type(array) is np.ndarray and (isinstance(array.base, bytes) or not array.flags.writeable):
+        # NumPy copies what it reads in the other byte order.
+        swapped = array.byteswap().tobytes()
+        state: Any = (1, array.shape, array.dtype.newbyteorder(), False, swapped)
+        array.__setstate__(state)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
 from fastrnn._arrays import _float_dtype, _probability, _size, as_array, expect, readable
-from fastrnn._parameters import GATES, Array, Parameters, parameter_shapes
+from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
 from fastrnn._stream import Stream
 from fastrnn._tapes import RaggedTape
 from fastrnn.gradients import Gradients
@@ -198,6 +198,8 @@ class Recurrent(Parameters):
             if lengths is not None:
                 raise ValueError("lengths: expected None with a Ragged x, got an array")
             values, counts = x.values, x.lengths
+            if isinstance(counts, np.ndarray):  # the outputs must fit what the core has read, whatever x becomes
+                counts = counts.copy()
         if steps is not None:
             steps = _size("steps", steps, 0)
         masks, scale = None, 1.0
@@ -208,10 +210,10 @@ class Recurrent(Parameters):
         )
         if not ragged:
             return out
-        y = Ragged._of(out[0], x.lengths)
+        y = Ragged._of(out[0], counts)  # type: ignore[arg-type]
         if not keep:
             return (y, *out[1:])
-        return (y, out[1], RaggedTape(out[2], x.lengths))
+        return (y, out[1], RaggedTape(out[2], counts))  # type: ignore[arg-type]
 
     def _dropout_masks(self, positions: int) -> NDArray[np.bool_]:
         """Draw which units between layers are kept in both passes: [L - 1, positions, D * output]."""
@@ -369,15 +371,22 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         >>> lstm.unfreeze().flat.flags.writeable
         True
         """
-        if not self.frozen:
-            self._weights = self._network.pack(self._arrays)
-            self._set_writeable(False)
+        with Changes.lock:
+            if self.frozen:
+                return self
+            self._set_writeable(False)  # first, so that nobody changes what is packed already
+            try:
+                self._weights = self._network.pack(self._arrays)
+            except BaseException:
+                self._set_writeable(True)
+                raise
         return self
 
     def unfreeze(self) -> Self:
         """Undo :meth:`freeze`; return the layer."""
-        self._weights = self._arrays
-        self._set_writeable(True)
+        with Changes.lock:
+            self._weights = self._arrays
+            self._set_writeable(True)
         return self
 
     @property
@@ -386,11 +395,12 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         return type(self._weights) is not tuple
 
     def _changed(self, how: str) -> None:
-        super()._changed(how)
-        # A tape refers to the tuple of its forward. A new tuple of the same arrays costs the next forward nothing.
-        self._arrays = tuple(list(self._arrays))
-        if not self.frozen:
-            self._weights = self._arrays
+        with Changes.lock:
+            super()._changed(how)
+            # A tape refers to the tuple of its forward. A new tuple of the same arrays costs the next forward nothing.
+            self._arrays = tuple(list(self._arrays))
+            if not self.frozen:
+                self._weights = self._arrays
 
     def _set_writeable(self, value: bool) -> None:
         self.flat.flags.writeable = value
@@ -423,7 +433,9 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
         size = _size("batch_size", batch_size)
-        weights = self._weights if self.frozen else self._network.pack(self._arrays)
+        weights = self._weights  # read once: another thread may freeze the layer, or undo that
+        if type(weights) is tuple:
+            weights = self._network.pack(weights)
         return Stream(self, weights, size)
 
     # -- description ----------------------------------------------------------------------------------------

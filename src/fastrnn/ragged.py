@@ -42,7 +42,8 @@ class Ragged:
 
     def __init__(self, values: ArrayLike, lengths: ArrayLike) -> None:
         self.values: NDArray[Any] = readable("values", values, "an array")
-        self.lengths: NDArray[np.int64] = _integers("lengths", lengths)
+        # a copy, so that whoever writes to the array that was given does not change this batch
+        self.lengths: NDArray[np.int64] = _integers("lengths", lengths).copy()
         if self.values.ndim not in (1, 2):
             raise ValueError(f"values: expected shape (total, features) or (total,), got {self.values.shape}")
         if self.lengths.ndim != 1:

@@ -24,7 +24,14 @@ class Run:
         return y[0] if len(y) == 1 else tuple(y)
 
     def loss(
-        self, name: str, x: Any, targets: Any, weights: Any = None, *, label_smoothing: float = 0.0
+        self,
+        name: str,
+        x: Any,
+        targets: Any,
+        weights: Any = None,
+        *,
+        label_smoothing: float = 0.0,
+        **options: Any,
     ) -> Any:
         """Return the cross-entropy of a linear module's outputs, and the gradient of the module's input.
 
@@ -32,7 +39,13 @@ class Run:
         """
         smoothing = label_smoothing if self.train else 0.0
         loss, g = linear_softmax_cross_entropy(
-            self.modules[name], x, targets, weights, label_smoothing=smoothing, gradient=self.train
+            self.modules[name],
+            x,
+            targets,
+            weights,
+            label_smoothing=smoothing,
+            gradient=self.train,
+            **options,
         )
         if g is None:
             return loss, None

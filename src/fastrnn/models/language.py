@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from fastrnn._arrays import _size, expect, number
 from fastrnn.losses import log_softmax
 from fastrnn.models._base import Model
-from fastrnn.models._data import encode, sized, vocabulary
+from fastrnn.models._data import encode, vocabulary
 from fastrnn.models._factory import Factory
+from fastrnn.models._inputs import expect_kind, expect_no_target, kind_of, tokens
 from fastrnn.models._run import Run
 
 Array = NDArray[Any]
@@ -22,7 +23,7 @@ Text = str | Sequence[Any]
 
 @dataclass(eq=False, kw_only=True)
 class LanguageModel(Model):
-    """Next token of one long text, which is a str (its characters are the tokens) or a list of tokens (str or int).
+    """Next token of one text: a str, which is a sequence of characters, or a list or array of tokens (str or int).
 
     Embedding, recurrent layers and a linear layer, trained by truncated BPTT with carried state (Mikolov et al.
     2010).
@@ -56,6 +57,7 @@ class LanguageModel(Model):
     def score(self, X: Text, y: None = None) -> float:
         """Return the mean log-likelihood of a token of `X` in nats; the first one is not counted."""
         self._check_fitted()
+        expect_no_target(y)
         return -self._mean_loss(self._prepare(X, None, self.config_))
 
     def predict_proba(self, X: Text) -> Array:
@@ -74,7 +76,7 @@ class LanguageModel(Model):
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
-        rng: np.random.Generator | int | None = 0,
+        rng: np.random.Generator | int | None = None,
     ) -> Any:
         """Return `length` tokens that continue `prompt`: a str where the training text was one, else a list.
 
@@ -87,16 +89,19 @@ class LanguageModel(Model):
             0 always takes the most probable token.
         top_k : int
             the draw is among this many of the most probable tokens; by default among all.
-        rng : numpy Generator or seed
+        rng : numpy Generator or seed, optional
+            by default every call draws another text.
         """
         self._check_fitted()
-        tokens = self.config_["vocabulary"]
+        known = self.config_["vocabulary"]
         length, top_k = _size("length", length, 0), None if top_k is None else _size("top_k", top_k)
         expect(number("temperature", temperature) >= 0, "temperature", "at least 0", temperature)
         rng = np.random.default_rng(rng)
-        if not prompt:
-            prompt = ["\n" if "\n" in tokens else tokens[1]]
-        (logits, state), out = self._read(self._indices(prompt, "prompt")), []
+        if prompt is None or (hasattr(prompt, "__len__") and not len(prompt)):
+            first = encode(["\n" if "\n" in known.places else known[1]], known)
+        else:
+            first = self._indices(prompt, "prompt")
+        (logits, state), out = self._read(first), []
         for _ in range(length):
             scores = logits[1:].astype(np.float64)
             if temperature == 0:
@@ -105,14 +110,21 @@ class LanguageModel(Model):
                 if top_k is not None and top_k < len(scores):
                     scores[scores < np.partition(scores, -top_k)[-top_k]] = -np.inf
                 choice = 1 + int(rng.choice(len(scores), p=np.exp(log_softmax(scores / temperature))))
-            out.append(tokens[choice])
+            out.append(known[choice])
             logits, state = self._read(np.array([choice]), state)
         return "".join(out) if self.config_["text"] else out
 
     def _indices(self, text: Text, name: str = "X") -> Array:
         self._check_fitted()
-        expect(len(sized(name, text)) != 0, name, "at least 1 token", "0")
-        return encode(text, self.config_["vocabulary"], name)
+        text = self._text(text, name, self.config_.get("kind"))
+        expect(len(text) != 0, name, "at least 1 token", "0")
+        return encode(text, self.config_["vocabulary"])
+
+    def _text(self, text: Text, name: str = "X", kind: str | None = None) -> Any:
+        """Return a text as a str or a list of str and int, of the kind that fit saw."""
+        text = tokens(name, text)
+        expect_kind(name, text, kind)
+        return text
 
     def _read(self, x: Array, state: Any = None) -> tuple[Array, Any]:
         """Return the logits [V] after the tokens x [T], and the state."""
@@ -120,27 +132,38 @@ class LanguageModel(Model):
         return self.modules_["head"](h[-1, 0]), state
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        tokens = vocabulary([sized("X", X)], min_count=self.min_count)
-        return {"vocabulary": tokens, "text": isinstance(X, str)}
+        expect_no_target(y)
+        text = self._text(X)
+        found = vocabulary([text], min_count=self.min_count)
+        return {"vocabulary": found, "text": isinstance(text, str), "kind": kind_of(text)}
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Array:
-        expect(len(sized("X", X)) >= 2, "X", "at least 2 tokens", len(X))
-        return encode(X, config["vocabulary"])
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Array:
+        text = self._text(X, kind=config["kind"])
+        expect(len(text) >= 2, "X", "at least 2 tokens", len(text))
+        return encode(text, config["vocabulary"])
+
+    def _hold_out(self, X: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any]:
+        expect_no_target(y)
+        text = self._text(X)
+        count = max(2, round(fraction * len(text)))
+        expect(len(text) - count >= 2, "validation", "2 tokens to train on", f"a fraction of {fraction}")
+        return (text[:-count], None, None), text[-count:]
 
     def _build(self, make: Factory) -> dict[str, Any]:
-        tokens, _ = self.config_["vocabulary"], self.config_["text"]
+        known, _ = self.config_["vocabulary"], self.config_["text"]
         wanted = f"a token that is there at least {self.min_count} times (min_count)"
-        expect(len(tokens) > 1, "X", wanted, "none")
-        return make.stack(tokens, self.embedding_size, len(tokens))
+        expect(len(known) > 1, "X", wanted, "none")
+        return make.stack(known, self.embedding_size, len(known))
 
     def _plan(self, data: Array, rng: np.random.Generator | None) -> list[Any]:
         # For training the text is cut into streams that are read side by side; for evaluation it is one stream. The
         # state is carried from chunk to chunk, so the order is fixed.
-        streams = 1 if rng is None else max(1, min(self.batch_size, (len(data) - 1) // self.steps))
+        made = self._made
+        streams = 1 if rng is None else max(1, min(made.batch_size, (len(data) - 1) // made.steps))
         length = (len(data) - 1) // streams
         x = data[: streams * length].reshape(streams, length).T
         y = data[1 : streams * length + 1].reshape(streams, length).T
-        steps, carried = 1000 if rng is None else self.steps, [None]
+        steps, carried = 1000 if rng is None else made.steps, [None]
         return [(carried, x[t : t + steps], y[t : t + steps]) for t in range(0, length, steps)]
 
     def _step(self, run: Run, data: Array, batch: Any) -> tuple[float, int]:
