@@ -27,6 +27,15 @@ MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its o
 _ndarray = np.ndarray
 
 
+def warn_needless_dropout(dropout: float, num_layers: int, stacklevel: int) -> None:
+    """Warn where dropout has no effect, as PyTorch does."""
+    if dropout and num_layers == 1:
+        warnings.warn(
+            f"dropout: expected num_layers of at least 2 with dropout={dropout}, got 1: it acts between layers",
+            stacklevel=stacklevel,
+        )
+
+
 class Recurrent(Parameters):
     """What RNN, LSTM and GRU share."""
 
@@ -53,11 +62,7 @@ class Recurrent(Parameters):
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
         self.dropout = _probability("dropout", dropout)
-        if self.dropout and self.num_layers == 1:
-            warnings.warn(
-                f"dropout: expected num_layers of at least 2 with dropout={dropout}, got 1: it acts between layers",
-                stacklevel=3,
-            )
+        warn_needless_dropout(self.dropout, self.num_layers, 4)
         self.dtype = _float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         super().__init__(self._shapes(), self.dtype)
