@@ -53,7 +53,7 @@ def package(module: str, install: str) -> Any:
 
 
 def data(path: str, install: str) -> Path:
-    """Give a file of a Debian package, installed or unpacked in examples/data (README.md), or end with one line."""
+    """Return a file of a Debian package, installed or unpacked in examples/data (README.md), or end with one line."""
     places = [Path("/", path), Path(__file__).parent / "data" / path]
     found = [place for place in places if place.exists()]
     return found[0] if found else missing(f"needs {places[0]} or {places[1]}: {install}")
@@ -97,7 +97,7 @@ def _text(value: Any) -> str:
 
 @contextmanager
 def figure(path: Path, size: tuple[float, float] = (8, 4.5)) -> Iterator[Any]:
-    """Give a matplotlib Figure of `size` in inches, and save it."""
+    """Return a matplotlib Figure of `size` in inches, and save it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

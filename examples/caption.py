@@ -119,12 +119,12 @@ def main() -> None:
 
 
 def exact(written: list[list[str]], right: list[list[str]]) -> float:
-    """Give the share of captions without any mistake."""
+    """Return the share of captions without any mistake."""
     return float(np.mean([a == b for a, b in zip(written, right, strict=True)]))
 
 
 def words_right(written: list[list[str]], right: list[list[str]]) -> float:
-    """Give the share of words that stand where they should."""
+    """Return the share of words that stand where they should."""
     hits = sum(a == b for w, r in zip(written, right, strict=True) for a, b in zip(w, r, strict=False))
     return hits / sum(max(len(w), len(r)) for w, r in zip(written, right, strict=True))
 

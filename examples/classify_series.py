@@ -34,7 +34,7 @@ def utterances(path: Path) -> tuple[list[Array], NDArray[np.intp]]:
 
 
 def dtw(a: Array, others: Array, lengths: NDArray[np.intp]) -> Array:
-    """Give the DTW distances between a [T, D] and each of others [N, S, D], padded to S, in one go.
+    """Return the DTW distances between a [T, D] and each of others [N, S, D], padded to S, in one go.
 
     d[i, j] = |a_i - b_j|^2 + min(d[i-1, j], d[i, j-1], d[i-1, j-1]); what stands after row n's last step has no
     influence on d[T, lengths[n]].
@@ -50,7 +50,7 @@ def dtw(a: Array, others: Array, lengths: NDArray[np.intp]) -> Array:
 
 
 def nearest(X: list[Array], y: NDArray[np.intp], X_test: list[Array]) -> NDArray[np.intp]:
-    """Give the label of the training series nearest to each test series; coefficients are standardised."""
+    """Return the label of the training series nearest to each test series; coefficients are standardised."""
     steps = np.concatenate(X)
     mean, scale = steps.mean(axis=0), steps.std(axis=0)
     lengths = np.array([len(x) for x in X])

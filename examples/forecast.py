@@ -40,7 +40,7 @@ SHOWN = (1, 3, 6, 12, 24)  # hours ahead
 
 
 def traffic() -> tuple[Array, NDArray[np.intp]]:
-    """Give the vehicles of every hour, the 104 missing ones interpolated, and the hour of the week."""
+    """Return the vehicles of every hour, the 104 missing ones interpolated, and the hour of the week."""
     found = importlib.util.find_spec("autots")  # not imported: the file needs none of it
     if found is None or found.origin is None:
         missing("needs autots: pip install --no-deps autots")
@@ -55,7 +55,7 @@ def traffic() -> tuple[Array, NDArray[np.intp]]:
 
 
 def cut(series: Array, starts: NDArray[np.intp], length: int) -> Array:
-    """Give series[start : start + length] for every start."""
+    """Return series[start : start + length] for every start."""
     return series[starts[:, None] + np.arange(length)]
 
 

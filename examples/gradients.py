@@ -1,9 +1,9 @@
 """Vanishing gradients and what helps: a tanh RNN and its remedies on two tasks that need a long memory.
 
 Adding problem (Hochreiter and Schmidhuber 1997): T random numbers, two of them marked; the answer is the sum of
-those two. Copy memory (the same, and Arjovsky et al. 2016): five symbols, T blanks, then the five are to be
+those two. Copy memory (the same, and Arjovsky et al. 2016): five tokens, T blanks, then the five are to be
 written again. The baselines remember nothing: they answer 1, which leaves the variance of the sum, 1/6, and
-guess one symbol in eight.
+guess one token in eight.
 
 Every remedy is one argument or one call: see METHODS. One seed each; the third panel shows the gradient before
 any training, from the last step of the adding problem back to its first.
@@ -24,7 +24,7 @@ import fastrnn
 from fastrnn import Linear, init, losses, optim
 from fastrnn.diagnostics import gradient_flow, plot_gradient_flow
 
-HIDDEN, BATCH, SYMBOLS, COPIED = 64, 50, 8, 5
+HIDDEN, BATCH, TOKENS, COPIED = 64, 50, 8, 5
 
 
 def irnn(inputs: int, seed: int) -> Any:
@@ -73,17 +73,17 @@ class Adding:
 
 
 class Copying:
-    """One-hot symbols, blanks, and then a mark "write now" [5 + T + 5, B, 9]; the symbols again."""
+    """One-hot tokens, blanks, and then a mark "write now" [5 + T + 5, B, 9]; the tokens again."""
 
-    name, metric, baseline = "copy memory", "share of symbols right", 1 / SYMBOLS
-    inputs, outputs, answered = SYMBOLS + 1, SYMBOLS, COPIED
+    name, metric, baseline = "copy memory", "share of tokens right", 1 / TOKENS
+    inputs, outputs, answered = TOKENS + 1, TOKENS, COPIED
 
     def batch(self, rng: np.random.Generator, steps: int, rows: int) -> tuple[Any, Any]:
-        symbols = rng.integers(SYMBOLS, size=(COPIED, rows))
+        tokens = rng.integers(TOKENS, size=(COPIED, rows))
         x = np.zeros((steps + 2 * COPIED, rows, self.inputs), np.float32)
-        x[:COPIED] = symbols[..., None] == np.arange(self.inputs)
-        x[-COPIED:, :, SYMBOLS] = 1
-        return x, symbols
+        x[:COPIED] = tokens[..., None] == np.arange(self.inputs)
+        x[-COPIED:, :, TOKENS] = 1
+        return x, tokens
 
     loss = staticmethod(losses.softmax_cross_entropy)
 

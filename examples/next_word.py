@@ -24,7 +24,7 @@ PROMPTS = ["in the early", "from the fact", "the term is used by hackers to", "s
 
 
 def read(options: Any) -> list[list[str]]:
-    """Give the entries (or paragraphs) of the text as lists of words and punctuation, in lower case."""
+    """Return the entries (or paragraphs) of the text as lists of words and punctuation, in lower case."""
     if options.text:
         parts = options.text.read_text(encoding="utf-8").split("\n\n")
     elif options.quick:
@@ -40,7 +40,7 @@ def read(options: Any) -> list[list[str]]:
 
 
 def split(rows: list[list[str]], min_count: int) -> tuple[list[str], list[str], list[str]]:
-    """Give the words to train on, those held out, and the vocabulary."""
+    """Return the words to train on, those held out, and the vocabulary."""
     train = [word for i, row in enumerate(rows) if i % 10 for word in row]
     held_out = [word for row in rows[::10] for word in row]
     names, counts = np.unique(train, return_counts=True)

@@ -46,7 +46,7 @@ ASIDES = [
 
 
 def snippets() -> tuple[list[list[str]], Any]:
-    """Give the sentences as lists of words, and their ratings [n]."""
+    """Return the sentences as lists of words, and their ratings [n]."""
     path = Path(__file__).parent / "data" / SOURCE
     if not path.exists():
         missing(f"needs {path}: {COMMAND}")
@@ -80,7 +80,7 @@ def twins(n: int, rng: np.random.Generator) -> tuple[list[list[str]], Any]:
 
 
 def bag_of_words(train: list[list[str]], labels: Any, test: list[list[str]]) -> Any:
-    """Give the probability that each test sentence is in favour, by logistic regression on which words occur."""
+    """Return the probability that each test sentence is in favour, by logistic regression on which words occur."""
     text = package("sklearn.feature_extraction.text", "pip install scikit-learn")
     linear = package("sklearn.linear_model", "pip install scikit-learn")
     bag = text.CountVectorizer(analyzer=lambda words: words, binary=True)
@@ -93,7 +93,7 @@ def accuracy(p: Any, labels: Any) -> float:
 
 
 def opinions(options: Any) -> tuple[float, float, float]:
-    """Give the accuracies of the model, of the bag of words, and of the mean of both."""
+    """Return the accuracies of the model, of the bag of words, and of the mean of both."""
     words, ratings = snippets()
     order = np.random.default_rng(options.seed).permutation(len(words))[: 900 if options.quick else None]
     n_test = 300 if options.quick else 2000

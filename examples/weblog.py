@@ -38,7 +38,7 @@ from fastrnn.optim import Adam, clip_grad_norm, cosine
 
 METHODS = ["card", "invoice", "voucher", "transfer"]  # chosen when a visit begins, used when it ends
 PAGES = ["home_A", "home_B", "search", "list", "item", "photos", "reviews", "basket"]
-SYMBOLS = ["login", *(f"as_{m}" for m in METHODS), *PAGES, "checkout", *(f"pay_{m}" for m in METHODS)]
+TOKENS = ["login", *(f"as_{m}" for m in METHODS), *PAGES, "checkout", *(f"pay_{m}" for m in METHODS)]
 AFTER = {  # page -> the next ones; "home" is home_A or home_B, whichever the shop shows now
     "home": ["search", "search", "list"],
     "search": ["list", "list", "item"],
@@ -67,12 +67,12 @@ def log(steps: int, rng: np.random.Generator) -> NDArray[np.intp]:
             out.append(front if page == "home" else page)
             page = rng.choice(AFTER[page])
         out += ["checkout", f"pay_{method}"]
-    return np.array([SYMBOLS.index(s) for s in out[:steps]])
+    return np.array([TOKENS.index(s) for s in out[:steps]])
 
 
 def markov(train: NDArray[np.intp], test: NDArray[np.intp], order: int) -> NDArray[np.float64]:
-    """Give the nats of each test symbol: p_k(s | last k) = (count + a * p_(k-1)(s | last k-1)) / (total + a)."""
-    weight, p = 4.0, np.full(len(test), 1 / len(SYMBOLS))
+    """Return the nats of each test token: p_k(s | last k) = (count + a * p_(k-1)(s | last k-1)) / (total + a)."""
+    weight, p = 4.0, np.full(len(test), 1 / len(TOKENS))
     for k in range(order + 1):
         counts: dict[Any, Counter[int]] = defaultdict(Counter)
         text = train.tolist()
@@ -87,7 +87,7 @@ def markov(train: NDArray[np.intp], test: NDArray[np.intp], order: int) -> NDArr
 
 
 def memory() -> float:
-    """Give the most memory this process has had, in MB."""
+    """Return the most memory this process has had, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -97,18 +97,18 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     train, held, test = log(steps, rng), log(steps // 10, rng), log(steps // 10, rng)
 
-    embedding = Embedding(len(SYMBOLS), 16, rng=rng)
+    embedding = Embedding(len(TOKENS), 16, rng=rng)
     lstm = fastrnn.LSTM(16, 48, rng=rng)
     init.forget_bias(lstm)
-    head = Linear(48, len(SYMBOLS), rng=rng)
-    pieces = [embedding, lstm, head]
+    head = Linear(48, len(TOKENS), rng=rng)
+    modules = [embedding, lstm, head]
 
     def nats(x: NDArray[np.intp]) -> NDArray[np.float64]:
         h, _ = lstm(embedding(x[:-1, None]))
         return -log_softmax(head(h[:, 0]))[np.arange(len(x) - 1), x[1:]].astype(np.float64)
 
     def gradients(x: Any, y: Any, state: Any = None, **options: Any) -> tuple[float, list[Any], Any, int]:
-        """Give the loss, the gradients of the pieces, the state after x, and the bytes of the LSTM's tape."""
+        """Return the loss, the gradients of the modules, the state after x, and the bytes of the LSTM's tape."""
         e, tape_e = embedding.forward(x)
         h, state, tape_h = lstm.forward(e, state, **options)
         kept = tape_h.nbytes
@@ -125,7 +125,7 @@ def main() -> None:
     lanes, reach = 50, 100
     streams = train[: len(train) // lanes * lanes].reshape(lanes, -1).T  # [T / 50, 50]
     starts = range(0, len(streams) - 1, reach)
-    optimiser = Adam(pieces, lr=cosine(0.01, epochs * len(starts)))
+    optimiser = Adam(modules, lr=cosine(0.01, epochs * len(starts)))
     history = []
     for _ in trange(epochs, desc="cut into 50 streams"):
         state, losses = None, []
@@ -137,7 +137,7 @@ def main() -> None:
         history.append(float(np.mean(losses)))
     streamed = nats(test).mean()
 
-    optimiser, kept = Adam(pieces, lr=cosine(1e-3, updates)), 0
+    optimiser, kept = Adam(modules, lr=cosine(1e-3, updates)), 0
     for _ in trange(updates, desc=f"one row of {steps:,}"):
         loss, grads, _, kept = gradients(train[:-1, None], train[1:, None], checkpoint="auto")
         update(optimiser, grads)
@@ -148,8 +148,8 @@ def main() -> None:
     mine = nats(test)
     best = min(range(7), key=lambda k: markov(train, held, k).mean())
     base = markov(train, test, best)[1:]
-    pays = np.array([SYMBOLS[s].startswith("pay_") for s in test[1:]])
-    homes = np.array([SYMBOLS[s].startswith("home_") for s in test[1:]])
+    pays = np.array([TOKENS[s].startswith("pay_") for s in test[1:]])
+    homes = np.array([TOKENS[s].startswith("home_") for s in test[1:]])
     what = f"Markov, order {best}"
     rows: list[tuple[Any, ...]] = [("nats a step", mine.mean(), base.mean(), what)]
     rows += [("nats, how the visitor pays", mine[pays].mean(), base[pays].mean(), what)]

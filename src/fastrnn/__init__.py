@@ -8,7 +8,7 @@ from fastrnn.cells import GRUCell, LSTMCell, RNNCell
 from fastrnn.config import get_num_threads, set_num_threads, show_config
 from fastrnn.gradients import Gradients
 from fastrnn.layers import GRU, LSTM, RNN, Stream
-from fastrnn.ragged import Ragged, chunks
+from fastrnn.ragged import Ragged, chunks, length_mask
 
 if TYPE_CHECKING:  # editors and type checkers do not run __getattr__
     from fastrnn import diagnostics, functional, init, io, losses, models, nn, optim, reference
@@ -35,6 +35,7 @@ __all__ = [
     "get_num_threads",
     "init",
     "io",
+    "length_mask",
     "losses",
     "models",
     "nn",

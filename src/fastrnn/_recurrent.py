@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
-from fastrnn._arrays import _float_dtype, _probability, _size, expect
-from fastrnn._parameters import GATES, Array, Parameters, parameter_shapes
+from fastrnn._arrays import _float_dtype, _probability, _size, as_array, expect, readable
+from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
 from fastrnn._stream import Stream
 from fastrnn._tapes import RaggedTape
 from fastrnn.gradients import Gradients
 from fastrnn.ragged import Ragged
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
 
@@ -49,6 +53,11 @@ class Recurrent(Parameters):
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
         self.dropout = _probability("dropout", dropout)
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"dropout: expected num_layers of at least 2 with dropout={dropout}, got 1: it acts between layers",
+                stacklevel=3,
+            )
         self.dtype = _float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         super().__init__(self._shapes(), self.dtype)
@@ -138,7 +147,10 @@ class Recurrent(Parameters):
 
         The layer itself does not change. Any number of tapes can be alive at once, made by any number of threads.
         A tape refers to ``x``, the initial state, ``y`` (which is read-only) and the parameters: change none of
-        them before its backward. Dropout between layers is drawn from the layer's ``rng``.
+        them before its backward. If the parameters were changed by an optimiser, ``load_state_dict``, an assignment
+        or another function of this package, backward says so. Numbers that are written into the arrays
+        (``layer.flat[...] = 0``, ``x[0] = 1``) are not noticed, and the gradient is wrong. Dropout between layers is
+        drawn from the layer's ``rng``.
 
         Parameters
         ----------
@@ -186,6 +198,10 @@ class Recurrent(Parameters):
             if lengths is not None:
                 raise ValueError("lengths: expected None with a Ragged x, got an array")
             values, counts = x.values, x.lengths
+            if isinstance(
+                counts, np.ndarray
+            ):  # the outputs must fit what the core has read, whatever x becomes
+                counts = counts.copy()
         if steps is not None:
             steps = _size("steps", steps, 0)
         masks, scale = None, 1.0
@@ -196,28 +212,44 @@ class Recurrent(Parameters):
         )
         if not ragged:
             return out
-        y = Ragged._of(out[0], x.lengths)
+        y = Ragged._of(out[0], counts)  # type: ignore[arg-type]
         if not keep:
             return (y, *out[1:])
-        return (y, out[1], RaggedTape(out[2], x.lengths))
+        return (y, out[1], RaggedTape(out[2], counts))  # type: ignore[arg-type]
 
     def _dropout_masks(self, positions: int) -> NDArray[np.bool_]:
         """Draw which units between layers are kept in both passes: [L - 1, positions, D * output]."""
         width = (1 + self.bidirectional) * (self.proj_size or self.hidden_size)
         return self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
 
-    def backward(self, tape: Any, dy: ArrayLike | Ragged | None = None, dstate: State = None) -> Gradients:
+    def backward(
+        self,
+        tape: Any,
+        dy: ArrayLike | Ragged | None = None,
+        dstate: State = None,
+        *,
+        dy_last: ArrayLike | None = None,
+        need_dx: bool = True,
+    ) -> Gradients:
         """Return the gradients of a loss with respect to input, initial state and parameters (BPTT).
+
+        At least one of ``dy``, ``dy_last`` and ``dstate`` is needed.
 
         Parameters
         ----------
         tape
             From :meth:`forward`. It serves one backward.
-        dy : array shaped as ``y``, or [B, D*output], optional
-            dL/dy, of all steps or of each sequence's last step only. Where ``x`` was a Ragged, a Ragged or its
-            values.
+        dy : array shaped as ``y``, optional
+            dL/dy of all steps. Where ``x`` was a Ragged, a Ragged or its values.
         dstate : as the state, optional
             dL/dh_n, or the pair (dL/dh_n, dL/dc_n), of which either may be None.
+        dy_last : array [B, D*output], optional
+            dL/dy of each sequence's last step, in place of ``dy``. In a bidirectional layer that is not the gradient
+            of the final state: the reverse half of y at the last step is the first step of the reverse direction.
+            For the final state use :meth:`final_hidden_backward`.
+        need_dx : bool
+            Whether dL/dx is computed. Where nobody asks for it, as for the data themselves, leave it out: that
+            takes less time.
 
         Returns
         -------
@@ -227,14 +259,30 @@ class Recurrent(Parameters):
         Raises
         ------
         ValueError
-            The tape has served a backward before, or a shape does not fit.
+            The tape has served a backward before, the parameters have changed since its forward, no gradient is
+            given, or a shape does not fit. The tape stays usable, except if it has served.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> lstm = fastrnn.LSTM(3, 4)
+        >>> y, state, tape = lstm.forward(np.ones((5, 2, 3), np.float32))
+        >>> lstm.backward(tape, dy_last=np.ones((2, 4), np.float32), need_dx=False)
+        Gradients(x=None, state=(array(1, 2, 4), array(1, 2, 4)), params=[weight_ih_l0 (16, 3), \
+weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         """
+        return self._backward(tape, dy, dstate, dy_last, need_dx)
+
+    def _backward(self, tape: Any, dy: Any, dstate: State, dy_last: Any, need_dx: bool) -> Gradients:
+        # The core's warning about the old use of dy points at the caller of the function that calls this one.
         ragged = isinstance(tape, RaggedTape)
         if ragged:
             lengths, tape = tape.lengths, tape.tape
             if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
                 total = int(lengths.sum())
-                expected = f"a Ragged, since {total} rows may be all steps or the last ones"
+                expected = (
+                    f"a Ragged or dy_last, since {total} vectors may be of all steps or of the last ones"
+                )
                 expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
             if isinstance(dy, Ragged):
                 if not np.array_equal(dy.lengths, lengths):
@@ -245,37 +293,115 @@ class Recurrent(Parameters):
                 dy = dy.values
         elif not isinstance(tape, _core.Tape):
             raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
-        dx, dstate0, flat = self._network.backward(tape, dy, dstate)
+        no_dstate = dstate is None or (isinstance(dstate, (tuple, list)) and all(d is None for d in dstate))
+        if dy is None and dy_last is None and no_dstate:
+            raise ValueError("dy: expected a gradient in dy, dy_last or dstate, got none in any of them")
+        weights = tape.weights
+        if weights is not self._arrays and type(weights) is tuple and weights[0] is self._arrays[0]:
+            raise ValueError(
+                "tape: expected the parameters to be those of its forward, got others: they were changed since by "
+                f"{self._change}. Call backward before you change them, or forward again"
+            )
+        dx, dstate0, flat = self._network.backward(tape, dy, dstate, need_dx, dy_last)
         if ragged and dx is not None:
             dx = Ragged._of(dx, lengths)
         return Gradients(dx, dstate0, self.shapes, flat)
 
+    def final_hidden(self, state: State) -> Array:
+        """Return the final hidden state of the last layer, both directions side by side.
+
+        That is what a classifier of whole sequences reads. In a bidirectional layer it differs from y at the last
+        step, whose reverse half has read that step only.
+
+        Parameters
+        ----------
+        state
+            As a call returns it.
+
+        Returns
+        -------
+        array [B, D*output], or [D*output] unbatched
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> lstm = fastrnn.LSTM(3, 4, num_layers=2, bidirectional=True)
+        >>> y, state, tape = lstm.forward(np.ones((5, 2, 3), np.float32))
+        >>> h = lstm.final_hidden(state)
+        >>> h.shape
+        (2, 8)
+        >>> lstm.backward(tape, dstate=lstm.final_hidden_backward(np.ones_like(h))).x.shape
+        (5, 2, 3)
+        """
+        h = state[0] if self._cell() == "lstm" and isinstance(state, (tuple, list)) else state
+        array = readable("state", h, "the state that a call returned")
+        directions, width = 1 + self.bidirectional, self.proj_size or self.hidden_size
+        whole = (self.num_layers * directions, "B", width)
+        fits = array.ndim in (2, 3) and (len(array), array.shape[-1]) == (whole[0], width)
+        expect(fits, "state", f"h of shape ({whole[0]}, B, {width})", f"shape {array.shape}")
+        return np.concatenate(list(array[-directions:]), axis=-1)
+
+    def final_hidden_backward(self, dh: ArrayLike) -> State:
+        """Return the ``dstate`` of :meth:`backward` for a gradient of what :meth:`final_hidden` returned.
+
+        Parameters
+        ----------
+        dh : array [B, D*output], or [D*output] unbatched
+
+        Returns
+        -------
+        dstate
+            dL/dh_n [L*D, B, output], which is 0 in all layers but the last, or for an LSTM the pair of that and None.
+        """
+        directions, width = 1 + self.bidirectional, self.proj_size or self.hidden_size
+        array = as_array("dh", dh, self.dtype)
+        fits = array.ndim in (1, 2) and array.shape[-1] == directions * width
+        expect(fits, "dh", f"shape (B, {directions * width})", array.shape)
+        full = np.zeros((self.num_layers * directions, *array.shape[:-1], width), self.dtype)
+        full[-directions:] = np.split(array, directions, axis=-1)
+        return (full, None) if self._cell() == "lstm" else full
+
     # -- frozen layers --------------------------------------------------------------------------------------
 
-    def freeze(self) -> None:
-        """Pack the weights once, so that calls need not, and make the parameters read-only.
+    def freeze(self) -> Self:
+        """Pack the weights once, so that calls need not, and make the parameters read-only; return the layer.
 
         >>> import fastrnn
-        >>> lstm = fastrnn.LSTM(3, 4)
-        >>> lstm.freeze(); lstm.flat.flags.writeable
-        False
-        >>> lstm.unfreeze(); lstm.flat.flags.writeable
+        >>> lstm = fastrnn.LSTM(3, 4).freeze()
+        >>> lstm.frozen, lstm.flat.flags.writeable
+        (True, False)
+        >>> lstm.unfreeze().flat.flags.writeable
         True
         """
-        if self.frozen:
-            return
-        self._weights = self._network.pack(self._arrays)
-        self._set_writeable(False)
+        with Changes.lock:
+            if self.frozen:
+                return self
+            self._set_writeable(False)  # first, so that nobody changes what is packed already
+            try:
+                self._weights = self._network.pack(self._arrays)
+            except BaseException:
+                self._set_writeable(True)
+                raise
+        return self
 
-    def unfreeze(self) -> None:
-        """Undo :meth:`freeze`."""
-        self._weights = self._arrays
-        self._set_writeable(True)
+    def unfreeze(self) -> Self:
+        """Undo :meth:`freeze`; return the layer."""
+        with Changes.lock:
+            self._weights = self._arrays
+            self._set_writeable(True)
+        return self
 
     @property
     def frozen(self) -> bool:
         """Whether the weights are packed and read-only."""
-        return self._weights is not self._arrays
+        return type(self._weights) is not tuple
+
+    def _changed(self, how: str) -> None:
+        super()._changed(how)
+        # A tape refers to the tuple of its forward. A new tuple of the same arrays costs the next forward nothing.
+        self._arrays = tuple(list(self._arrays))
+        if not self.frozen:
+            self._weights = self._arrays
 
     def _set_writeable(self, value: bool) -> None:
         self.flat.flags.writeable = value
@@ -308,7 +434,9 @@ class Recurrent(Parameters):
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
         size = _size("batch_size", batch_size)
-        weights = self._weights if self.frozen else self._network.pack(self._arrays)
+        weights = self._weights  # read once: another thread may freeze the layer, or undo that
+        if weights is self._arrays:
+            weights = self._network.pack(self._arrays)
         return Stream(self, weights, size)
 
     # -- description ----------------------------------------------------------------------------------------

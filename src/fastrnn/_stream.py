@@ -111,5 +111,10 @@ class Stream:
         """
         self._core.reset(sequences)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "Stream: cannot be copied or pickled. Keep the layer and stream.state, and make a new one"
+        )
+
     def __repr__(self) -> str:
         return f"Stream({self._layer_text}, batch_size={self.batch_size})"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_python
 
 import fastrnn
 from fastrnn import _core
@@ -20,14 +20,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 
 def run_program(code: str, **environment: str) -> Any:
     """Run a program of its own and return what it prints, as JSON."""
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = run_python("-c", code, **environment)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

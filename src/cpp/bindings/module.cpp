@@ -3,7 +3,9 @@
 #include "bindings/register.hpp"
 #include "kernels/dispatch.hpp"
 
-PYBIND11_MODULE(_core, m) {
+// An interpreter without a lock need not bring its lock back for this module: what a call checks it copies, a tape is
+// taken once, and a stream takes one call at a time.
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace fastrnn;
   kernels(); // an unknown FASTRNN_ISA is an error of the import
   remember_main_thread();

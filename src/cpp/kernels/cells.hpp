@@ -1,7 +1,7 @@
 // cells: what one time step does after its matrix products, and the derivative of that.
 //
 // A cell is elementwise: every hidden unit is computed from its own numbers, so the functions below work on registers
-// of neighbouring units. reference.py has the same equations in NumPy.
+// of neighbouring units. reference/cells.py has the same equations in NumPy.
 //
 // sigma(x) = 1 / (1 + e^-x);  products of vectors are elementwise.
 //
