@@ -1,6 +1,6 @@
 """Whole models with ``fit``, ``predict``, ``score``, ``save`` and ``load``."""
 
-from fastrnn.models._base import Model, NotFittedError
+from fastrnn.models._base import Model, NotFittedError, load
 from fastrnn.models.captioner import Captioner
 from fastrnn.models.forecaster import Forecaster
 from fastrnn.models.language import LanguageModel
@@ -18,4 +18,5 @@ __all__ = [
     "SequenceClassifier",
     "SequenceRegressor",
     "SequenceTagger",
+    "load",
 ]

@@ -32,8 +32,10 @@ from fastrnn.models._files import (
     VOCABULARIES,
     check_log,
     header_text,
+    history_in,
     history_of,
     joined,
+    may_be_saved,
     plain,
     read,
 )
@@ -45,7 +47,7 @@ from fastrnn.models._run import Run
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FORMAT", "Factory", "Model", "NotFittedError", "Run"]
+__all__ = ["FORMAT", "Factory", "Model", "NotFittedError", "Run", "load"]
 
 Array = NDArray[Any]
 Callbacks = Iterable[Callable[["Model", dict[str, Any]], object]]
@@ -78,7 +80,17 @@ class Model:
     random_state : int
         seed of all random numbers: weights, dropout and the order of the batches.
     verbose : bool
-        whether to show a progress bar.
+        whether to show the progress of fit: as a bar where tqdm is installed, else as one line an epoch.
+
+    Attributes
+    ----------
+    modules_ : dict of layers
+        the network, by the names that `summary` prints.
+    config_ : dict
+        what fit has learned besides weights: the kind of the sequences, vocabularies, classes, scales.
+    history_ : list of dict
+        one for each epoch, with epoch, loss, grad_norm, val_loss (if there are validation data) and what callbacks
+        have added. A file keeps the numbers and str among them.
     """
 
     cell: str = "lstm"
@@ -123,6 +135,18 @@ class Model:
         raise NotImplementedError
 
     # -- training ---------------------------------------------------------------------------------------
+
+    def _start(self, config: dict[str, Any], budget: float = math.inf) -> None:
+        """Make new modules, of no more than `budget` parameters."""
+        known: dict[str, Any] = {k: Vocabulary(v) if k in VOCABULARIES else v for k, v in config.items()}
+        self.config_ = known
+        # Weights and dropout masks come from one generator. Every epoch seeds it anew, so that a resumed run draws
+        # the same numbers as an uninterrupted one.
+        self._rng = np.random.default_rng(self.random_state)
+        self._made_with = self.get_params()
+        self.modules_ = self._build(Factory(self, self._rng, budget))
+        self.history_: list[dict[str, Any]] = []
+        self._kept_optimiser: Any = None  # of partial_fit
 
     def fit(
         self,
@@ -259,17 +283,6 @@ class Model:
         """Return the indices of the sequences to hold out: `count` of those in `order`."""
         return np.sort(order[:count])
 
-    def _start(self, config: dict[str, Any], budget: float = math.inf) -> None:
-        """Make new modules, of no more than `budget` parameters."""
-        self.config_ = {key: Vocabulary(v) if key in VOCABULARIES else v for key, v in config.items()}
-        # Weights and dropout masks come from one generator. Every epoch seeds it anew, so that a resumed run draws
-        # the same numbers as an uninterrupted one.
-        self._rng = np.random.default_rng(self.random_state)
-        self._made_with = self.get_params()
-        self.modules_ = self._build(Factory(self, self._rng, budget))
-        self.history_: list[dict[str, Any]] = []
-        self._kept_optimiser: Any = None  # of partial_fit
-
     @property
     def _made(self) -> Any:
         """The hyperparameters that the weights were made with, which set_params does not change."""
@@ -324,15 +337,52 @@ class Model:
         losses = [math.inf if math.isnan(loss) else loss for loss in losses]
         return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
+    # -- looking at a model -----------------------------------------------------------------------------
+
+    def summary(self) -> None:
+        """Print the modules of the fitted model and their numbers of parameters."""
+        self._check_fitted()
+        rows = [(name, repr(module), module.flat.size) for name, module in self.modules_.items()]
+        rows.append(("total", "", sum(size for _, _, size in rows)))
+        width, kind = (max(len(row[i]) for row in rows) for i in (0, 1))
+        print(type(self).__name__)
+        for name, module, size in rows:
+            print(f"  {name:{width}}  {module:{kind}}  {size:>12,}".rstrip())
+
+    def plot_history(self, ax: Any = None) -> Any:
+        """Draw loss and val_loss by epoch with matplotlib, and return the axes.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            by default those of a new figure.
+        """
+        self._check_fitted()
+        if ax is None:
+            try:
+                from matplotlib import pyplot
+            except ImportError as error:
+                wanted = "plot_history needs matplotlib: pip install 'fastrnn[demo]'"
+                raise ImportError(wanted) from error
+            _, ax = pyplot.subplots()
+        for key, label in (("loss", "training"), ("val_loss", "validation")):
+            points = [(log["epoch"], log[key]) for log in self.history_ if key in log]
+            if points:
+                ax.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+        ax.set(xlabel="epoch", ylabel="loss (mean of a target)")
+        ax.legend()
+        return ax
+
     # -- files ------------------------------------------------------------------------------------------
 
     def save(self, path: PathLike) -> None:
-        """Write hyperparameters, configuration and weights to one ``.safetensors`` or ``.npz`` file.
+        """Write hyperparameters, configuration, history and weights to one ``.safetensors`` or ``.npz`` file.
 
         The hyperparameters are those that the weights were made with, even if `set_params` changed them since.
         """
         self._check_fitted()
-        io.save(path, self._weights(), header_text(self._header()))
+        log = [{k: v for k, v in entry.items() if may_be_saved(k, v)} for entry in self.history_]
+        io.save(path, self._weights(), header_text({**self._header(), "log": log}))
 
     @classmethod
     def load(cls, path: PathLike) -> Self:
@@ -349,6 +399,7 @@ class Model:
             # A hostile configuration could ask for any size, so no more weights are made than the file has.
             model._start(header["config"], sum(array.size for array in tensors.values()))
             io.copy_into(model._weights(), tensors)
+            model.history_ = history_in(header.get("log", []))
         return model  # type: ignore[no-any-return]
 
     def _checkpoint(self, path: PathLike, optimiser: Any, best: dict[str, Array]) -> None:
@@ -430,6 +481,21 @@ class Model:
 
     def _check_params(self) -> None:
         check_hyperparameters(self)
+
+
+def load(path: PathLike) -> Model:
+    """Return a model of whatever class from a file that its `save` wrote.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from fastrnn.models import LanguageModel, load
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.npz")
+    >>> LanguageModel(hidden_size=4, epochs=1, verbose=False).fit("abc" * 9).save(path)
+    >>> type(load(path)).__name__
+    'LanguageModel'
+    """
+    return Model.load(path)
 
 
 def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:

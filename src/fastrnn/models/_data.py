@@ -62,7 +62,7 @@ def width_of(sequences: Sequence[Array]) -> int:
         raise ValueError(f"X: got 0 feature(s) {shape} while a minimum of 1 is required.")
     widths = sorted({s.shape[1] for s in filled})
     expect(len(widths) == 1, "X", "sequences [T, D] of one D", widths)
-    return widths[0]
+    return int(widths[0])
 
 
 def mean_and_scale(steps: Array, otherwise: Any = 1.0, name: str = "X") -> tuple[Array, Array]:

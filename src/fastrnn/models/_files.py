@@ -51,7 +51,7 @@ def plain(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _header(text: str) -> dict[str, Any]:
-    header = json.loads(text)
+    header: Any = json.loads(text)
     if not isinstance(header, dict) or not {"class", "params", "config"} <= set(header):
         raise ValueError("not a file of a fastrnn model")
     for key, value in header["config"].items():
@@ -65,7 +65,7 @@ def _header(text: str) -> dict[str, Any]:
         raise ValueError("config: target_mean and target_scale are not of one length")
     if isinstance(header["params"].get("class_weight"), list):
         header["params"]["class_weight"] = dict(header["params"]["class_weight"])
-    return header
+    return dict(header)
 
 
 def history_of(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -76,21 +76,29 @@ def history_of(stored: Mapping[str, Any], own: Mapping[str, Any]) -> list[dict[s
         differ |= {k for k in keys if stored[part].get(k) != own[part].get(k)}
     if differ:
         raise ValueError(f"expected a checkpoint of this run, but {sorted(differ)} differ")
-    history = [dict(log) for log in stored["history"]]
-    values = [value for log in history for value in log.values()]
-    if not all(isinstance(value, SAVED) for value in values):
+    return history_in(stored["history"])
+
+
+def history_in(logs: Any) -> list[dict[str, Any]]:
+    """Check and return the history of a file."""
+    history = [dict(log) for log in logs]
+    if not all(isinstance(value, SAVED) for log in history for value in log.values()):
         raise ValueError("expected numbers and str in the history")
     return history
+
+
+def may_be_saved(name: Any, value: Any) -> bool:
+    """Return whether an entry of the log of an epoch can be written to a file."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return isinstance(name, str) and isinstance(value, SAVED)
 
 
 def check_log(log: Mapping[Any, Any]) -> None:
     """Raise if a checkpoint cannot hold what callbacks have put into the log of an epoch."""
     for name, value in log.items():
         expect(isinstance(name, str), "callbacks", "names in the log that are str", repr(name), TypeError)
-        value = value.item() if isinstance(value, np.generic) else value
-        fits = isinstance(value, SAVED)
         got = f"{type(value).__name__} for {name!r}"
-        expect(fits, "callbacks", "numbers and str in the log", got, TypeError)
+        expect(may_be_saved(name, value), "callbacks", "numbers and str in the log", got, TypeError)
 
 
 def joined(parts: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
