@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readable, some
+from fastrnn._final_hidden import State
 from fastrnn._parameters import GATES
-from fastrnn._recurrent import Recurrent, State, warn_needless_dropout
+from fastrnn._recurrent import Recurrent, warn_needless_dropout
 from fastrnn._tapes import LayerTape
 from fastrnn.gradients import Gradients
 from fastrnn.layers import elman, gated
