@@ -53,7 +53,7 @@ class LanguageModel(Model):
     --------
     >>> model = LanguageModel(hidden_size=16, epochs=5, batch_size=4, lr=0.02, verbose=False)
     >>> model = model.fit("abcd" * 200)
-    >>> model.generate(8, "ab")
+    >>> model.generate(8, "ab", temperature=0)
     'cdabcdab'
     """
 
@@ -161,7 +161,7 @@ class LanguageModel(Model):
         """Return one text or a list of them as a list."""
         if self._made.texts:
             return all_tokens("X", X, kind)[0]
-        nested = isinstance(X, (list, tuple)) and any(isinstance(t, (list, tuple, np.ndarray)) for t in X)
+        nested = isinstance(X, (list, tuple)) and any(isinstance(t, (list, tuple)) or np.ndim(t) for t in X)
         expect(not nested, "X", "one text", "several: LanguageModel(texts=True) reads them", TypeError)
         return [self._text(X, kind=kind)]
 
