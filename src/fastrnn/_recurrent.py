@@ -397,11 +397,12 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         return type(self._weights) is not tuple
 
     def _changed(self, how: str) -> None:
-        super()._changed(how)
-        # A tape refers to the tuple of its forward. A new tuple of the same arrays costs the next forward nothing.
-        self._arrays = tuple(list(self._arrays))
-        if not self.frozen:
-            self._weights = self._arrays
+        with Changes.lock:
+            super()._changed(how)
+            # A tape refers to the tuple of its forward. A new tuple of the same arrays costs the next forward nothing.
+            self._arrays = tuple(list(self._arrays))
+            if not self.frozen:
+                self._weights = self._arrays
 
     def _set_writeable(self, value: bool) -> None:
         self.flat.flags.writeable = value
@@ -435,8 +436,8 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
             raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
         size = _size("batch_size", batch_size)
         weights = self._weights  # read once: another thread may freeze the layer, or undo that
-        if weights is self._arrays:
-            weights = self._network.pack(self._arrays)
+        if type(weights) is tuple:
+            weights = self._network.pack(weights)
         return Stream(self, weights, size)
 
     # -- description ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastrnn._arrays import as_array, as_lengths, expect
+from fastrnn._arrays import as_array, as_lengths, expect, readable
 from fastrnn._deprecated import renamed
 from fastrnn.layers import LSTM, Recurrent
 from fastrnn.ragged import Ragged
@@ -115,7 +115,7 @@ def plot_gradient_flow(flow: ArrayLike | Mapping[str, ArrayLike], *, ax: Any = N
     ax = _axes("plot_gradient_flow", ax)
     flows = dict(flow) if isinstance(flow, Mapping) else {"": flow}
     for name, values in flows.items():
-        norms = np.atleast_2d(np.asarray(values, np.float64))
+        norms = np.atleast_2d(np.asarray(readable("flow", values, "numbers"), np.float64))
         expect(norms.ndim == 2, "flow", "shape [T] or [L * D, T]", norms.shape)
         for i, norm in enumerate(norms):
             label = " ".join([name] * bool(name) + [f"h_n[{i}]"] * (len(norms) > 1))
@@ -139,7 +139,7 @@ def plot_hidden_states(states: ArrayLike, *, layer: int = -1, sequence: int = 0,
         By default those of a new pyplot figure.
     """
     ax = _axes("plot_hidden_states", ax)
-    h = np.asarray(states, np.float64)
+    h = np.asarray(readable("states", states, "numbers"), np.float64)
     expect(h.ndim in (2, 4), "states", "shape [L * D, T, B, output] or [T, output]", h.shape)
     h = h if h.ndim == 2 else h[layer, :, sequence]
     bound = np.abs(h[np.isfinite(h)]).max(initial=0) or 1.0

@@ -66,7 +66,11 @@ class _Borrowed(Recurrent):
         arrays = {name: readable(f"params: {name}", value, "real floats") for name, value in params.items()}
         for name in ("weight_ih_l0", "weight_hh_l0"):
             if name not in arrays or arrays[name].ndim != 2:
-                got = f"shape {arrays[name].shape}" if name in arrays else f"the names {some(sorted(arrays))}"
+                got = (
+                    f"shape {arrays[name].shape}"
+                    if name in arrays
+                    else f"the names {some(sorted(arrays)) or []}"
+                )
                 raise ValueError(f"params: expected a matrix {name}, got {got}")
         self._cell_name = cell
         self.dtype = _float_dtype(arrays["weight_hh_l0"].dtype)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._arrays import expect, expect_writeable, number, some
+from fastrnn._arrays import expect, expect_writeable, number, readable, some
 from fastrnn.gradients import note_change
 
 Array = NDArray[Any]
@@ -134,6 +134,8 @@ def _arrays(target: Any) -> dict[str, Array]:
     wanted = "an array, a dict of parameters or a layer"
     expect(isinstance(arrays, dict), "target", wanted, type(target).__name__, TypeError)
     for array in arrays.values():
+        if isinstance(array, np.ma.MaskedArray):
+            readable("target", array, "an array of floats")
         fits = isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         expect(fits, "target", "an array of floats", got, TypeError)

@@ -264,13 +264,13 @@ class Linear(Module):
         Without `need_dx`, ``x`` is None, which takes less time.
         """
         x, y, version = tape
+        dy = self._float("dy", dy, self.out_features)
+        expect(dy.shape[:-1] == x.shape[:-1], "dy", f"shape {(*x.shape[:-1], self.out_features)}", dy.shape)
         if version != self._version and need_dx:
             raise ValueError(
                 "tape: expected the parameters to be those of its forward, got others: they were changed since by "
                 f"{self._change}. Call backward before you change them, or forward again"
             )
-        dy = self._float("dy", dy, self.out_features)
-        expect(dy.shape[:-1] == x.shape[:-1], "dy", f"shape {(*x.shape[:-1], self.out_features)}", dy.shape)
         dx, flat = _core.linear_backward(
             x.reshape(-1, self.in_features), self.params["weight"], "bias" in self.params,
             dy.reshape(-1, self.out_features), self.activation or "", y, need_dx,

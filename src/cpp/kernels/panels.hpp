@@ -28,26 +28,6 @@ inline size_t gate_panel_count(size_t gates, size_t all_blocks) {
   return gates > 1 ? all_blocks : (all_blocks + max_width - 1) / max_width;
 }
 
-// The panels [first, last) in the order in which a step takes them. Every other step takes them in descending order,
-// since those that the step before has read last are still in the nearest cache.
-struct panel_order {
-  size_t first, last, gates, all_blocks;
-  bool descending;
-  size_t pairs = 0; // the first panels in ascending order are taken two at a time, in this many pairs
-
-  size_t count() const { return last - first - pairs; } // pairs count once
-  bool two(size_t i) const { return ascending(i) < pairs; }
-  panel_place place(size_t i) const { // of a pair: that of its first panel
-    const size_t n = ascending(i);
-    return gate_panel(first + (n < pairs ? 2 * n : pairs + n), gates, all_blocks);
-  }
-  // the first block of what is taken after number i; after the last one, that of number i itself
-  size_t next_block(size_t i) const { return place(i + 1 < count() ? i + 1 : i).block; }
-
-private:
-  size_t ascending(size_t i) const { return descending ? count() - 1 - i : i; }
-};
-
 // ---- packing ------------------------------------------------------------------------------------------
 
 // Packs `depth` lines of a gate panel, those of k = from, from + 1, ... w is row-major, [gates * hidden, K]; the

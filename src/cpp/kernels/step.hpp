@@ -169,15 +169,21 @@ template <class T> size_t panel_pairs(const ForwardStep<T> &s, size_t gates) {
 
 template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   constexpr size_t VL = lanes<T>, gates = E::gates;
-  const panel_order order = {s.first_panel,       s.last_panel, gates,
-                             blocks<T>(s.hidden), s.descending, panel_pairs(s, gates)};
+  const size_t all_blocks = blocks<T>(s.hidden), pairs = panel_pairs(s, gates);
+  const size_t count = s.last_panel - s.first_panel - pairs; // a pair of panels is taken at once
+  // Every other step takes the panels in descending order: those that the step before has read last are still in the
+  // nearest cache.
+  const auto in_order = [&](size_t i) { return s.descending ? count - 1 - i : i; };
+  const auto place_of = [&](size_t i) {
+    return gate_panel(s.first_panel + (i < pairs ? 2 * i : pairs + i), gates, all_blocks);
+  };
   const row_tiles groups = row_groups(s.rows, s.r_rows);
   alignas(64) T sums[group_numbers<T>], input_sums[group_numbers<T>], piece[piece_numbers<T>];
   group_lists<T> lists, input_lists;
-  for (size_t i = 0; i < order.count(); ++i) {
-    const bool two = order.two(i);
-    const panel_place place = order.place(i);
-    const size_t next_block = order.next_block(i);
+  for (size_t i = 0; i < count; ++i) {
+    const bool two = in_order(i) < pairs;
+    const panel_place place = place_of(in_order(i));
+    const size_t next_block = i + 1 < count ? place_of(in_order(i + 1)).block : place.block;
     const size_t column = place.block * VL * gates, next_column = next_block * VL * gates;
     const Panel<T> recurrent(s.r, s.r_rows, s.recurrent, place.width, s.hidden * gates, column, next_column, two);
     const Panel<T> input(s.w, s.w_rows, s.input, place.width, s.hidden * gates, column, next_column, two);
@@ -282,7 +288,7 @@ template <class T, class E> struct BackwardPanel {
 template <class T, class E> void backward_step(const BackwardStep<T> &s) {
   constexpr size_t VL = lanes<T>;
   const size_t all_blocks = blocks<T>(s.hidden), count = s.last_panel - s.first_panel;
-  const auto place_of = [&](size_t i) { // the order of panel_order, written out: GCC makes shorter code of the cells
+  const auto place_of = [&](size_t i) { // in the order of forward_step
     return gate_panel(s.descending ? s.last_panel - 1 - i : s.first_panel + i, 1, all_blocks);
   };
   alignas(64) T sums[group_numbers<T>], piece[piece_numbers<T>];

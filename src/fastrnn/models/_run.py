@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastrnn.gradients import Gradients
 from fastrnn.losses import linear_softmax_cross_entropy
 
 
@@ -52,14 +53,20 @@ class Run:
         self.grads[name] = g
         return loss, g.x
 
-    def back(self, dy: Any, *names: str, state: Any = None) -> Any:
+    def back(self, dy: Any, *names: str, state: Any = None, need_dx: bool = True) -> Any:
         """Run modules backward, one after the other, and return the gradients of the last one.
 
         The gradients of all of them are kept for the optimiser. `state` is the gradient of the final state of the
-        first one.
+        first one. Without `need_dx` the last one, which reads data, leaves out the gradient of its input.
         """
         for name in names:
             args = (dy,) if state is None else (dy, state)
-            self.grads[name] = self.modules[name].backward(self.tapes.pop(name), *args)
+            options = {} if need_dx or name != names[-1] else {"need_dx": False}
+            self.grads[name] = self.modules[name].backward(self.tapes.pop(name), *args, **options)
             dy, state = self.grads[name].x, None
         return self.grads[names[-1]]
+
+    def skip(self, name: str) -> None:
+        """Leave out the backward pass of a module without parameters, whose input needs no gradient."""
+        del self.tapes[name]
+        self.grads[name] = Gradients(None, None, {}, self.modules[name].flat.copy())

@@ -101,11 +101,15 @@ class SequenceModel(Model):
     def _back(self, run: Run, dlast: Array, inputs: Sequence[Array]) -> None:
         """Run everything before the linear layer backward."""
         dlast = run.back(dlast, "drop_out").x
+        embedded = "embedding" in self.modules_
         if self._each_step:
-            dx = run.back(Ragged(dlast, list(map(len, inputs))), "rnn").x.values
+            g = run.back(Ragged(dlast, list(map(len, inputs))), "rnn", need_dx=embedded)
         else:
-            dx = run.back(None, "rnn", state=self._state_gradient(dlast)).x.values
-        run.back(dx, "drop_in", *["embedding"] * ("embedding" in self.modules_))
+            g = run.back(None, "rnn", state=self._state_gradient(dlast), need_dx=embedded)
+        if embedded:
+            run.back(g.x.values, "drop_in", "embedding")
+        else:
+            run.skip("drop_in")
 
     def _state_gradient(self, dlast: Array) -> Any:
         """Return the gradient of the final state, from that of the last layer's h with its directions joined."""

@@ -284,7 +284,7 @@ class Forecaster(Model):
         loss, (dmean, dlog_var) = gaussian_nll(mean, log_var, target, weights)
         if run.train:
             draw = dlog_var * (1 - np.square(log_var / BOUND))
-            run.back(np.concatenate([dmean, draw], axis=-1), "head", "drop_out", "rnn")
+            run.back(np.concatenate([dmean, draw], axis=-1), "head", "drop_out", "rnn", need_dx=False)
         return loss, int(lengths.sum())
 
 
