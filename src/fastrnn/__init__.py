@@ -8,11 +8,11 @@ from fastrnn.cells import GRUCell, LSTMCell, RNNCell
 from fastrnn.config import get_num_threads, set_num_threads, show_config
 from fastrnn.gradients import Gradients
 from fastrnn.layers import GRU, LSTM, RNN, Stream
-from fastrnn.ragged import Ragged, chunks
+from fastrnn.ragged import Ragged, chunks, length_mask
 
 if TYPE_CHECKING:  # editors and type checkers do not run __getattr__
     from fastrnn import diagnostics, functional, init, io, losses, models, nn, optim, reference
-    from fastrnn.nn import Dropout, Embedding, Linear
+    from fastrnn.nn import Dropout, Embedding, Linear, Sequential
 
     __version__: str
 
@@ -28,6 +28,7 @@ __all__ = [
     "Linear",
     "RNNCell",
     "Ragged",
+    "Sequential",
     "Stream",
     "chunks",
     "diagnostics",
@@ -35,6 +36,7 @@ __all__ = [
     "get_num_threads",
     "init",
     "io",
+    "length_mask",
     "losses",
     "models",
     "nn",
@@ -46,7 +48,7 @@ __all__ = [
 
 # The training utilities are imported on first use, so that `import fastrnn` stays quick.
 _lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference")
-_lazy_names = {"Dropout": "fastrnn.nn", "Embedding": "fastrnn.nn", "Linear": "fastrnn.nn"}
+_lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "fastrnn.nn")
 
 
 def __getattr__(name: str) -> Any:

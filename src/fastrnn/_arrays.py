@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -39,6 +39,13 @@ def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return kind
 
 
+def some(items: Iterable[Any], separator: str = ", ", most: int = 6) -> str:
+    """Return the first of many items as text, and how many more there are."""
+    texts = [str(item) for item in items]
+    more = len(texts) - most
+    return separator.join(texts[:most] + [f"and {more} more"] * (more > 0))
+
+
 def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
     """Return ``value`` as NumPy or DLPack reads it, without a copy where none is needed.
 
@@ -47,19 +54,37 @@ def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
     TypeError
         It cannot be read, or some of its elements are masked.
     """
-    parts = (
-        value if isinstance(value, (list, tuple)) and value and isinstance(value[0], np.ndarray) else [value]
-    )
-    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+    if _has_masked(value):
         raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         value = np.from_dlpack(value)
+    got = type(value).__name__
+    if getattr(value, "requires_grad", False) is True:
+        raise TypeError(f"{name}: expected {expected}, got a {got} that requires grad: detach() it first")
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from error
-    except RuntimeError as error:  # for instance a PyTorch tensor that requires a gradient
-        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}: {error}") from error
+        if "bfloat16" in str(getattr(value, "dtype", "")):
+            got = f"a {got} of bfloat16, which NumPy does not have: make it float32 first"
+        raise TypeError(f"{name}: expected {expected}, got {got}") from error
+    except RuntimeError as error:  # for instance a PyTorch tensor on another device
+        raise TypeError(f"{name}: expected {expected}, got {got}: {error}") from error
+
+
+def _has_masked(value: Any) -> bool:
+    """Whether an array, or one in a list of arrays or of such lists, has masked elements."""
+    if isinstance(value, np.ndarray):
+        return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
+    if value is np.ma.masked:
+        return True
+    if not isinstance(value, (list, tuple)) or not value or isinstance(value[0], (int, float, str, bytes)):
+        return False
+    return any(_has_masked(item) for item in value)
+
+
+def kind_of(array: NDArray[Any], value: Any) -> str:
+    """Return what an argument is, for a message: its dtype, or its type where NumPy saw but an object."""
+    return type(value).__name__ if array.dtype.kind == "O" else str(array.dtype)
 
 
 def misfits(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -130,7 +155,8 @@ def as_reset(value: Any, shape: Sequence[int]) -> NDArray[np.bool_]:
 def _integers(name: str, value: Any) -> NDArray[np.int64]:
     array = readable(name, value, "an array of integers")
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"{name}: expected an array of integers, got an array of {array.dtype}")
+        kind = type(value).__name__ if array.dtype.kind == "O" else f"an array of {array.dtype}"
+        raise TypeError(f"{name}: expected an array of integers, got {kind}")
     _fit_int64(name, array)
     return np.require(array, np.int64, ["C", "ALIGNED"]).reshape(array.shape)
 
@@ -166,7 +192,7 @@ def expect_writeable(name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
 def floats(name: str, value: Any) -> NDArray[Any]:
     """Return a NumPy array of real floats, of any float dtype and without a copy."""
     array = readable(name, value, "real floats")
-    expect(array.dtype.kind == "f", name, "real floats", array.dtype, TypeError)
+    expect(array.dtype.kind == "f", name, "real floats", kind_of(array, value), TypeError)
     return array
 
 
@@ -196,7 +222,7 @@ def fraction(name: str, value: Any) -> float:
 def indices(name: str, value: Any) -> NDArray[np.intp]:
     """Return an array of integers."""
     array = readable(name, value, "integers")
-    expect(array.dtype.kind in "iu" or not array.size, name, "integers", array.dtype, TypeError)
+    expect(array.dtype.kind in "iu" or not array.size, name, "integers", kind_of(array, value), TypeError)
     _fit_int64(name, array)
     return array.astype(np.intp, copy=False)
 
@@ -206,20 +232,3 @@ def within(name: str, array: NDArray[np.intp], stop: int) -> None:
     if array.size:
         low, high = array.min(), array.max()
         expect(low >= 0 and high < stop, name, f"0 <= {name.removesuffix('s')} < {stop}", f"{low} to {high}")
-
-
-def numbers(name: str, steps: Any) -> NDArray[Any]:
-    """Return a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
-    expect(not hasattr(steps, "toarray"), name, "a dense array", "a sparse one", TypeError)
-    array = np.asarray(steps)
-    if array.dtype.kind == "O":
-        try:
-            array = array.astype(np.float64)
-        except TypeError as error:
-            raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
-    if array.dtype.kind == "c":
-        raise ValueError(f"{name}: Complex data not supported")
-    got = f"{array.dtype} {array.shape}. Reshape your data"
-    expect(array.dtype.kind in "fiub" and array.ndim in (1, 2), name, "numbers [T] or [T, D]", got)
-    expect(np.isfinite(array).all(), name, "finite numbers", "NaN or infinity")
-    return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)

@@ -10,6 +10,8 @@ class PackedWeights:
 class Tape:
     @property
     def nbytes(self) -> int: ...
+    @property
+    def weights(self) -> tuple[NDArray[Any], ...] | PackedWeights | None: ...
 
 class Network:
     def __init__(
@@ -50,7 +52,7 @@ class Network:
         /,
     ) -> tuple[Any, Any]: ...
     def backward(
-        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool = True
+        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool = True, dy_last: Any = None
     ) -> tuple[Any, Any, NDArray[Any]]: ...
     def pack(self, weights: tuple[NDArray[Any], ...], /) -> PackedWeights: ...
 

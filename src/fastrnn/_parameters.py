@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._arrays import as_array, expect, misfits, readable
-from fastrnn.gradients import views_of
+from fastrnn._arrays import as_array, expect, misfits, readable, some
+from fastrnn.gradients import note_change, register, views_of
 
 Array = NDArray[Any]
 
@@ -65,6 +65,45 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=Changes.renew)
 
 
+def accepted(
+    shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, Any], prefix: str = "", strict: bool = True
+) -> dict[str, Array]:
+    """Return those arrays of a state dict that parameters of these shapes take, by the parameters' names."""
+    expect(isinstance(state, Mapping), "state_dict", "a mapping", type(state).__name__, TypeError)
+    expect(isinstance(prefix, str), "prefix", "a str", type(prefix).__name__, TypeError)
+    own = {n.removeprefix(prefix): v for n, v in state.items() if not prefix or str(n).startswith(prefix)}
+    if not strict:
+        own = {name: value for name, value in own.items() if name in shapes}
+        expect(own or not shapes, "state_dict", f"some of the names {some(shapes)}", some(state))
+    if own.keys() != shapes.keys():
+        hint = _prefix_hint(shapes, state)
+        if hint and not any(name in own for name in shapes):
+            wanted = f"the names {some(shapes)}" + f" after {prefix!r}" * bool(prefix)
+            raise ValueError(f"state_dict: expected {wanted}, got names that {hint}")
+    arrays = {name: readable(f"state_dict: {prefix}{name}", v, "real floats") for name, v in own.items()}
+    wrong = misfits({n: s for n, s in shapes.items() if strict or n in arrays}, arrays)
+    wrong += [
+        f"{name}: expected real floats, got {arrays[name].dtype}"
+        for name in shapes
+        if name in arrays and arrays[name].dtype.kind != "f"
+    ]
+    if wrong:
+        raise ValueError("state_dict: " + some(wrong, "; "))
+    return arrays
+
+
+def _prefix_hint(shapes: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Say which prefix makes the names of a state dict those of the parameters; "" if none does."""
+    name = next(iter(shapes), "")
+    found = [str(key).removesuffix(name) for key in state if name and str(key).endswith(name)]
+    fitting = [p for p in found if p and all(p + other in state for other in shapes)]
+    if not fitting:
+        return ""
+    every = len(fitting) == 1 and all(str(key).startswith(fitting[0]) for key in state)
+    begin = "all begin with" if every else "begin with" if len(fitting) == 1 else "begin with one of"
+    return f"{begin} {some(map(repr, fitting))}: prefix={fitting[0]!r}"
+
+
 class Parameters:
     """Named parameters that are views of one contiguous buffer.
 
@@ -73,6 +112,9 @@ class Parameters:
     in one call stay together: the new optimiser updates the new layer.
     """
 
+    _version = 0  # how often a function of this package has changed the parameters
+    _change = ""  # what did so last
+
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
         self.shapes = dict(shapes)
         size = sum(math.prod(shape) for shape in self.shapes.values())
@@ -80,6 +122,7 @@ class Parameters:
             raise MemoryError(f"parameters: {size} numbers of {dtype} cannot be addressed")
         self._flat: Array = np.zeros(size, dtype)
         self.params: dict[str, Array] = views_of(self._flat, self.shapes)
+        register(self, self._flat)
 
     @property
     def flat(self) -> Array:
@@ -88,13 +131,13 @@ class Parameters:
 
     @flat.setter
     def flat(self, value: Any) -> None:
-        if value is self._flat:  # `layer.flat -= step` assigns the array to itself
-            return
-        array = as_array("flat", value, self._flat.dtype)
-        expect(array.shape == self._flat.shape, "flat", f"shape {self._flat.shape}", array.shape)
-        with Changes.lock:
-            self._before_change("flat")
-            self._flat[...] = array
+        if value is not self._flat:  # `layer.flat -= step` assigns the array to itself
+            array = as_array("flat", value, self._flat.dtype)
+            expect(array.shape == self._flat.shape, "flat", f"shape {self._flat.shape}", array.shape)
+            with Changes.lock:
+                self._before_change("flat")
+                self._flat[...] = array
+        note_change(self._flat, "an assignment to flat")
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters by name.
@@ -105,19 +148,23 @@ class Parameters:
         """
         return {name: value.copy() for name, value in self.params.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, prefix: str = "", strict: bool = True) -> None:
         """Set every parameter.
 
         Parameters
         ----------
         state : dict of str to array
             As :meth:`state_dict` returns it. Tensors of other libraries are taken where NumPy can read them.
+        prefix : str
+            Only the entries whose names begin with it are taken, without it: "gru." for the layer ``gru`` of a model.
+        strict : bool
+            Whether every parameter must be there, and nothing else. Otherwise the entries that have the names of
+            parameters are taken; at least one must be there.
 
         Raises
         ------
         ValueError
-            Entries are missing, unexpected or of another shape. The message names all of them, and nothing is
-            changed.
+            Entries are missing, unexpected or of another shape. The message names them, and nothing is changed.
 
         Examples
         --------
@@ -126,23 +173,19 @@ class Parameters:
         >>> b.load_state_dict(a.state_dict())
         >>> bool((a.flat == b.flat).all())
         True
+        >>> model = {f"encoder.gru.{name}": array for name, array in a.state_dict().items()}
+        >>> b.load_state_dict(model, prefix="encoder.gru.")
         """
-        expect(isinstance(state, Mapping), "state_dict", "a mapping", type(state).__name__, TypeError)
-        arrays = {
-            name: readable(f"state_dict: {name}", value, "real floats") for name, value in state.items()
-        }
-        wrong = misfits(self.shapes, arrays)
-        wrong += [
-            f"{name}: expected real floats, got {arrays[name].dtype}"
-            for name in self.shapes
-            if name in arrays and arrays[name].dtype.kind != "f"
-        ]
-        if wrong:
-            raise ValueError("state_dict: " + "; ".join(wrong))
+        arrays = accepted(self.shapes, state, prefix, strict)
         with Changes.lock:
             self._before_change("load_state_dict")
-            for name, view in self.params.items():
-                view[...] = arrays[name]
+            for name, array in arrays.items():
+                self.params[name][...] = array
+        note_change(self._flat, "load_state_dict")
+
+    def _changed(self, how: str) -> None:
+        """Take note that the parameters have other numbers now, so that older tapes are not used."""
+        self._version, self._change = self._version + 1, how
 
     def _before_change(self, what: str) -> None:
         """Raise where the parameters must not be overwritten; ``what`` is the name of the method that would."""
@@ -162,6 +205,7 @@ class Parameters:
         # of another kind, such as joblib's memory maps, is replaced by a copy.
         self._flat = np.require(self._flat, requirements=["C", "A", "W", "E"])
         self.params = views_of(self._flat, self.shapes)
+        register(self, self._flat)
 
     def __copy__(self) -> Parameters:
         return copy.deepcopy(self)

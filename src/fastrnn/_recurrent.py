@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
 from fastrnn._arrays import _float_dtype, _probability, _size, expect
+from fastrnn._final_hidden import FinalHidden, State
 from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
 from fastrnn._stream import Stream
 from fastrnn._tapes import RaggedTape
 from fastrnn.gradients import Gradients
 from fastrnn.ragged import Ragged
 
-State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
@@ -23,7 +26,16 @@ MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its o
 _ndarray = np.ndarray
 
 
-class Recurrent(Parameters):
+def warn_needless_dropout(dropout: float, num_layers: int, stacklevel: int) -> None:
+    """Warn where dropout has no effect, as PyTorch does."""
+    if dropout and num_layers == 1:
+        warnings.warn(
+            f"dropout: expected num_layers of at least 2 with dropout={dropout}, got 1: it acts between layers",
+            stacklevel=stacklevel,
+        )
+
+
+class Recurrent(FinalHidden, Parameters):
     """What RNN, LSTM and GRU share."""
 
     def __init__(
@@ -49,6 +61,7 @@ class Recurrent(Parameters):
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
         self.dropout = _probability("dropout", dropout)
+        warn_needless_dropout(self.dropout, self.num_layers, 4)
         self.dtype = _float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         super().__init__(self._shapes(), self.dtype)
@@ -138,7 +151,10 @@ class Recurrent(Parameters):
 
         The layer itself does not change. Any number of tapes can be alive at once, made by any number of threads.
         A tape refers to ``x``, the initial state, ``y`` (which is read-only) and the parameters: change none of
-        them before its backward. Dropout between layers is drawn from the layer's ``rng``.
+        them before its backward. If the parameters were changed by an optimiser, ``load_state_dict``, an assignment
+        or another function of this package, backward says so. Numbers that are written into the arrays
+        (``layer.flat[...] = 0``, ``x[0] = 1``) are not noticed, and the gradient is wrong. Dropout between layers is
+        drawn from the layer's ``rng``.
 
         Parameters
         ----------
@@ -210,18 +226,34 @@ class Recurrent(Parameters):
         width = (1 + self.bidirectional) * (self.proj_size or self.hidden_size)
         return self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
 
-    def backward(self, tape: Any, dy: ArrayLike | Ragged | None = None, dstate: State = None) -> Gradients:
+    def backward(
+        self,
+        tape: Any,
+        dy: ArrayLike | Ragged | None = None,
+        dstate: State = None,
+        *,
+        dy_last: ArrayLike | None = None,
+        need_dx: bool = True,
+    ) -> Gradients:
         """Return the gradients of a loss with respect to input, initial state and parameters (BPTT).
+
+        At least one of ``dy``, ``dy_last`` and ``dstate`` is needed.
 
         Parameters
         ----------
         tape
             From :meth:`forward`. It serves one backward.
-        dy : array shaped as ``y``, or [B, D*output], optional
-            dL/dy, of all steps or of each sequence's last step only. Where ``x`` was a Ragged, a Ragged or its
-            values.
+        dy : array shaped as ``y``, optional
+            dL/dy of all steps. Where ``x`` was a Ragged, a Ragged or its values.
         dstate : as the state, optional
             dL/dh_n, or the pair (dL/dh_n, dL/dc_n), of which either may be None.
+        dy_last : array [B, D*output], optional
+            dL/dy of each sequence's last step, in place of ``dy``. In a bidirectional layer that is not the gradient
+            of the final state: the reverse half of y at the last step is the first step of the reverse direction.
+            For the final state use :meth:`final_hidden_backward`.
+        need_dx : bool
+            Whether dL/dx is computed. Where nobody asks for it, as for the data themselves, leave it out: that
+            takes less time.
 
         Returns
         -------
@@ -231,14 +263,30 @@ class Recurrent(Parameters):
         Raises
         ------
         ValueError
-            The tape has served a backward before, or a shape does not fit.
+            The tape has served a backward before, the parameters have changed since its forward, no gradient is
+            given, or a shape does not fit. The tape stays usable, except if it has served.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> lstm = fastrnn.LSTM(3, 4)
+        >>> y, state, tape = lstm.forward(np.ones((5, 2, 3), np.float32))
+        >>> lstm.backward(tape, dy_last=np.ones((2, 4), np.float32), need_dx=False)
+        Gradients(x=None, state=(array(1, 2, 4), array(1, 2, 4)), params=[weight_ih_l0 (16, 3), \
+weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         """
+        return self._backward(tape, dy, dstate, dy_last, need_dx)
+
+    def _backward(self, tape: Any, dy: Any, dstate: State, dy_last: Any, need_dx: bool) -> Gradients:
+        # The core's warning about the old use of dy points at the caller of the function that calls this one.
         ragged = isinstance(tape, RaggedTape)
         if ragged:
             lengths, tape = tape.lengths, tape.tape
             if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
                 total = int(lengths.sum())
-                expected = f"a Ragged, since {total} rows may be all steps or the last ones"
+                expected = (
+                    f"a Ragged or dy_last, since {total} vectors may be of all steps or of the last ones"
+                )
                 expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
             if isinstance(dy, Ragged):
                 if not np.array_equal(dy.lengths, lengths):
@@ -249,43 +297,62 @@ class Recurrent(Parameters):
                 dy = dy.values
         elif not isinstance(tape, _core.Tape):
             raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
-        dx, dstate0, flat = self._network.backward(tape, dy, dstate)
+        no_dstate = dstate is None or (isinstance(dstate, (tuple, list)) and all(d is None for d in dstate))
+        if dy is None and dy_last is None and no_dstate:
+            raise ValueError("dy: expected a gradient in dy, dy_last or dstate, got none in any of them")
+        weights = tape.weights
+        if weights is not self._arrays and type(weights) is tuple and weights[0] is self._arrays[0]:
+            raise ValueError(
+                "tape: expected the parameters to be those of its forward, got others: they were changed since by "
+                f"{self._change}. Call backward before you change them, or forward again"
+            )
+        dx, dstate0, flat = self._network.backward(tape, dy, dstate, need_dx, dy_last)
         if ragged and dx is not None:
             dx = Ragged._of(dx, lengths)
         return Gradients(dx, dstate0, self.shapes, flat)
 
     # -- frozen layers --------------------------------------------------------------------------------------
 
-    def freeze(self) -> None:
-        """Pack the weights once, so that calls need not, and make the parameters read-only.
+    def freeze(self) -> Self:
+        """Pack the weights once, so that calls need not, and make the parameters read-only; return the layer.
 
         >>> import fastrnn
-        >>> lstm = fastrnn.LSTM(3, 4)
-        >>> lstm.freeze(); lstm.flat.flags.writeable
-        False
-        >>> lstm.unfreeze(); lstm.flat.flags.writeable
+        >>> lstm = fastrnn.LSTM(3, 4).freeze()
+        >>> lstm.frozen, lstm.flat.flags.writeable
+        (True, False)
+        >>> lstm.unfreeze().flat.flags.writeable
         True
         """
         with Changes.lock:
             if self.frozen:
-                return
+                return self
             self._set_writeable(False)  # first, so that nobody changes what is packed already
             try:
                 self._weights = self._network.pack(self._arrays)
             except BaseException:
                 self._set_writeable(True)
                 raise
+        return self
 
-    def unfreeze(self) -> None:
-        """Undo :meth:`freeze`."""
+    def unfreeze(self) -> Self:
+        """Undo :meth:`freeze`; return the layer."""
         with Changes.lock:
             self._weights = self._arrays
             self._set_writeable(True)
+        return self
 
     @property
     def frozen(self) -> bool:
         """Whether the weights are packed and read-only."""
-        return self._weights is not self._arrays
+        return type(self._weights) is not tuple
+
+    def _changed(self, how: str) -> None:
+        with Changes.lock:
+            super()._changed(how)
+            # A tape refers to the tuple of its forward. A new tuple of the same arrays costs the next forward nothing.
+            self._arrays = tuple(list(self._arrays))
+            if not self.frozen:
+                self._weights = self._arrays
 
     def _set_writeable(self, value: bool) -> None:
         self.flat.flags.writeable = value
@@ -319,8 +386,8 @@ class Recurrent(Parameters):
             raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
         size = _size("batch_size", batch_size)
         weights = self._weights  # read once: another thread may freeze the layer, or undo that
-        if weights is self._arrays:
-            weights = self._network.pack(self._arrays)
+        if type(weights) is tuple:
+            weights = self._network.pack(weights)
         return Stream(self, weights, size)
 
     # -- description ----------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from fastrnn._arrays import readable
 from fastrnn._deprecated import renamed
 
 if TYPE_CHECKING:
-    from fastrnn._recurrent import Recurrent, State
+    from fastrnn._final_hidden import State
+    from fastrnn._recurrent import Recurrent
 
 Array = NDArray[Any]
 
@@ -110,6 +111,11 @@ class Stream:
             The sequences of the batch whose state becomes zero: their indices, or a mask. By default all.
         """
         self._core.reset(sequences)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "Stream: cannot be copied or pickled. Keep the layer and stream.state, and make a new one"
+        )
 
     def __repr__(self) -> str:
         return f"Stream({self._layer_text}, batch_size={self.batch_size})"

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._arrays import as_array, expect
+from fastrnn._final_hidden import State
 from fastrnn._parameters import Parameters
-from fastrnn._recurrent import Recurrent, State
+from fastrnn._recurrent import Recurrent
 from fastrnn._tapes import CellTape
 from fastrnn.gradients import Gradients, views_of
 from fastrnn.layers import GRU, LSTM, RNN
@@ -33,6 +34,9 @@ class Cell(Parameters):
     def __setstate__(self, kept: dict[str, Any]) -> None:
         super().__setstate__(kept | {"_flat": kept["_layer"].flat})
 
+    def _changed(self, how: str) -> None:
+        self._layer._changed(how)
+
     def _one_step(self, x: ArrayLike, state: State) -> tuple[Any, State]:
         """Return ``x`` with a time axis, and the state with a layer axis."""
         array = as_array("x", x, self.dtype)
@@ -51,10 +55,12 @@ class Cell(Parameters):
             return h[None]
 
         if not isinstance(self._layer, LSTM):
-            return array[None], part("h", state)
+            pair = isinstance(state, tuple) and len(state) == 2 and np.ndim(state[0]) == len(expected)
+            expect(not pair, "state", "an array h", "a pair (h, c), which only an LSTM has", TypeError)
+            return array[None], part("state", state)
         if not isinstance(state, (tuple, list)) or len(state) != 2:
             raise TypeError(f"state: expected a pair (h, c), got {type(state).__name__}")
-        return array[None], (part("h", state[0]), part("c", state[1]))
+        return array[None], (part("state[0]", state[0]), part("state[1]", state[1]))
 
     @staticmethod
     def _without_layer(state: State) -> State:
@@ -85,7 +91,7 @@ class Cell(Parameters):
         _, state_n, tape = self._layer.forward(x_1, state_0)
         return self._without_layer(state_n), CellTape(tape, x_1.shape[1:-1])
 
-    def backward(self, tape: Any, dstate: State) -> Gradients:
+    def backward(self, tape: Any, dstate: State, *, need_dx: bool = True) -> Gradients:
         """Return the gradients, from those of the next state.
 
         Parameters
@@ -94,6 +100,8 @@ class Cell(Parameters):
             From :meth:`forward`. It serves one backward.
         dstate : array [B, H] or [H], or for an LSTM a pair of them
             dL/dh of the next state, or the pair (dL/dh, dL/dc), of which either may be None.
+        need_dx : bool
+            Whether dL/dx is computed. Where nobody asks for it, leave it out: that takes less time.
 
         Returns
         -------
@@ -110,16 +118,18 @@ class Cell(Parameters):
             expect(d.shape == expected, name, f"shape {expected}", d.shape)
             return d[None]
 
+        parts = dstate if isinstance(dstate, (tuple, list)) else (dstate,)
+        missing = all(value is None for value in parts)
+        expect(not missing, "dstate", "dL/dh of the next state", "None", TypeError)
         lifted: Any
         if not isinstance(self._layer, LSTM):
             lifted = part("dstate", dstate)
         elif isinstance(dstate, (tuple, list)) and len(dstate) == 2:
             lifted = (part("dstate[0]", dstate[0]), part("dstate[1]", dstate[1]))
         else:
-            expect(dstate is None, "dstate", "a pair (h, c)", type(dstate).__name__, TypeError)
-            lifted = None
-        g = self._layer.backward(tape.tape, None, lifted)
-        return Gradients(g.x[0], self._without_layer(g.state), self.shapes, g.flat)
+            raise TypeError(f"dstate: expected a pair (h, c), got {type(dstate).__name__}")
+        g = self._layer.backward(tape.tape, None, lifted, need_dx=need_dx)
+        return Gradients(g.x[0] if need_dx else None, self._without_layer(g.state), self.shapes, g.flat)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}{repr(self._layer).removeprefix(type(self._layer).__name__)}"

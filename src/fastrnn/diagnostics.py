@@ -7,12 +7,12 @@ and `plot_hidden_states` draw them, for which they need matplotlib.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastrnn._arrays import as_array, as_lengths, expect
+from fastrnn._arrays import as_array, as_lengths, expect, readable
 from fastrnn._deprecated import renamed
 from fastrnn.layers import LSTM, Recurrent
 from fastrnn.ragged import Ragged
@@ -23,9 +23,15 @@ __all__ = ["gradient_flow", "hidden_states", "plot_gradient_flow", "plot_hidden_
 
 
 def gradient_flow(
-    layer: Any, x: Any, dy: ArrayLike | None = None, *, state: Any = None, lengths: ArrayLike | None = None
+    layer: Any,
+    x: Any,
+    dy: ArrayLike | None = None,
+    *,
+    state: Any = None,
+    lengths: ArrayLike | None = None,
+    wrt: Literal["h", "c"] = "h",
 ) -> Array:
-    """Return the norm of dL/dh_t at every step t. Where it vanishes, nothing is learned from that step.
+    """Return the norm of dL/dh_t, or of dL/dc_t, at every step t. Where it vanishes, nothing is learned from that step.
 
     The norm is over the sequences of the batch and the units. dL/dh_t counts every path from h_t to the loss: through
     the output, through later steps and through the layer above. It is computed in float64, one step at a time and
@@ -41,6 +47,9 @@ def gradient_flow(
         dL/dy; by default the loss is the sum of the last layer's final hidden states.
     state
         As in a call of the layer. For an unbatched `x` it may also have the batch axis.
+    wrt : "h" or "c"
+        With respect to which state. "c", the cell state of an LSTM, is where its gradient flows over long times. It
+        counts the path through h_t too.
 
     Returns
     -------
@@ -58,7 +67,11 @@ def gradient_flow(
     >>> (flow,) = gradient_flow(fastrnn.RNN(1, 20, rng=0), np.zeros((50, 1, 1)))
     >>> bool(flow[0] < 1e-6 * flow[-1])  # vanished on the way back
     True
+    >>> gradient_flow(fastrnn.LSTM(1, 20), np.zeros((50, 1, 1)), wrt="c").shape
+    (1, 50)
     """
+    expect(wrt in ("h", "c"), "wrt", "'h' or 'c'", repr(wrt))
+    expect(wrt == "h" or isinstance(layer, LSTM), "wrt", "'h' for a layer without c", repr(wrt))
     batch = _Batch(layer, x, lengths, np.float64)
     runs = list(batch.runs(state))
     above = batch.last_steps() if dy is None else batch.output_gradient(dy)
@@ -67,8 +80,8 @@ def gradient_flow(
         below: Any = 0.0
         for i, part in enumerate(np.split(above, batch.directions, axis=2)):
             ordered = batch.reverse if i else np.asarray
-            dh, dx = _bptt(*runs[top + i][:3], ordered(part), batch.valid)
-            norms[top + i] = np.linalg.norm(ordered(dh), axis=(1, 2))
+            dh, dc, dx = _bptt(*runs[top + i][:3], ordered(part), batch.valid)
+            norms[top + i] = np.linalg.norm(ordered(dc if wrt == "c" else dh), axis=(1, 2))
             below = below + ordered(dx)
         above = below
     return norms
@@ -102,7 +115,7 @@ def plot_gradient_flow(flow: ArrayLike | Mapping[str, ArrayLike], *, ax: Any = N
     ax = _axes("plot_gradient_flow", ax)
     flows = dict(flow) if isinstance(flow, Mapping) else {"": flow}
     for name, values in flows.items():
-        norms = np.atleast_2d(np.asarray(values, np.float64))
+        norms = np.atleast_2d(np.asarray(readable("flow", values, "numbers"), np.float64))
         expect(norms.ndim == 2, "flow", "shape [T] or [L * D, T]", norms.shape)
         for i, norm in enumerate(norms):
             label = " ".join([name] * bool(name) + [f"h_n[{i}]"] * (len(norms) > 1))
@@ -126,7 +139,7 @@ def plot_hidden_states(states: ArrayLike, *, layer: int = -1, sequence: int = 0,
         By default those of a new pyplot figure.
     """
     ax = _axes("plot_hidden_states", ax)
-    h = np.asarray(states, np.float64)
+    h = np.asarray(readable("states", states, "numbers"), np.float64)
     expect(h.ndim in (2, 4), "states", "shape [L * D, T, B, output] or [T, output]", h.shape)
     h = h if h.ndim == 2 else h[layer, :, sequence]
     bound = np.abs(h[np.isfinite(h)]).max(initial=0) or 1.0
@@ -196,11 +209,11 @@ class _Batch:
             return None
         layer = self.layer
         if not isinstance(layer, LSTM):
-            return self._state_part("h0", state, layer.hidden_size)
+            return self._state_part("state", state, layer.hidden_size)
         pair = isinstance(state, (tuple, list)) and len(state) == 2
         expect(pair, "state", "a pair (h, c)", type(state).__name__, TypeError)
-        h = self._state_part("h0", state[0], layer.proj_size or layer.hidden_size)
-        return h, self._state_part("c0", state[1], layer.hidden_size)
+        h = self._state_part("state[0]", state[0], layer.proj_size or layer.hidden_size)
+        return h, self._state_part("state[1]", state[1], layer.hidden_size)
 
     def _state_part(self, name: str, value: Any, width: int) -> Array:
         shape = (self.layer.num_layers * self.directions, self.x.shape[1], width)
@@ -236,21 +249,43 @@ def _alone(layer: Any, level: int, direction: int, inputs: int, dtype: Any) -> R
     return one
 
 
-def _bptt(one: Recurrent, x: Array, state: Any, dy: Array, valid: Array) -> tuple[Array, Array]:
-    """Return dL/dh and dL/dx of every step, from a tape for each; they are 0 where a step is not `valid`."""
-    tapes = []
+def _bptt(one: Recurrent, x: Array, state: Any, dy: Array, valid: Array) -> tuple[Array, Array, Array]:
+    """Return dL/dh, dL/dc and dL/dx of every step, from a tape for each; they are 0 where a step is not `valid`.
+
+    dL/dc has no width for cells without c.
+    """
+    tapes, through = [], []
     for x_t, on in zip(x, valid, strict=True):
+        before = state
         _, state, tape = one.forward(x_t[None], state, lengths=on.astype(np.int64))
         tapes.append(tape)
+        if isinstance(state, tuple):
+            through.append(_dh_dc(one, x_t, before, state[1][0]))
     dh, dx = np.zeros_like(dy), np.zeros_like(x)
+    dc = np.zeros((*x.shape[:2], one.hidden_size if through else 0))
     after = _map(np.zeros_like, state)
     for t in range(len(x) - 1, -1, -1):
         h = after[0] if isinstance(after, tuple) else after
         h += dy[t]
         dh[t] = np.where(valid[t][:, None], h[0], 0.0)
+        if through:
+            later = h[0] @ one.params["weight_hr_l0"] if one.proj_size else h[0]
+            dc[t] = np.where(valid[t][:, None], after[1][0] + later * through[t], 0.0)
         g = one.backward(tapes[t], None, after)
         dx[t], after = g.x[0], g.state
-    return dh, dx
+    return dh, dc, dx
+
+
+def _dh_dc(one: Recurrent, x_t: Array, state: Any, c: Array) -> Array:
+    """Return the derivative of h_t before its projection with respect to c_t: o * (1 - tanh(c)^2) [B, H]."""
+    last = slice(3 * one.hidden_size, None)  # gates i, f, g, o
+    z = x_t @ one.params["weight_ih_l0"][last].T
+    if state is not None:
+        z = z + state[0][0] @ one.params["weight_hh_l0"][last].T
+    if one.bias:
+        z = z + one.params["bias_ih_l0"][last] + one.params["bias_hh_l0"][last]
+    o: Array = 0.5 * (1 + np.tanh(z / 2))
+    return np.asarray(o * (1 - np.tanh(c) ** 2))
 
 
 def _map(f: Any, state: Any) -> Any:

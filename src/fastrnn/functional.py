@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readable
+from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readable, some
+from fastrnn._final_hidden import State
 from fastrnn._parameters import GATES
-from fastrnn._recurrent import Recurrent, State
+from fastrnn._recurrent import Recurrent, warn_needless_dropout
 from fastrnn._tapes import LayerTape
 from fastrnn.gradients import Gradients
 from fastrnn.layers import elman, gated
@@ -66,7 +67,11 @@ class _Borrowed(Recurrent):
         arrays = {name: readable(f"params: {name}", value, "real floats") for name, value in params.items()}
         for name in ("weight_ih_l0", "weight_hh_l0"):
             if name not in arrays or arrays[name].ndim != 2:
-                got = f"shape {arrays[name].shape}" if name in arrays else f"the names {sorted(arrays)}"
+                got = (
+                    f"shape {arrays[name].shape}"
+                    if name in arrays
+                    else f"the names {some(sorted(arrays)) or []}"
+                )
                 raise ValueError(f"params: expected a matrix {name}, got {got}")
         self._cell_name = cell
         self.dtype = _float_dtype(arrays["weight_hh_l0"].dtype)
@@ -79,6 +84,7 @@ class _Borrowed(Recurrent):
         while f"weight_ih_l{self.num_layers}" in arrays:
             self.num_layers += 1
         self.batch_first, self.dropout = bool(batch_first), _probability("dropout", dropout)
+        warn_needless_dropout(self.dropout, self.num_layers, 5)
         self.rng = np.random.default_rng(rng)
         self.shapes = self._shapes()
         wrong = misfits(self.shapes, arrays)
@@ -88,7 +94,7 @@ class _Borrowed(Recurrent):
             if name in arrays and arrays[name].dtype != self.dtype
         ]
         if wrong:
-            raise ValueError("params: " + "; ".join(wrong))
+            raise ValueError("params: " + some(wrong, "; "))
         self._connect(tuple(np.require(arrays[name], requirements=["C", "A"]) for name in self.shapes))
 
     def _cell(self) -> str:
@@ -129,11 +135,11 @@ def _forward(
     return y, last, LayerTape(tape, layer)
 
 
-def _backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
+def _layer_of(tape: Any) -> Recurrent:
     if not isinstance(tape, LayerTape):
         raise TypeError(f"tape: expected a tape of the forward function, got {type(tape).__name__}")
-    gradients: Gradients = tape.layer.backward(tape.tape, dy, dstate)
-    return gradients
+    layer: Recurrent = tape.layer
+    return layer
 
 
 def _passes_on(shared: Callable[..., Any]) -> Callable[[Function], Function]:
@@ -165,9 +171,16 @@ def lstm_forward(
     return _forward("lstm", x, state, params, **options)
 
 
-def lstm_backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
+def lstm_backward(
+    tape: Any,
+    dy: ArrayLike | None = None,
+    dstate: State = None,
+    *,
+    dy_last: ArrayLike | None = None,
+    need_dx: bool = True,
+) -> Gradients:
     """Return the gradients of an LSTM (BPTT); see :meth:`fastrnn.LSTM.backward`."""
-    return _backward(tape, dy, dstate)
+    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx)
 
 
 @_passes_on(_infer)
@@ -196,9 +209,16 @@ def gru_forward(
     return _forward(gated(reset_after), x, state, params, **options)
 
 
-def gru_backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
+def gru_backward(
+    tape: Any,
+    dy: ArrayLike | None = None,
+    dstate: State = None,
+    *,
+    dy_last: ArrayLike | None = None,
+    need_dx: bool = True,
+) -> Gradients:
     """Return the gradients of a GRU (BPTT); see :meth:`fastrnn.GRU.backward`."""
-    return _backward(tape, dy, dstate)
+    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx)
 
 
 @_passes_on(_infer)
@@ -227,6 +247,13 @@ def rnn_forward(
     return _forward(elman(nonlinearity), x, state, params, **options)
 
 
-def rnn_backward(tape: Any, dy: ArrayLike | None = None, dstate: State = None) -> Gradients:
+def rnn_backward(
+    tape: Any,
+    dy: ArrayLike | None = None,
+    dstate: State = None,
+    *,
+    dy_last: ArrayLike | None = None,
+    need_dx: bool = True,
+) -> Gradients:
     """Return the gradients of an Elman RNN (BPTT); see :meth:`fastrnn.RNN.backward`."""
-    return _backward(tape, dy, dstate)
+    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx)

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._arrays import readable
+
 Shapes = Mapping[str, tuple[int, ...]]
+
+# Whoever has parameters, by the identity of the buffer that holds them.
+_owners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def register(owner: Any, flat: NDArray[Any]) -> None:
+    """Let ``owner._changed(how)`` be called when ``flat`` is changed by a function of this package."""
+    _owners[id(flat)] = owner
+
+
+def note_change(array: NDArray[Any], how: str) -> None:
+    """Tell the owner of a buffer, or of a view of it, that its numbers were changed, and by what."""
+    owner = _owners.get(id(array))
+    if owner is None and array.base is not None:
+        owner = _owners.get(id(array.base))
+    if owner is not None:
+        owner._changed(how)
 
 
 class Views(dict[str, NDArray[Any]]):
@@ -17,12 +37,12 @@ class Views(dict[str, NDArray[Any]]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         view = self[name]
-        if value is view:  # `views[name] -= step` assigns the array to itself
-            return
-        array = np.asarray(value)
-        if array.shape not in ((), view.shape):
-            raise ValueError(f"{name}: expected shape {view.shape}, got {array.shape}")
-        view[...] = array
+        if value is not view:  # `views[name] -= step` assigns the array to itself
+            array = readable(name, value, "real numbers")
+            if array.shape not in ((), view.shape):
+                raise ValueError(f"{name}: expected shape {view.shape}, got {array.shape}")
+            view[...] = array
+        note_change(view, "an assignment to params")
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Overwrite the numbers of each name that is given, as ``dict.update``."""
@@ -54,7 +74,7 @@ class Gradients:
     Attributes
     ----------
     x : array or Ragged or None
-        dL/dx, shaped as the input; None where there was none.
+        dL/dx, shaped as the input; None where there was none, and with ``need_dx=False``.
     state : array or pair of arrays or None
         dL/dh_0, or (dL/dh_0, dL/dc_0) for an LSTM, also where the initial state was left out.
     params : dict of str to array

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._arrays import expect, expect_writeable, number
+from fastrnn._arrays import expect, expect_writeable, number, readable, some
+from fastrnn.gradients import note_change
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
@@ -133,10 +134,14 @@ def _arrays(target: Any) -> dict[str, Array]:
     wanted = "an array, a dict of parameters or a layer"
     expect(isinstance(arrays, dict), "target", wanted, type(target).__name__, TypeError)
     for array in arrays.values():
+        if isinstance(array, np.ma.MaskedArray):
+            readable("target", array, "an array of floats")
         fits = isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.ndim
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         expect(fits, "target", "an array of floats", got, TypeError)
     expect_writeable("target", arrays)
+    for array in arrays.values():
+        note_change(array, "a function of fastrnn.init")
     return arrays
 
 
@@ -162,7 +167,7 @@ def _gates(target: Any, prefix: str = "weight") -> list[Array]:
         stacked = size and name.startswith(("weight_ih", "weight_hh"))
         expect(not stacked or len(array) % size == 0, name, f"gates of {size} rows", f"{len(array)} rows")
         gates += np.split(array, len(array) // size if stacked else 1)
-    expect(gates, "target", f"a parameter named {prefix}...", sorted(arrays))
+    expect(gates, "target", f"a parameter named {prefix}...", some(sorted(arrays)))
     return gates
 
 

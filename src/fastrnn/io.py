@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._arrays import expect, expect_writeable, misfits, readable
+from fastrnn._arrays import expect, expect_writeable, misfits, readable, some
 from fastrnn._deprecated import renamed
+from fastrnn.gradients import note_change
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -28,6 +29,16 @@ PathLike = str | os.PathLike[str]
 METADATA = "__metadata__"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1"}
 _DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?"}
+
+# What to do with the files of other libraries, by how their names end.
+_OTHER_FILES = {
+    (".pt", ".pth", ".bin", ".ckpt", ".pkl"): ". If PyTorch wrote it: "
+    "layer.load_state_dict(torch.load(path, weights_only=True), prefix=...)",
+    (".h5", ".hdf5", ".keras"): ". If Keras wrote it: read the arrays with Keras or h5py, and give them to "
+    "load_state_dict in the layout of PyTorch",
+    (".npy",): ". One array: numpy.load and numpy.save",
+    (".onnx",): ". Weights of an ONNX graph: onnx.numpy_helper.to_array of its initializers",
+}
 
 __all__ = ["load", "read", "restore", "save"]
 
@@ -37,14 +48,20 @@ class _NotRead(Exception):
 
 
 def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays, or the parameters of modules, to a ``.safetensors`` or ``.npz`` file, atomically.
+    """Write arrays, parameters of modules and states of optimisers to a ``.safetensors`` or ``.npz`` file, atomically.
 
     Parameters
     ----------
     path : path ending in .safetensors (needs safetensors) or .npz
-    weights : dict of arrays or of modules
-        The parameters of a module with the name "lstm" are named "lstm.weight_ih_l0" and so on.
+    weights : dict of arrays, modules and optimisers
+        The parameters of a module with the name "lstm" are named "lstm.weight_ih_l0" and so on. :func:`restore` takes
+        the same dict.
     metadata : dict of str, optional
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist.
 
     Examples
     --------
@@ -61,7 +78,8 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
         expect(isinstance(name, str), "weights", "names that are str", type(name).__name__, TypeError)
         state = item.state_dict() if hasattr(item, "state_dict") else {None: item}
         for key, value in state.items():
-            array = np.ascontiguousarray(value).reshape(np.shape(value))
+            array = readable(name if key is None else f"{name}.{key}", value, "real numbers")
+            array = np.ascontiguousarray(array).reshape(array.shape)
             expect(array.dtype.kind in "fiub", name, "real numbers", array.dtype, TypeError)
             known = npz or array.dtype.newbyteorder("<") in map(np.dtype, _DTYPES.values())
             expect(known, name, "a dtype that safetensors has", array.dtype, TypeError)
@@ -88,7 +106,7 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
 
 
 def load(path: PathLike) -> dict[str, Array]:
-    """Return the arrays of a ``.safetensors`` or ``.npz`` file.
+    """Return the arrays of a ``.safetensors`` or ``.npz`` file. Those of bfloat16 become float32, without loss.
 
     Raises
     ------
@@ -115,35 +133,76 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 @renamed(pieces="modules")
-def restore(path: PathLike, modules: Mapping[str, Any]) -> dict[str, str]:
-    """Read the parameters of modules from a file that `save` wrote; return the metadata of the file.
+def restore(path: PathLike, modules: Mapping[str, Any], *, strict: bool = True) -> dict[str, str]:
+    """Read modules and optimisers from a file that `save` wrote; return the metadata of the file.
 
-    Nothing is changed unless the file holds exactly the parameters of these modules.
+    Nothing is changed unless the file holds exactly what belongs to them.
 
     Parameters
     ----------
     path : path ending in .safetensors or .npz
-    modules : dict of modules
-        As it was given to `save`.
+    modules : dict of modules, optimisers and arrays
+        As it was given to `save`. An array is overwritten.
+    strict : bool
+        Whether the file may hold nothing else. Otherwise what belongs to names that are not in `modules`, such as an
+        optimiser that is not needed any more, is left alone.
 
     Raises
     ------
     ValueError
         The file is not sound, or entries are missing, unexpected or of another shape.
+
+    Examples
+    --------
+    >>> import os, tempfile, fastrnn
+    >>> lstm = fastrnn.LSTM(2, 3)
+    >>> parts = {"lstm": lstm, "adam": fastrnn.optim.Adam([lstm])}
+    >>> path = os.path.join(tempfile.mkdtemp(), "checkpoint.npz")
+    >>> save(path, parts, {"epoch": "3"}); restore(path, parts)
+    {'epoch': '3'}
+    >>> restore(path, {"lstm": lstm}, strict=False)  # without the optimiser
+    {'epoch': '3'}
     """
-    wanted = "a dict of modules"
+    wanted = "a dict of modules, optimisers and arrays"
     expect(isinstance(modules, Mapping), "modules", wanted, type(modules).__name__, TypeError)
-    for module in modules.values():
-        expect(hasattr(module, "params"), "modules", wanted, f"one of {type(module).__name__}", TypeError)
-    params = {f"{n}.{k}": a for n, module in modules.items() for k, a in module.params.items()}
+    params: dict[str, Array] = {}
+    states: dict[str, dict[str, Array]] = {}  # of optimisers
+    for name, item in modules.items():
+        if isinstance(item, np.ndarray):
+            params[name] = item
+        elif hasattr(item, "params"):
+            params |= {f"{name}.{k}": a for k, a in item.params.items()}
+        else:
+            known = hasattr(item, "state_dict") and hasattr(item, "load_state_dict")
+            expect(known, "modules", wanted, f"one of {type(item).__name__}", TypeError)
+            states[name] = item.state_dict()
     expect_writeable("modules", params)
     arrays, metadata = read(path)
-    copy_into(params, arrays, os.fspath(path))
+    if not strict:
+        arrays = {n: a for n, a in arrays.items() if n in modules or n.partition(".")[0] in modules}
+    everything = params | {f"{n}.{k}": a for n, state in states.items() for k, a in state.items()}
+    if strict:
+        others = {name.partition(".")[0] for name in arrays} - {name.partition(".")[0] for name in everything}
+        hint = f"the file also holds {some(sorted(others))}: give them too, or strict=False"
+        expect(
+            not others or not everything.keys() <= arrays.keys(),
+            os.fspath(path),
+            f"only {some(modules)}",
+            hint,
+        )
+    given = matching(everything, arrays, os.fspath(path))
+    # An optimiser checks its numbers before it changes anything. The sizes that copies need have been checked above.
+    for name, state in states.items():
+        modules[name].load_state_dict({key: given[f"{name}.{key}"] for key in state})
+    copy_all(params, given)
     return metadata
 
 
 def write_atomically(path: PathLike, data: Any) -> None:
     """Write a file beside `path` and rename it, so that a reader sees the old file or the new one as a whole."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path: expected a folder that exists, got {os.fspath(folder)!r}")
     temporary = f"{os.fspath(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "xb") as file:
@@ -165,6 +224,7 @@ def copy_all(params: Mapping[str, Array], given: Mapping[str, Array]) -> None:
     """Copy what `matching` returned."""
     for name, array in params.items():
         array[...] = given[name]
+        note_change(array, "weights that were read")
 
 
 def matching(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: str) -> dict[str, Array]:
@@ -173,7 +233,7 @@ def matching(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: 
     Raises
     ------
     ValueError
-        Entries are missing, unexpected or of another shape. The message names all of them.
+        Entries are missing, unexpected or of another shape. The message names them, up to a few.
     """
     expect(isinstance(state, Mapping), what, "a dict of arrays", type(state).__name__, TypeError)
     given = {name: readable(f"{what}: {name}", value, "real numbers") for name, value in state.items()}
@@ -184,14 +244,15 @@ def matching(params: Mapping[str, Array], state: Mapping[str, ArrayLike], what: 
             if given[name].dtype.kind not in kinds:
                 wrong.append(f"{name}: expected {wanted}, got {given[name].dtype}")
     if wrong:
-        raise ValueError(f"{what}: " + "; ".join(wrong))
+        raise ValueError(f"{what}: " + some(wrong, "; "))
     return given
 
 
 def _is_npz(path: PathLike) -> bool:
     suffix = Path(path).suffix
     wanted = "a name ending in .safetensors or .npz"
-    expect(suffix in (".npz", ".safetensors"), "path", wanted, repr(os.fspath(path)))
+    hint = next((hint for endings, hint in _OTHER_FILES.items() if suffix.lower() in endings), "")
+    expect(suffix in (".npz", ".safetensors"), "path", wanted, repr(os.fspath(path)) + hint)
     return suffix == ".npz"
 
 
@@ -215,14 +276,20 @@ def _parse_safetensors(data: bytes) -> tuple[dict[str, Array], dict[str, str]]:
     header = json.loads(data[8 : 8 + size])
     metadata = header.pop(METADATA, {})
     for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
-            raise ValueError(f"{name}: dtype {entry['dtype']} is not one of NumPy's real numbers")
+        if entry["dtype"] not in (*_DTYPES, "BF16"):
+            raise _NotRead(
+                f"{name}: expected real numbers that NumPy has, or BF16, got dtype {entry['dtype']!r}"
+            )
         begin, end = entry["data_offsets"]
         if not 0 <= begin <= end <= len(data) - 8 - size:
             raise ValueError(f"{name}: bytes {begin} to {end} lie outside the file")
     arrays = {}
     # deserialize checks that sizes fit shapes and that the arrays cover the rest of the file exactly once.
     for name, entry in _safetensors().deserialize(data):
+        if entry["dtype"] == "BF16":  # the upper half of a float32
+            half = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
+            arrays[name] = (half << np.uint32(16)).view(np.float32).reshape(entry["shape"])
+            continue
         array = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
         arrays[name] = array.astype(array.dtype.newbyteorder("="))
     return arrays, metadata

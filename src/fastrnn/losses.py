@@ -2,12 +2,16 @@
 
 The loss is a float, summed in float64. The gradient has the dtype of the prediction. ``weights`` say how much each
 element counts; they are finite and not negative. The reduction "mean" divides by their sum. An element with weight 0
-has no effect on the loss or the gradients, even if it is NaN or its target is invalid.
+has no effect on the loss or the gradients, even if it is NaN or its target is invalid. For padded batches,
+``fastrnn.length_mask(lengths)`` makes weights of lengths.
+
+A :class:`fastrnn.Ragged` may take the place of the first argument; the others are then Ragged of the same lengths too,
+or their values, and the gradient is a Ragged. Integers and weights [total] may also be [total, 1].
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +30,7 @@ from fastrnn._arrays import (
 )
 from fastrnn.gradients import Gradients
 from fastrnn.nn import Linear
+from fastrnn.ragged import Ragged
 
 Array = NDArray[Any]
 Weights = ArrayLike | None
@@ -41,8 +46,9 @@ def softmax_cross_entropy(
     weights: Weights = None,
     *,
     label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
     reduction: Reduction = "mean",
-) -> tuple[float, Array]:
+) -> tuple[float, Any]:
     """Return the cross-entropy of softmax(logits) in nats, and its gradient with respect to the logits.
 
     Parameters
@@ -54,6 +60,8 @@ def softmax_cross_entropy(
     label_smoothing : float
         the target distribution is (1 - s) * one-hot + s / C (Szegedy et al. 2016), as
         ``torch.nn.CrossEntropyLoss``.
+    ignore_index : int, optional
+        targets of this value count as if their weight were 0.
     reduction : "mean" or "sum"
 
     Examples
@@ -62,12 +70,14 @@ def softmax_cross_entropy(
     >>> round(loss, 4), gradient.tolist()
     (0.6931, [[-0.5, 0.5]])
     """
+    (logits, targets, weights), lengths = _values(logits=logits, targets=targets, weights=weights)
     z = _logits(logits)
+    weights = _without(ignore_index, targets, weights)
     right, w, scale, smooth = _classes(z.shape, z.shape[-1], targets, weights, label_smoothing, reduction)
     matrix = z.reshape(-1, z.shape[-1]).astype(core_dtype(z), copy=False)
     loss, gradient = _core.softmax_cross_entropy(matrix, right, w, scale, label_smoothing=smooth)
     assert gradient is not None
-    return loss, gradient.astype(z.dtype, copy=False).reshape(z.shape)
+    return loss, _like(lengths, gradient.astype(z.dtype, copy=False).reshape(z.shape))
 
 
 def linear_softmax_cross_entropy(
@@ -81,6 +91,7 @@ def linear_softmax_cross_entropy(
     ignore_index: int | None = None,
     reduction: Reduction = "mean",
     gradient: bool = True,
+    need_dx: bool = True,
 ) -> tuple[float, Gradients | None]:
     """Return the cross-entropy of softmax(linear(x)) in nats, and the gradients of ``x`` and of the linear layer.
 
@@ -107,6 +118,8 @@ def linear_softmax_cross_entropy(
         The mean is over the targets whose weight is not 0.
     gradient : bool
         Whether gradients are computed; without them it takes less time.
+    need_dx : bool
+        Whether the gradient of ``x`` is among them.
 
     Returns
     -------
@@ -128,25 +141,25 @@ def linear_softmax_cross_entropy(
     ((5, 2, 4), ['weight', 'bias'])
     """
     expect(isinstance(linear, Linear), "linear", "a Linear", type(linear).__name__, TypeError)
+    (x, targets, weights), lengths = _values(x=x, targets=targets, weights=weights)
     x = linear._float("x", x, linear.in_features)
     classes = linear.out_features
-    if ignore_index is not None:
-        ids = indices("targets", targets)
-        kept = (ids != ignore_index).astype(np.float64)
-        weights = kept if weights is None else np.where(kept, readable("weights", weights, "real numbers"), 0)
+    weights = _without(ignore_index, targets, weights)
     right, w, scale, smooth = _classes(x.shape, classes, targets, weights, label_smoothing, reduction)
     loss, dx, flat = _core.linear_cross_entropy(
         x.reshape(-1, linear.in_features), linear.params["weight"], linear.params.get("bias"), right, w, scale,
         label_smoothing=smooth, z_loss=at_least_zero("z_loss", z_loss), gradients=gradient,
+        need_dx=need_dx,
     )  # fmt: skip
-    if dx is None or flat is None:
+    if flat is None:
         return loss, None
-    return loss, Gradients(x=dx.reshape(x.shape), state=None, shapes=linear.shapes, flat=flat)
+    dx = None if dx is None else _like(lengths, dx.reshape(x.shape))
+    return loss, Gradients(x=dx, state=None, shapes=linear.shapes, flat=flat)
 
 
 def mse(
     prediction: ArrayLike, target: ArrayLike, weights: Weights = None, *, reduction: Reduction = "mean"
-) -> tuple[float, Array]:
+) -> tuple[float, Any]:
     """Return the squared error and its gradient with respect to the prediction.
 
     Parameters
@@ -160,8 +173,9 @@ def mse(
     >>> mse([1.0, 2.0], [1.0, 4.0])
     (2.0, array([ 0., -2.]))
     """
+    (prediction, target, weights), lengths = _values(prediction=prediction, target=target, weights=weights)
     error, w, scale = _errors(prediction, target, weights, reduction)
-    return _reduce(np.square(error), w, scale), _scaled(2 * error, w, scale, error.dtype)
+    return _reduce(np.square(error), w, scale), _like(lengths, _scaled(2 * error, w, scale, error.dtype))
 
 
 def huber(
@@ -171,7 +185,7 @@ def huber(
     *,
     delta: float = 1.0,
     reduction: Reduction = "mean",
-) -> tuple[float, Array]:
+) -> tuple[float, Any]:
     """Return the Huber loss and its gradient: e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2).
 
     Arguments as of `mse`. Huber 1964; ``torch.nn.HuberLoss``.
@@ -182,9 +196,11 @@ def huber(
     (1.3125, array([0.25, 0.5 ]))
     """
     delta = positive("delta", delta)
+    (prediction, target, weights), lengths = _values(prediction=prediction, target=target, weights=weights)
     error, w, scale = _errors(prediction, target, weights, reduction)
     inside = np.clip(error, -delta, delta)
-    return _reduce(inside * (error - inside / 2), w, scale), _scaled(inside, w, scale, error.dtype)
+    loss = _reduce(inside * (error - inside / 2), w, scale)
+    return loss, _like(lengths, _scaled(inside, w, scale, error.dtype))
 
 
 def gaussian_nll(
@@ -194,7 +210,7 @@ def gaussian_nll(
     weights: Weights = None,
     *,
     reduction: Reduction = "mean",
-) -> tuple[float, tuple[Array, Array]]:
+) -> tuple[float, tuple[Any, Any]]:
     """Return the negative log-likelihood of N(mean, exp(log_variance)), and its gradients with respect to both.
 
     (log(2 pi) + log_variance + (target - mean)^2 / exp(log_variance)) / 2. Nix and Weigend 1994.
@@ -211,6 +227,8 @@ def gaussian_nll(
     >>> round(loss, 4), dmean.tolist(), dlog_variance.tolist()
     (1.4189, [-1.0], [0.0])
     """
+    named = {"mean": mean, "log_variance": log_variance, "target": target, "weights": weights}
+    (mean, log_variance, target, weights), lengths = _values(**named)
     error, w, scale = _errors(mean, target, weights, reduction, "mean")
     log_var = floats("log_variance", log_variance)
     expect(log_var.shape == error.shape, "log_variance", f"shape {error.shape}", log_var.shape)
@@ -220,10 +238,15 @@ def gaussian_nll(
     squared = error * scaled
     loss = _reduce((np.log(2 * np.pi) + log_var + squared) / 2, w, scale)
     dmean = _scaled(scaled, w, scale, error.dtype)
-    return loss, (dmean, _scaled((1 - squared) / 2, w, scale, log_var.dtype))
+    dlog_variance = _scaled((1 - squared) / 2, w, scale, log_var.dtype)
+    return loss, (_like(lengths, dmean), _like(lengths, dlog_variance))
 
 
-def log_softmax(logits: ArrayLike) -> Array:
+@overload
+def log_softmax(logits: Ragged) -> Ragged: ...
+@overload
+def log_softmax(logits: ArrayLike) -> Array: ...
+def log_softmax(logits: Any) -> Any:
     """Return log(softmax(logits)) over the last axis, in the dtype of `logits`.
 
     Examples
@@ -231,10 +254,52 @@ def log_softmax(logits: ArrayLike) -> Array:
     >>> np.exp(log_softmax([0.0, 0.0]))
     array([0.5, 0.5])
     """
+    (logits,), lengths = _values(logits=logits)
     z: Array = _logits(logits)
     z = z - np.max(z, axis=-1, keepdims=True)
     z -= np.log(np.exp(z).sum(axis=-1, keepdims=True))
-    return z
+    return _like(lengths, z)
+
+
+def _values(**named: Any) -> tuple[list[Any], NDArray[np.int64] | None]:
+    """Return the arguments of a loss as arrays, and the lengths where the first one is a Ragged."""
+    first = next(iter(named))
+    if not isinstance(named[first], Ragged):
+        for name, value in named.items():
+            array = not isinstance(value, Ragged)
+            expect(array, name, f"an array, as {first} is one", "a Ragged", TypeError)
+        return list(named.values()), None
+    lengths, width = named[first].lengths, named[first].values.shape[1:]
+    arrays = []
+    for name, value in named.items():
+        if isinstance(value, Ragged):
+            fits = np.array_equal(value.lengths, lengths)
+            expect(fits, name, f"sequences of the lengths of {first}", "other lengths")
+            value = value.values
+            column = value.shape[1:] == (1,) and (width != (1,) or name == "targets")
+            value = value[:, 0] if column else value  # one number a step
+        arrays.append(value)
+    return arrays, lengths.copy()
+
+
+def _like(lengths: NDArray[np.int64] | None, array: Array) -> Any:
+    """Return a gradient as the first argument of the loss was: an array, or a Ragged."""
+    return array if lengths is None else Ragged._of(array, lengths)
+
+
+def _without(ignore_index: int | None, targets: Any, weights: Any) -> Any:
+    """Return the weights, with 0 for targets that are `ignore_index`."""
+    if ignore_index is None:
+        return weights
+    whole = isinstance(ignore_index, (int, np.integer)) and not isinstance(ignore_index, bool)
+    expect(whole, "ignore_index", "an integer", type(ignore_index).__name__, TypeError)
+    ids = indices("targets", targets)
+    kept = (ids != ignore_index).astype(np.float64)
+    if weights is None:
+        return kept
+    given = readable("weights", weights, "real numbers")
+    expect(given.shape == ids.shape, "weights", f"shape {ids.shape}", given.shape)
+    return np.where(kept, given, 0)
 
 
 def _logits(logits: ArrayLike) -> Array:

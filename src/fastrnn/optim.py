@@ -33,8 +33,10 @@ from fastrnn._arrays import (
     fraction,
     number,
     positive,
+    readable,
 )
 from fastrnn._schedules import Schedule, cosine, exponential, linear, step_decay
+from fastrnn.gradients import note_change
 from fastrnn.io import copy_all, matching
 
 Array = NDArray[Any]
@@ -105,6 +107,8 @@ class _Optimiser:
         norm = self._call_core(gradients, clip, lr)
         if clip_norm is not None and not math.isfinite(norm):
             return norm
+        for p in self._params:
+            note_change(p, "an optimiser's step")
         self.steps += 1
         if self.steps % FLUSH_EVERY == 0:
             for i, p in enumerate(self._params):
@@ -368,12 +372,19 @@ def _norm(flats: list[Array]) -> float:
 def _flats(name: str, items: Items) -> list[Array]:
     listed = isinstance(items, Sequence) and not hasattr(items, "flat")
     expect(listed, name, "a list of flat arrays or of layers", type(items).__name__, TypeError)
-    flats = [item if isinstance(item, np.ndarray) else getattr(item, "flat", None) for item in items]
-    for flat in flats:
+    flats: list[Any] = []
+    for item in items:
+        if hasattr(item, "flats"):  # a chain of modules, or its gradients
+            flats += item.flats
+        else:
+            flats.append(item if isinstance(item, np.ndarray) else getattr(item, "flat", None))
+    for i, flat in enumerate(flats):
+        if isinstance(flat, np.ma.MaskedArray):
+            readable(f"{name}[{i}]", flat, "an array of floats")
         if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind != "f":
             got = f"{flat.dtype} {flat.shape}" if isinstance(flat, np.ndarray) else type(flat).__name__
             raise TypeError(f"{name}: expected one-dimensional arrays of floats, got {got}")
-    return flats  # type: ignore[return-value]
+    return flats
 
 
 def _writeable_flats(name: str, items: Items) -> list[Array]:

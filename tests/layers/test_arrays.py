@@ -200,7 +200,7 @@ def test_hidden_elements_are_refused(where: str) -> None:
     calls: dict[str, tuple[str, Callable[[], Any]]] = {
         "x": ("x", lambda: layer(masked(case.x))),
         "dy": ("dy", lambda: run_layer(layer, case, dy=masked(case.dy))),
-        "state": ("h0", lambda: layer(case.x, masked(case.state))),
+        "state": ("state", lambda: layer(case.x, masked(case.state))),
         "a step": ("x", lambda: layer.stream(v.B).step(masked(case.x[0]))),
     }
     name, call = calls[where]
@@ -277,7 +277,7 @@ def test_what_is_no_array_of_floats_is_refused(wrong: Any) -> None:
     for call in (fastrnn.GRU(5, 7), fastrnn.GRU(5, 7).forward, fastrnn.GRU(5, 7).stream().step):
         with pytest.raises((TypeError, ValueError), match=r"^x: "):
             call(wrong)
-    with pytest.raises((TypeError, ValueError), match=r"^h0: "):
+    with pytest.raises((TypeError, ValueError), match=r"^state: "):
         fastrnn.GRU(5, 7)(np.zeros((4, 3, 5)), wrong)
 
 

@@ -40,9 +40,9 @@ def backward(layer: Any, dy: Any = None, dstate: Any = None, **kwargs: Any) -> A
 
 
 def twice(layer: Any) -> Any:
-    _, _, tape = layer.forward(X)
-    layer.backward(tape)
-    return layer.backward(tape)
+    y, _, tape = layer.forward(X)
+    layer.backward(tape, y)
+    return layer.backward(tape, y)
 
 
 def ragged() -> Any:
@@ -141,19 +141,24 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("x uneven lists, dropout", lambda: gru(num_layers=2, dropout=0.5).forward([[[1.0, 2.0, 3.0]], [[1.0]]]), TypeError, "x: expected an array of real floats, got list"),
     ("x masked in a list", lambda: gru()([masked(B, I)] * T), TypeError, "x: expected an array without masked elements, got a masked array"),
     # state
-    ("h0 layers", lambda: gru(num_layers=2)(X, H0), ValueError, "h0: expected shape (2, 8, 64), got (1, 8, 64)"),
-    ("h0 batch", lambda: gru()(X, zeros(1, 7, H)), ValueError, "h0: expected shape (1, 8, 64), got (1, 7, 64)"),
-    ("h0 unbatched", lambda: gru()(X[:, 0], H0), ValueError, "h0: expected shape (1, 64), got (1, 8, 64)"),
-    ("h0 int", lambda: gru()(X, H0.astype(int)), TypeError, "h0: expected an array of real floats, got an array of int64"),
-    ("h0 pair", lambda: gru()(X, (H0, H0)), ValueError, "h0: expected shape (1, 8, 64), got (2, 1, 8, 64)"),
-    ("h0 directions", lambda: gru(bidirectional=True)(X, H0), ValueError, "h0: expected shape (2, 8, 64), got (1, 8, 64)"),
+    ("h0 layers", lambda: gru(num_layers=2)(X, H0), ValueError, "state: expected shape (2, 8, 64), got (1, 8, 64)"),
+    ("h0 batch", lambda: gru()(X, zeros(1, 7, H)), ValueError, "state: expected shape (1, 8, 64), got (1, 7, 64)"),
+    ("h0 unbatched", lambda: gru()(X[:, 0], H0), ValueError, "state: expected shape (1, 64), got (1, 8, 64)"),
+    ("h0 int", lambda: gru()(X, H0.astype(int)), TypeError, "state: expected an array of real floats, got an array of int64"),
+    ("h0 pair", lambda: gru()(X, (H0, H0)), TypeError, "state: expected an array h, got a pair (h, c), which only an LSTM has"),
+    ("pair for two layers", lambda: gru(num_layers=2)(X, (zeros(2, B, H), zeros(2, B, H))), TypeError, "state: expected an array h, got a pair (h, c), which only an LSTM has"),
+    ("pair, unbatched", lambda: gru()(X[:, 0], (H0[:, 0], H0[:, 0])), TypeError, "state: expected an array h, got a pair (h, c), which only an LSTM has"),
+    ("pair in training", lambda: gru().forward(X, (H0, H0)), TypeError, "state: expected an array h, got a pair (h, c), which only an LSTM has"),
+    ("dstate pair", lambda: backward(gru(), None, (H0, H0)), TypeError, "dstate: expected an array h, got a pair (h, c), which only an LSTM has"),
+    ("cell pair", lambda: fastrnn.GRUCell(I, H)(X[0], (H0[0], H0[0])), TypeError, "state: expected an array h, got a pair (h, c), which only an LSTM has"),
+    ("h0 directions", lambda: gru(bidirectional=True)(X, H0), ValueError, "state: expected shape (2, 8, 64), got (1, 8, 64)"),
     ("lstm state alone", lambda: lstm()(X, H0), TypeError, "state: expected a pair (h, c), got ndarray"),
     ("lstm state of three", lambda: lstm()(X, (H0, H0, H0)), TypeError, "state: expected a pair (h, c), got tuple"),
-    ("lstm h0 projected", lambda: lstm(proj_size=5)(X, (H0, H0)), ValueError, "h0: expected shape (1, 8, 5), got (1, 8, 64)"),
-    ("lstm c0", lambda: lstm(proj_size=5)(X, (zeros(1, B, 5), zeros(1, B, 5))), ValueError, "c0: expected shape (1, 8, 64), got (1, 8, 5)"),
-    ("x None h0 dimensions", lambda: gru()(None, zeros(B, H), steps=3), ValueError, "h0: expected shape (1, 64), got (8, 64)"),
-    ("x None h0 number, dropout", lambda: gru(num_layers=2, dropout=0.5).forward(None, 5.0, steps=3), ValueError, "h0: expected shape (2, B, 64), got ()"),
-    ("x None c0 dimensions", lambda: lstm()(None, (None, zeros(B, H)), steps=3), ValueError, "c0: expected shape (1, 64), got (8, 64)"),
+    ("lstm h0 projected", lambda: lstm(proj_size=5)(X, (H0, H0)), ValueError, "state[0]: expected shape (1, 8, 5), got (1, 8, 64)"),
+    ("lstm c0", lambda: lstm(proj_size=5)(X, (zeros(1, B, 5), zeros(1, B, 5))), ValueError, "state[1]: expected shape (1, 8, 64), got (1, 8, 5)"),
+    ("x None h0 dimensions", lambda: gru()(None, zeros(B, H), steps=3), ValueError, "state: expected shape (1, 64), got (8, 64)"),
+    ("x None h0 number, dropout", lambda: gru(num_layers=2, dropout=0.5).forward(None, 5.0, steps=3), ValueError, "state: expected shape (2, B, 64), got ()"),
+    ("x None c0 dimensions", lambda: lstm()(None, (None, zeros(B, H)), steps=3), ValueError, "state[1]: expected shape (1, 64), got (8, 64)"),
     # lengths
     ("lengths negative", lambda: gru()(X, lengths=[4, -1, 0, 0, 0, 0, 0, 0]), ValueError, "lengths: expected values from 0 to 4, got -1"),
     ("lengths too long", lambda: gru()(X, lengths=[5] * 8), ValueError, "lengths: expected values from 0 to 4, got 5"),
@@ -180,26 +185,26 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("checkpoint word", lambda: gru().forward(X, checkpoint="some"), ValueError, "checkpoint: expected None, \"auto\" or a number of steps, got 'some'"),
     ("checkpoint float", lambda: gru().forward(X, checkpoint=2.0), TypeError, "checkpoint: expected an integer, got float"),
     # backward
-    ("dy shape", lambda: backward(gru(), zeros(T, B, 5)), ValueError, "dy: expected shape (4, 8, 64) or, for the last step only, (8, 64), got (4, 8, 5)"),
-    ("dy last step", lambda: backward(gru(), zeros(7, H)), ValueError, "dy: expected shape (4, 8, 64) or, for the last step only, (8, 64), got (7, 64)"),
+    ("dy shape", lambda: backward(gru(), zeros(T, B, 5)), ValueError, "dy: expected shape (4, 8, 64), or dy_last of shape (8, 64), got (4, 8, 5)"),
+    ("dy last step", lambda: backward(gru(), zeros(7, H)), ValueError, "dy: expected shape (4, 8, 64), or dy_last of shape (8, 64), got (7, 64)"),
     ("dy int", lambda: backward(gru(), zeros(T, B, H, dtype=int)), TypeError, "dy: expected an array of real floats, got an array of int64"),
     ("dstate shape", lambda: backward(gru(), None, zeros(1, B, 5)), ValueError, "dstate: expected shape (1, 8, 64), got (1, 8, 5)"),
     ("dstate of lstm", lambda: backward(lstm(), None, H0), TypeError, "dstate: expected a pair (h, c), got ndarray"),
     ("dstate c shape", lambda: backward(lstm(), None, (H0, zeros(1, B, 5))), ValueError, "dstate[1]: expected shape (1, 8, 64), got (1, 8, 5)"),
     ("tape twice", lambda: twice(gru()), ValueError, "tape: expected an unused tape, got one that already served a backward"),
     ("tape None", lambda: gru().backward(None), TypeError, "tape: expected a tape of forward, got NoneType"),
-    ("tape of another size", lambda: gru(num_layers=2).backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another cell", lambda: lstm().backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another hidden_size", lambda: fastrnn.GRU(I, 5).backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another input_size", lambda: fastrnn.GRU(2 * I, H).backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another bias", lambda: gru(bias=False).backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another reset", lambda: gru(reset_after=False).backward(gru().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another nonlinearity", lambda: fastrnn.RNN(I, H, 1, "relu").backward(fastrnn.RNN(I, H).forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another proj_size", lambda: lstm(proj_size=5).backward(lstm().forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of a layer for two", lambda: gru(num_layers=2).backward(gru(bidirectional=True).forward(X)[2]), ValueError, "tape: expected a tape of this layer, got one of another network"),
-    ("tape of another dtype", lambda: gru(dtype=float).backward(gru().forward(X)[2]), TypeError, "tape: expected a tape of this layer, got one of another dtype"),
+    ("tape of another size", lambda: gru(num_layers=2).backward(gru().forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another cell", lambda: lstm().backward(gru().forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another hidden_size", lambda: fastrnn.GRU(I, 5).backward(gru().forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another input_size", lambda: fastrnn.GRU(2 * I, H).backward(gru().forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another bias", lambda: gru(bias=False).backward(gru().forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another reset", lambda: gru(reset_after=False).backward(gru().forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another nonlinearity", lambda: fastrnn.RNN(I, H, 1, "relu").backward(fastrnn.RNN(I, H).forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another proj_size", lambda: lstm(proj_size=5).backward(lstm().forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of a layer for two", lambda: gru(num_layers=2).backward(gru(bidirectional=True).forward(X)[2], X), ValueError, "tape: expected a tape of this layer, got one of another network"),
+    ("tape of another dtype", lambda: gru(dtype=float).backward(gru().forward(X)[2], X), TypeError, "tape: expected a tape of this layer, got one of another dtype"),
     ("Ragged dy of other lengths", lambda: backward_ragged([3, 1], fastrnn.Ragged(zeros(4, H), [1, 3])), ValueError, "dy.lengths: expected [3 1], got [1 3]"),
-    ("Ragged as many steps as rows", lambda: backward_ragged([2, 0, 1], zeros(3, H)), ValueError, "dy: expected a Ragged, since 3 rows may be all steps or the last ones, got shape (3, 64)"),
+    ("Ragged as many steps as rows", lambda: backward_ragged([2, 0, 1], zeros(3, H)), ValueError, "dy: expected a Ragged or dy_last, since 3 vectors may be of all steps or of the last ones, got shape (3, 64)"),
     ("Ragged dy of a padded x", lambda: backward(gru(), ragged()), TypeError, "dy: expected an array of real floats, got Ragged"),
     # Ragged and chunks
     ("Ragged sum", lambda: fastrnn.Ragged(zeros(5, 3), [2, 2]), ValueError, "lengths: expected a sum of 5, got 4"),
@@ -209,8 +214,10 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("Ragged lengths replaced, training", lambda: gru().forward(without_lengths()), TypeError, "x.lengths: expected an array of integers, got None"),
     ("Ragged negative", lambda: fastrnn.Ragged(zeros(5, 3), [6, -1]), ValueError, "lengths: expected values of at least 0, got -1"),
     ("Ragged float lengths", lambda: fastrnn.Ragged(zeros(5, 3), [2.0, 3.0]), TypeError, "lengths: expected an array of integers, got an array of float64"),
-    ("Ragged dimensions", lambda: fastrnn.Ragged(zeros(5), [5]), ValueError, "values: expected shape (total, features), got (5,)"),
+    ("Ragged dimensions", lambda: fastrnn.Ragged(zeros(5, 1, 1), [5]), ValueError, "values: expected shape (total, features) or (total,), got (5, 1, 1)"),
     ("Ragged features", lambda: gru()(fastrnn.Ragged(zeros(5, 4), [5])), ValueError, "x.values: expected shape (total, 3), got (5, 4)"),
+    ("Ragged without features", lambda: gru()(fastrnn.Ragged(zeros(5), [5])), ValueError, "x.values: expected shape (total, 3), got (5,)"),
+    ("Ragged list of vectors", lambda: fastrnn.Ragged.from_list([zeros(2), zeros(2, 4)]), ValueError, "sequences[1]: expected shape (steps,), got (2, 4)"),
     ("Ragged list", lambda: fastrnn.Ragged.from_list([zeros(2, 3), zeros(2, 4)]), ValueError, "sequences[1]: expected shape (steps, 3), got (2, 4)"),
     ("Ragged no rows", lambda: fastrnn.Ragged.from_list([]), ValueError, "sequences: expected at least one sequence, got none"),
     ("chunks size", lambda: list(fastrnn.chunks(X, 0)), ValueError, "size: expected at least 1, got 0"),
@@ -237,16 +244,16 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("out read-only", lambda: step(zeros(2, I), np.broadcast_to(f32(0), (2, H))), ValueError, "out: expected a writable, aligned, C-contiguous array, got one that is not"),
     ("run rows", lambda: gru().stream(2).run(X), ValueError, "x: expected 3 dimensions and a batch of 2, got shape (4, 8, 3)"),
     ("run features", lambda: gru().stream(2).run(zeros(T, 2, 5)), ValueError, "x: expected shape (T, B, 3) or (T, 3), got (4, 2, 5)"),
-    ("stream state shape", lambda: set_state(H0), ValueError, "h: expected shape (1, 2, 64), got (1, 8, 64)"),
+    ("stream state shape", lambda: set_state(H0), ValueError, "state: expected shape (1, 2, 64), got (1, 8, 64)"),
     ("stream state pair", lambda: set_state(H0, lstm()), TypeError, "state: expected a pair (h, c), got ndarray"),
     ("stream reset", lambda: gru().stream(2).reset([2]), ValueError, "sequences: expected values from 0 to 1, got 2"),
     ("stream reset mask", lambda: gru().stream(2).reset([True]), ValueError, "sequences: expected shape (2,), got (1,)"),
     ("stream reset float", lambda: gru().stream(2).reset([0.5]), TypeError, "sequences: expected an array of integers, got an array of float64"),
     # cells
     ("cell x", lambda: fastrnn.GRUCell(3, 4)(zeros(2, 5)), ValueError, "x: expected shape (B, 3) or (3,), got (2, 5)"),
-    ("cell h", lambda: fastrnn.GRUCell(3, 4)(zeros(2, 3), zeros(2, 5)), ValueError, "h: expected shape (2, 4), got (2, 5)"),
+    ("cell h", lambda: fastrnn.GRUCell(3, 4)(zeros(2, 3), zeros(2, 5)), ValueError, "state: expected shape (2, 4), got (2, 5)"),
     ("cell state", lambda: fastrnn.LSTMCell(3, 4)(zeros(2, 3), zeros(2, 4)), TypeError, "state: expected a pair (h, c), got ndarray"),
-    ("cell c", lambda: fastrnn.LSTMCell(3, 4)(zeros(2, 3), (zeros(2, 4), zeros(2, 5))), ValueError, "c: expected shape (2, 4), got (2, 5)"),
+    ("cell c", lambda: fastrnn.LSTMCell(3, 4)(zeros(2, 3), (zeros(2, 4), zeros(2, 5))), ValueError, "state[1]: expected shape (2, 4), got (2, 5)"),
     ("cell dstate", lambda: step_back(fastrnn.GRUCell(3, 4), zeros(2, 3)), ValueError, "dstate: expected shape (2, 4), got (2, 3)"),
     ("cell dstate c", lambda: step_back(fastrnn.LSTMCell(3, 4), (None, zeros(1, 4))), ValueError, "dstate[1]: expected shape (2, 4), got (1, 4)"),
     ("cell dstate alone", lambda: step_back(fastrnn.LSTMCell(3, 4), zeros(2, 4)), TypeError, "dstate: expected a pair (h, c), got ndarray"),
@@ -322,7 +329,7 @@ def test_a_failed_call_changes_nothing() -> None:
     for bad in (zeros(T, B, 5), zeros(T, B, H, dtype=int)):
         with pytest.raises((ValueError, TypeError)):
             layer.backward(tape, bad)
-    with pytest.raises(ValueError, match=r"^h0: "):
+    with pytest.raises(ValueError, match=r"^state: "):
         layer.forward(X, H0)  # draws no masks
     assert layer.rng.bit_generator.state == same.rng.bit_generator.state
     np.testing.assert_array_equal(layer.flat, same.flat)

@@ -106,5 +106,5 @@ def test_the_last_steps_of_ragged_rows() -> None:
     last = np.ones((2, 4), np.float32)
     whole = np.zeros((4, 4), np.float32)
     whole[[2, 3]] = last
-    got = layer.backward(layer.forward(rows)[2], last)
+    got = layer.backward(layer.forward(rows)[2], dy_last=last)
     assert_same_bits(got.flat, layer.backward(layer.forward(rows)[2], fastrnn.Ragged(whole, [3, 1])).flat)

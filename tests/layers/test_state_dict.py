@@ -166,3 +166,66 @@ def test_copies_and_pickles_stand_alone(v: Variant) -> None:
         other.flat[:] = 0
         assert not other.params["weight_hh_l0"].any()
         assert_same_bits(layer(x)[0], want)
+
+
+# -- parts of a model -------------------------------------------------------------------------------------------
+
+
+def model(prefix: str = "gru.") -> tuple[Any, dict[str, Any]]:
+    gru = fastrnn.GRU(2, 3, rng=1)
+    return gru, {prefix + name: a for name, a in gru.state_dict().items()}
+
+
+@pytest.mark.parametrize("prefix", ["gru.", "module.", "encoder.layers.0."])
+def test_a_prefix_is_named_and_taken(prefix: str) -> None:
+    gru, state = model(prefix)
+    layer = fastrnn.GRU(2, 3, rng=0)
+    with pytest.raises(
+        ValueError, match=rf"^state_dict: .* that all begin with '{prefix}': prefix='{prefix}'$"
+    ):
+        layer.load_state_dict(state)
+    layer.load_state_dict(state, prefix=prefix)
+    assert_same_bits(layer.flat, gru.flat)
+
+
+def test_a_prefix_among_other_names() -> None:
+    gru, state = model()
+    layer = fastrnn.GRU(2, 3, rng=0)
+    state |= {"head.weight": np.ones((2, 3))}
+    with pytest.raises(ValueError, match=r" that begin with 'gru\.': prefix='gru\.'$"):
+        layer.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"after 'rnn\.', got names that begin with 'gru\.'"):
+        layer.load_state_dict(state, prefix="rnn.")
+    layer.load_state_dict(state, prefix="gru.")
+    assert_same_bits(layer.flat, gru.flat)
+    state |= {f"decoder.{name}": a for name, a in gru.state_dict().items()}
+    with pytest.raises(ValueError, match=r" that begin with one of 'gru\.', 'decoder\.'"):
+        layer.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"missing bias_hh_l0"):
+        layer.load_state_dict({n: a for n, a in state.items() if n != "gru.bias_hh_l0"}, prefix="gru.")
+    with pytest.raises(TypeError, match=r"^prefix: expected a str, got int"):
+        layer.load_state_dict(state, prefix=3)  # type: ignore[arg-type]
+
+
+def test_not_strict_takes_what_is_there() -> None:
+    gru, _ = model()
+    layer = fastrnn.GRU(2, 3, rng=0)
+    before = layer.state_dict()
+    part = {"weight_ih_l0": gru.params["weight_ih_l0"], "more": np.ones(3)}
+    layer.load_state_dict(part, strict=False)
+    assert_same_bits(layer.params["weight_ih_l0"], gru.params["weight_ih_l0"])
+    assert_same_bits(layer.params["bias_hh_l0"], before["bias_hh_l0"])
+    with pytest.raises(ValueError, match=r"expected some of the names weight_ih_l0, .* got other"):
+        layer.load_state_dict({"other": np.ones(3)}, strict=False)
+    with pytest.raises(ValueError, match=r"weight_hh_l0: expected shape \(9, 3\)"):
+        layer.load_state_dict({"weight_hh_l0": np.ones(3, np.float32)}, strict=False)
+
+
+def test_modules_and_cells_take_a_prefix_too() -> None:
+    linear, cell = fastrnn.Linear(2, 3, rng=0), fastrnn.GRUCell(2, 3, rng=0)
+    for part in (linear, cell):
+        other = {f"net.{name}": a + 1 for name, a in part.state_dict().items()}
+        want = part.flat + 1
+        part.load_state_dict(other, prefix="net.")
+        assert_same_bits(part.flat, want)
+    assert_same_bits(cell._layer.flat, cell.flat)

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.models import Captioner, Forecaster, LanguageModel, Seq2Seq, SequenceClassifier, SequenceTagger
+from fastrnn.models import (
+    Captioner,
+    Forecaster,
+    LanguageModel,
+    Seq2Seq,
+    SequenceClassifier,
+    SequenceRegressor,
+    SequenceTagger,
+)
 
 SINE = np.sin(np.arange(240) * 2 * np.pi / 20)
 WORDS = ["abba", "aab", "ccd", "dcdd", "ba", "cdc"]
@@ -16,6 +24,7 @@ TASKS: dict[str, tuple[Any, dict[str, Any], Any, Any, float]] = {
     "language": (LanguageModel, {"steps": 10, "batch_size": 4}, "abcd" * 50, None, -0.1),
     "classifier": (SequenceClassifier, {}, WORDS, [0, 0, 1, 1, 0, 1], 1.0),
     "ragged": (SequenceClassifier, {"cell": "gru"}, LISTS, ["up", "down", "up", "down"], 1.0),
+    "regressor": (SequenceRegressor, {}, WORDS, [float(w.count("b")) for w in WORDS], 0.95),
     "tagger": (SequenceTagger, {"cell": "gru"}, WORDS, [[c.upper() for c in w] for w in WORDS], 1.0),
     "forecaster": (Forecaster, {"steps": 40, "batch_size": 2}, SINE, None, 0.95),
     "seq2seq": (Seq2Seq, {"embedding_size": 16}, WORDS, [w[::-1] for w in WORDS], 1.0),

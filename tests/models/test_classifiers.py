@@ -14,7 +14,7 @@ from fastrnn.models import SequenceClassifier, SequenceTagger
 def test_kinds_of_sequences() -> None:
     kinds: list[tuple[Any, Any]] = [
         (np.array([[0.0, 1.0], [1.0, 0.0]] * 3), np.array([0, 1] * 3)),
-        ([[0, 1, 2], [1, 0]] * 3, [True, False] * 3),
+        ([[0.0, 1.0, 2.0], [1.0, 0.0]] * 3, [True, False] * 3),
         ([np.ones(3), np.zeros((0,)), -np.ones(2)] * 2, ["a", "b", "c"] * 2),
         ([["the", "cat"], [], ["a", "dog"]] * 2, ["a", "b", "c"] * 2),
         (np.array(["ab", "cd"] * 3), [3, 7] * 3),

@@ -20,6 +20,7 @@ from fastrnn.models import (
     Model,
     Seq2Seq,
     SequenceClassifier,
+    SequenceRegressor,
     SequenceTagger,
 )
 from fastrnn.models._base import FORMAT
@@ -33,6 +34,8 @@ def said(model: Any, X: Any) -> Any:
         return np.append(model.predict_proba(X), model.score(X))
     if isinstance(model, (SequenceClassifier, SequenceTagger)):
         return np.concatenate(model.predict_proba(X))
+    if isinstance(model, SequenceRegressor):
+        return model.predict(X)
     return [*model.predict(X), *model.predict(X, beam=3)]
 
 
@@ -113,6 +116,9 @@ LIES = [
     ("forecaster", "config", "mean", {"0": 0.0}),
     ("forecaster", "config", "scale", [1.0, 1.0]),
     ("forecaster", "config", "one_dimensional", None),
+    ("forecaster", "config", "targets", [1]),
+    ("forecaster", "config", "targets", 0),
+    ("forecaster", "params", "target", 1.5),
     ("ragged", "config", "n_features", 2**40),
     ("ragged", "params", "random_state", 10**400),
     ("classifier", "config", "vocabulary", None),
@@ -120,6 +126,13 @@ LIES = [
     ("classifier", "config", "classes", 3),
     ("ragged", "config", "mean", ["a", "b"]),
     ("ragged", "config", "scale", [1.0]),
+    ("regressor", "config", "target_mean", [0.0] * 10**5),
+    ("regressor", "config", "target_scale", [1.0, 1.0]),
+    ("regressor", "config", "target_scale", None),
+    ("regressor", "config", "kind", 3),
+    ("classifier", "params", "class_weight", [["a"]]),
+    ("classifier", "params", "class_weight", [["a", "b"]]),
+    ("classifier", "params", "inputs", "ids"),
     ("captioner", "config", "n_features", HUGE),
     ("captioner", "config", "n_features", -1),
     ("language", "config", "vocabulary", [None, "a"]),

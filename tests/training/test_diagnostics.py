@@ -72,6 +72,49 @@ def test_gradient_flow_against_pytorch(v: Variant) -> None:
     np.testing.assert_allclose(got, np.sqrt(default), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"proj_size": 2}, {"num_layers": 2, "bidirectional": True}]
+)
+def test_gradient_flow_of_the_cell_state(options: dict[str, Any]) -> None:
+    """dL/dc of LSTMs that are written out in PyTorch, for a loss of the last layer's outputs."""
+    torch = pytest.importorskip("torch")
+    layer = fastrnn.LSTM(2, 3, dtype=np.float64, rng=0, **options)
+    rng = np.random.default_rng(1)
+    D, P, T = 1 + layer.bidirectional, layer.proj_size or 3, 6
+    x, dy = rng.standard_normal((T, 1, 2)), rng.standard_normal((T, 1, D * P))
+    state = (
+        rng.standard_normal((layer.num_layers * D, 1, P)),
+        rng.standard_normal((layer.num_layers * D, 1, 3)),
+    )
+    params = {name: torch.from_numpy(a) for name, a in layer.params.items()}
+    cells, inputs = [], list(torch.from_numpy(x[:, 0]))
+    for i in range(layer.num_layers):
+        ways = []
+        for way in range(D):
+            end = f"_l{i}" + "_reverse" * way
+            h, c = (torch.from_numpy(part[i * D + way, 0]) for part in state)
+            hs, cs = [], []
+            for x_t in inputs[::-1] if way else inputs:
+                z = params["weight_ih" + end] @ x_t + params["weight_hh" + end] @ h
+                if layer.bias:
+                    z = z + params["bias_ih" + end] + params["bias_hh" + end]
+                gates = z.reshape(4, 3)
+                c = gates[1].sigmoid() * c + gates[0].sigmoid() * gates[2].tanh()
+                c.requires_grad_() if not c.requires_grad else None
+                c.retain_grad()
+                h = gates[3].sigmoid() * c.tanh()
+                h = params["weight_hr" + end] @ h if layer.proj_size else h
+                hs.append(h)
+                cs.append(c)
+            ways.append(hs[::-1] if way else hs)
+            cells.append(cs[::-1] if way else cs)
+        inputs = [torch.cat(hs) for hs in zip(*ways, strict=True)]
+    sum((h * torch.from_numpy(d[0])).sum() for h, d in zip(inputs, dy, strict=True)).backward()
+    want = [[float(c.grad.norm()) for c in cs] for cs in cells]
+    got = gradient_flow(layer, x, dy, state=state, wrt="c")
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
 def _tensors(array: np.ndarray) -> Any:
     import torch
 
@@ -234,6 +277,16 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
             ValueError,
             r"x: expected shape \(T, B, 2\)",
         ),
+        (
+            lambda layer: gradient_flow(layer, np.ones((2, 1, 2)), wrt="c"),
+            ValueError,
+            "wrt: expected 'h' for a",
+        ),
+        (
+            lambda layer: gradient_flow(layer, np.ones((2, 1, 2)), wrt="x"),
+            ValueError,
+            "wrt: expected 'h' or 'c'",
+        ),
         (lambda layer: gradient_flow(layer, np.ones(2)), ValueError, r"x: expected shape .* got \(2,\)"),
         (lambda layer: gradient_flow(layer, np.ones((2, 2), int)), TypeError, "x: expected an array of real"),
         (
@@ -264,12 +317,12 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
         (
             lambda layer: hidden_states(layer, np.ones((4, 1, 2)), state=np.ones((2, 1, 3))),
             ValueError,
-            r"h0: expected shape \(1, 1, 3\), got \(2, 1, 3\)",
+            r"state: expected shape \(1, 1, 3\), got \(2, 1, 3\)",
         ),
         (
             lambda layer: gradient_flow(layer, np.ones((4, 1, 2)), state=np.ones((1, 3))),
             ValueError,
-            r"h0: expected shape \(1, 1, 3\), got \(1, 3\)",
+            r"state: expected shape \(1, 1, 3\), got \(1, 3\)",
         ),
         (
             lambda layer: hidden_states(fastrnn.LSTM(2, 3), np.ones((4, 1, 2)), state=np.ones((1, 1, 3))),
@@ -281,7 +334,7 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
                 fastrnn.LSTM(2, 3, proj_size=2), np.ones((4, 1, 2)), state=(None, np.ones((1, 1, 2)))
             ),
             ValueError,
-            r"c0: expected shape \(1, 1, 3\), got \(1, 1, 2\)",
+            r"state\[1\]: expected shape \(1, 1, 3\), got \(1, 1, 2\)",
         ),
         (
             lambda layer: gradient_flow(

@@ -110,7 +110,7 @@ def test_state_dict_names_everything_wrong_and_changes_nothing() -> None:
         (lambda: Linear(3, 2)(np.ones((4, 2))), ValueError, r"x: expected shape \[..., 3\], got \(4, 2\)"),
         (lambda: Linear(3, 2)(np.ones(3, int)), TypeError, "x: expected real floats, got int64"),
         (
-            lambda: Linear(3, 2).backward((np.ones((4, 3)), None), np.ones((5, 2))),
+            lambda: Linear(3, 2).backward((np.ones((4, 3)), None, 0), np.ones((5, 2))),
             ValueError,
             r"dy: expected shape \(4, 2\)",
         ),

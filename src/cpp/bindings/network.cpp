@@ -91,9 +91,20 @@ Sizes state_shape(const Shape &shape, const Layout &layout, size_t width) {
   return {shape.count(), width};
 }
 
+// Whether the state of a cell without c is a pair (h, c). A tuple of two layers' h is none.
+bool is_pair_of_states(const Shape &shape, py::handle state) {
+  if (!PyTuple_Check(state.ptr()) || !is_pair(state)) return false;
+  const py::object first = py::reinterpret_borrow<py::sequence>(state)[0];
+  if (!py::isinstance<py::array>(first)) return false;
+  const auto dimensions = py::reinterpret_borrow<py::array>(first).ndim();
+  return dimensions == 3 || (dimensions == 2 && shape.count() != 2);
+}
+
 // (h, c) of an LSTM, h of the others. Entries that are None stay None.
 std::pair<py::object, py::object> state_parts(const Shape &shape, const char *name, py::handle state) {
   if (state.is_none()) return {py::none(), py::none()};
+  if (!shape.has_c() && is_pair_of_states(shape, state))
+    throw py::type_error(std::string(name) + ": expected an array h, got a pair (h, c), which only an LSTM has");
   if (!shape.has_c()) return {py::reinterpret_borrow<py::object>(state), py::none()};
   if (!is_pair(state)) throw py::type_error(std::string(name) + ": expected a pair (h, c), got " + type_name(state));
   const py::sequence pair = py::reinterpret_borrow<py::sequence>(state);
@@ -151,7 +162,15 @@ std::vector<const uint8_t *> mask_pointers(const Shape &shape, const py::object 
   return by_layer;
 }
 
-// dL/dy: of every step, or of each sequence's last one. Returns what must live as long as the call.
+// dL/dy of each sequence's last step. Returns what must live as long as the call.
+template <class T> py::array take_dy_last(Gradients<T> &g, const py::object &dy, const Layout &layout, size_t width) {
+  const Sizes last = layout.batched ? Sizes{layout.rows, width} : Sizes{width};
+  const py::array a = state_array<T>("dy_last", dy, last);
+  g.dy_last = data<T>(a);
+  return a;
+}
+
+// dL/dy of every step. Returns what must live as long as the call.
 template <class T> py::array take_dy(Gradients<T> &g, const py::object &dy, const Layout &layout, size_t width) {
   py::array a = real_array<T>("dy", dy);
   const Sizes whole = layout.shape(width);
@@ -159,11 +178,13 @@ template <class T> py::array take_dy(Gradients<T> &g, const py::object &dy, cons
   const Sizes given(a.shape(), a.shape() + a.ndim());
   if (given == whole) {
     g.dy = read_only(view_of<T>(a, layout));
-  } else if (given == last) {
-    a = state_array<T>("dy", a, last);
-    g.dy_last = data<T>(a);
+  } else if (given ==
+             last) { // the old way. The user's frame is the third: Recurrent._backward, what calls it, the user
+    if (PyErr_WarnEx(PyExc_DeprecationWarning, "dy: dL/dy of the last step of each sequence is called dy_last now", 3))
+      throw py::error_already_set();
+    return take_dy_last<T>(g, a, layout, width);
   } else {
-    wrong_shape("dy", shape_text(whole) + " or, for the last step only, " + shape_text(last), a);
+    wrong_shape("dy", shape_text(whole) + ", or dy_last of shape " + shape_text(last), a);
   }
   return a;
 }
@@ -212,8 +233,10 @@ py::tuple Network::infer(py::object weights, py::object x, py::object state, py:
   return forward(weights, x, state, py::none(), reset, steps, false, false, 0, py::none(), 1.0);
 }
 
-py::tuple Network::backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx) const {
-  return is_double_ ? backward_as<double>(tape, dy, dstate, need_dx) : backward_as<float>(tape, dy, dstate, need_dx);
+py::tuple Network::backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx,
+                            py::object dy_last) const {
+  return is_double_ ? backward_as<double>(tape, dy, dstate, need_dx, dy_last)
+                    : backward_as<float>(tape, dy, dstate, need_dx, dy_last);
 }
 
 PackedWeights Network::pack(py::object weights) const {
@@ -233,8 +256,8 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
 
   Arrays<T> arrays;
   if (!x.is_none()) arrays.x = read_only(view_of<T>(py::reinterpret_borrow<py::array>(x), layout));
-  arrays.h0 = state_numbers<T>(shape_, "h0", h0, layout, shape_.output());
-  arrays.c0 = state_numbers<T>(shape_, "c0", c0, layout, shape_.hidden);
+  arrays.h0 = state_numbers<T>(shape_, shape_.has_c() ? "state[0]" : "state", h0, layout, shape_.output());
+  arrays.c0 = state_numbers<T>(shape_, "state[1]", c0, layout, shape_.hidden);
   const py::array y = new_sequence<T>(layout, batch, width);
   const NewState<T> last(shape_, layout);
   arrays.y = view_of<T>(y, layout);
@@ -279,7 +302,8 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
 }
 
 template <class T>
-py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dstate, bool need_dx) const {
+py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dstate, bool need_dx,
+                               py::object dy_last) const {
   if (!(handle.shape == shape_) || (handle.layout.batched && handle.layout.batch_first != batch_first_))
     throw py::value_error("tape: expected a tape of this layer, got one of another network");
   TakenTape<T> tape(handle);
@@ -298,7 +322,10 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
 
   Gradients<T> g;
   py::array dy_kept;
+  if (!dy.is_none() && !dy_last.is_none())
+    throw py::value_error("dy_last: expected None where dy is given, got an array");
   if (!dy.is_none()) dy_kept = take_dy<T>(g, dy, layout, width);
+  if (!dy_last.is_none()) dy_kept = take_dy_last<T>(g, dy_last, layout, width);
   auto [dh, dc] = state_parts(shape_, "dstate", dstate);
   g.dh_n = state_numbers<T>(shape_, shape_.has_c() ? "dstate[0]" : "dstate", dh, layout, shape_.output());
   g.dc_n = state_numbers<T>(shape_, "dstate[1]", dc, layout, shape_.hidden);
@@ -320,18 +347,23 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
   const TapePointer<T> serving = tape.use_up();
   without_interpreter(
       [&] { return fastrnn::backward(kernels().of<T>(), shape_, *use.weights, use.pack, *serving, arrays, g, how); });
-  handle.x = handle.h0 = handle.y = handle.masks = handle.weights = py::none();
+  handle.x = handle.h0 = handle.y = handle.masks = py::none();
+  handle.exchange_weights(py::none());
   return py::make_tuple(dx, first.joined(), flat);
 }
 
 void register_network(py::module_ &m) {
   py::class_<PackedWeights>(m, "PackedWeights").def_property_readonly("nbytes", &PackedWeights::bytes);
-  py::class_<TapeHandle>(m, "Tape").def_property_readonly("nbytes", &TapeHandle::bytes);
+  // A layer makes a new tuple of its arrays when their numbers change, so the tape's tells whether they have.
+  py::class_<TapeHandle>(m, "Tape")
+      .def_property_readonly("nbytes", &TapeHandle::bytes)
+      .def_property_readonly("weights", &TapeHandle::current_weights);
   py::class_<Network>(m, "Network")
       .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool>())
       .def("forward", &Network::forward)
       .def("infer", &Network::infer)
-      .def("backward", &Network::backward, py::arg("tape"), py::arg("dy"), py::arg("dstate"), py::arg("need_dx") = true)
+      .def("backward", &Network::backward, py::arg("tape"), py::arg("dy"), py::arg("dstate"), py::arg("need_dx") = true,
+           py::arg("dy_last") = py::none())
       .def("pack", &Network::pack);
 }
 

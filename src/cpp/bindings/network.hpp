@@ -22,7 +22,8 @@ public:
   // Inference with the few arguments that most calls have: converting arguments is a good part of a call of one step.
   py::tuple infer(py::object weights, py::object x, py::object state, py::object reset, py::object steps) const;
   // dx (None where it is not needed or there is no x), the gradient of the initial state, and that of all parameters.
-  py::tuple backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx) const;
+  // dy is of all steps, dy_last of each sequence's last one; at most one of them is given.
+  py::tuple backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last) const;
   PackedWeights pack(py::object weights) const;
 
   const Shape &shape() const { return shape_; }
@@ -32,7 +33,8 @@ private:
   template <class T>
   py::tuple forward_as(py::object weights, py::object x, py::object state, const Sequence &sequence, bool keep,
                        long checkpoint, py::object masks, double scale) const;
-  template <class T> py::tuple backward_as(TapeHandle &handle, py::object dy, py::object dstate, bool need_dx) const;
+  template <class T>
+  py::tuple backward_as(TapeHandle &handle, py::object dy, py::object dstate, bool need_dx, py::object dy_last) const;
 
   Shape shape_;
   bool batch_first_, is_double_;

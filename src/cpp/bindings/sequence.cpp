@@ -16,7 +16,7 @@ Layout layout_without_input(const Shape &shape, const Sequence &sequence, py::ha
   layout.steps = size_t(steps);
   layout.rows = 1;
   if (!h0.is_none() || !c0.is_none()) {
-    const char *const name = h0.is_none() ? "c0" : "h0";
+    const char *const name = h0.is_none() ? "state[1]" : shape.has_c() ? "state[0]" : "state";
     const py::array a = real_array<T>(name, h0.is_none() ? c0 : h0);
     const size_t width = h0.is_none() ? shape.hidden : shape.output();
     if (a.ndim() == 2)

@@ -146,9 +146,9 @@ private:
       if (!is_pair(state)) throw py::type_error("state: expected a pair (h, c), got " + type_name(state));
       const py::sequence pair = py::reinterpret_borrow<py::sequence>(state);
       h = pair[0];
-      c = state_array<T>("c", pair[1], {shape_.layers, rows_, shape_.hidden});
+      c = state_array<T>("state[1]", pair[1], {shape_.layers, rows_, shape_.hidden});
     }
-    h = state_array<T>("h", h, {shape_.layers, rows_, shape_.output()});
+    h = state_array<T>(shape_.has_c() ? "state[0]" : "state", h, {shape_.layers, rows_, shape_.output()});
     stream.set_state(data<T>(py::reinterpret_borrow<py::array>(h)),
                      c.is_none() ? nullptr : data<T>(py::reinterpret_borrow<py::array>(c)));
   }

@@ -19,6 +19,17 @@ struct TapeHandle {
   double scale = 1; // of what dropout keeps
   std::mutex mutex; // held while the tape is taken or put back
 
+  // The weights are None once the tape has served. Another thread may ask for them meanwhile.
+  py::object current_weights() {
+    const std::lock_guard<std::mutex> hold(mutex);
+    return weights;
+  }
+  py::object exchange_weights(py::object other) { // what is returned is let go of without the mutex
+    const std::lock_guard<std::mutex> hold(mutex);
+    std::swap(weights, other);
+    return other;
+  }
+
   size_t bytes() {
     const std::lock_guard<std::mutex> hold(mutex);
     return std::visit([](const auto &t) { return t ? t->bytes() : size_t(0); }, tape);

@@ -47,8 +47,8 @@ __attribute__((noinline)) void add_transposed(vec<T> *sum, const T *a, const Row
     transpose<T>(square);
     unroll<VL>([&](auto i) __attribute__((always_inline)) { part[w] = fma(broadcast(a[k + i]), square[i], part[w]); });
   };
-  constexpr size_t line =
-      prefetch_plan<T>::line > VL ? prefetch_plan<T>::line : VL; // a whole cache line, before it is evicted
+  // one cache line of every row at a time, before it is evicted
+  constexpr size_t line = prefetch_plan<T>::line > VL ? prefetch_plan<T>::line : VL;
   size_t k = 0;
   for (; k + line <= depth; k += line)
     unroll<W>([&](auto w) __attribute__((always_inline)) {

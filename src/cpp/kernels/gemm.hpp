@@ -310,6 +310,14 @@ struct row_tiles {
     }
   }
   size_t size(size_t i) const { return base + (i < extra ? 1 : 0); }
+  // body(i, row, rows) for each of them: its number, its first row and its size
+  template <class F> FASTRNN_INLINE void each(F &&body) const {
+    for (size_t i = 0, row = 0; i < count; ++i) {
+      const size_t rows = size(i);
+      body(i, row, rows);
+      row += rows;
+    }
+  }
   size_t with(size_t rows) const { // how many tiles, the first ones, have at least this many rows
     return base >= rows ? count : base + 1 == rows ? extra : 0;
   }

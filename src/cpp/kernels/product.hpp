@@ -25,11 +25,11 @@ template <class T> void gate_product(const Product<T> &q, size_t gates, size_t s
     tile_operands<T> o;
     o.from = from;
     o.to_at = o.from_at = at;
-    for (size_t i = 0, r = 0; i < groups.count; r += groups.size(i), ++i) {
-      o.to = q.out + r;
-      o.a = q.a + r;
-      pass_over(panel, o, r, groups.size(i), piece, pack, nothing, nothing);
-    }
+    groups.each([&](size_t, size_t first, size_t rows) __attribute__((always_inline)) {
+      o.to = q.out + first;
+      o.a = q.a + first;
+      pass_over(panel, o, first, rows, piece, pack, nothing, nothing);
+    });
   }
 }
 
@@ -71,13 +71,13 @@ template <class T> void plain_product(const Product<T> &q) {
       continue;
     }
     for (size_t j = 0, n = least(q.rows, group_rows_in_pieces); j < n; ++j) to[j] = sums + j * ld;
-    for (size_t i_group = 0, g0 = 0; i_group < groups.count; g0 += groups.size(i_group), ++i_group) {
-      o.a = q.a + g0;
+    groups.each([&](size_t, size_t first, size_t rows) __attribute__((always_inline)) {
+      o.a = q.a + first;
       const auto done = [&](size_t r0, size_t n, bool) __attribute__((always_inline)) {
-        for (size_t r = r0; r < r0 + n; ++r) finish(q.out[r], sums + (r - g0) * ld);
+        for (size_t r = r0; r < r0 + n; ++r) finish(q.out[r], sums + (r - first) * ld);
       };
-      pass_over(panel, o, g0, groups.size(i_group), piece, pack, [](size_t, size_t, size_t, bool) {}, done);
-    }
+      pass_over(panel, o, first, rows, piece, pack, [](size_t, size_t, size_t, bool) {}, done);
+    });
   }
 }
 
@@ -193,9 +193,9 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
         if (++unit == q.hidden) unit = 0, ++gate;
       }
       if (packs) {
-        const row_tiles tiling(group, tile_rows(outer_width));
-        for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i)
-          tiles<T>.left[tiling.size(i) - 1](packed + left_place<T>(r, i, depth), left, g0 + r, depth);
+        row_tiles(group, tile_rows(outer_width)).each([&](size_t i, size_t r, size_t n) {
+          tiles<T>.left[n - 1](packed + left_place<T>(r, i, depth), left, g0 + r, depth);
+        });
       }
       for (size_t at = 0; at < q.columns; at += full) {
         const size_t width = least(outer_width, blocks<T>(q.columns - at)), valid = least(full, q.columns - at);
@@ -210,8 +210,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
         o.panel = q.scratch + at * depth;
         o.to_at = whole ? at : 0;
         o.from_at = overwrite ? 0 : o.to_at;
-        for (size_t i = 0, r = 0; i < tiling.count; r += tiling.size(i), ++i) {
-          const size_t n = tiling.size(i);
+        tiling.each([&](size_t i, size_t r, size_t n) __attribute__((always_inline)) {
           o.to = whole ? c + r : to_edge;
           o.from = overwrite ? from_zeros : o.to;
           const T *const side = packed + left_place<T>(r, i, depth);
@@ -226,7 +225,7 @@ template <class T> void outer_product(const OuterProduct<T> &q) {
           for (size_t j = 0; !whole && j < n; ++j)
             for (size_t v = 0; v * VL < valid; ++v)
               store_first(c[r + j] + at + v * VL, load(in_edge(j) + v * VL), least(VL, valid - v * VL));
-        }
+        });
       }
     }
   }

@@ -59,7 +59,8 @@ bool Team::wait(int index, bool may_change) {
   const bool paced = pace.measures();
   if (paced) pace.arrive(index);
   bool slept = false;
-  if (size_ == 1 || arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+  const int size = size_; // read before this thread has arrived: after that the last one may change it
+  if (size == 1 || arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
     arrived_.store(0, std::memory_order_relaxed);
     taken_.store(0, std::memory_order_relaxed);
     if (paced) pace.release(index);

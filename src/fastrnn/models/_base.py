@@ -7,14 +7,14 @@ weights are in ``modules_``, a dict of layers. A model's file holds both.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,20 +24,34 @@ from fastrnn import io
 from fastrnn._arrays import expect
 from fastrnn._deprecated import warn_renamed
 from fastrnn.io import PathLike
-from fastrnn.models._errors import NotFittedError, blamed_on, unchanged_on_failure
+from fastrnn.models._data import Vocabulary
+from fastrnn.models._errors import Interrupted, NotFittedError, blamed_on, unchanged_on_failure
 from fastrnn.models._factory import Factory
-from fastrnn.models._files import FORMAT, header_text, history_of, joined, read
+from fastrnn.models._files import (
+    FORMAT,
+    VOCABULARIES,
+    check_log,
+    header_text,
+    history_in,
+    history_of,
+    joined,
+    may_be_saved,
+    plain,
+    read,
+)
 from fastrnn.models._hyperparameters import OPTIMISERS, SCHEDULES, check_hyperparameters
-from fastrnn.models._progress import progress
+from fastrnn.models._inputs import few, items, take_rows
+from fastrnn.models._progress import Progress
 from fastrnn.models._run import Run
+from fastrnn.models._views import curves, table
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FORMAT", "Factory", "Model", "NotFittedError", "Run"]
+__all__ = ["FORMAT", "Factory", "Model", "NotFittedError", "Run", "load"]
 
 Array = NDArray[Any]
-Callbacks = Iterable[Callable[["Model", dict[str, float]], object]]
+Callbacks = Iterable[Callable[["Model", dict[str, Any]], object]]
 Checkpoint = PathLike | None
 
 
@@ -67,7 +81,17 @@ class Model:
     random_state : int
         seed of all random numbers: weights, dropout and the order of the batches.
     verbose : bool
-        whether to show a progress bar.
+        whether to show the progress of fit: as a bar where tqdm is installed, else as one line an epoch.
+
+    Attributes
+    ----------
+    modules_ : dict of layers
+        the network, by the names that `summary` prints.
+    config_ : dict
+        what fit has learned besides weights: the kind of the sequences, vocabularies, classes, scales.
+    history_ : list of dict
+        one for each epoch, with epoch, loss, grad_norm, val_loss (if there are validation data) and what callbacks
+        have added. A file keeps the numbers and str among them.
     """
 
     cell: str = "lstm"
@@ -93,7 +117,7 @@ class Model:
         """Learn from the data what is not a weight."""
         raise NotImplementedError
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Any:
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Any:
         """Check data, and return them in the form in which `_plan` and `_step` take them."""
         raise NotImplementedError
 
@@ -104,13 +128,26 @@ class Model:
     def _plan(self, data: Any, rng: np.random.Generator | None) -> list[Any]:
         """Cut the data into the batches of one epoch: drawn from `rng`, or in order where that is None."""
         order = np.arange(len(data[0])) if rng is None else rng.permutation(len(data[0]))
-        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        size = self._made.batch_size
+        return [order[i : i + size] for i in range(0, len(order), size)]
 
     def _step(self, run: Run, data: Any, batch: Any) -> tuple[float, int]:
         """Do one batch, backward too if ``run.train``; return the mean loss in nats and the number of targets."""
         raise NotImplementedError
 
     # -- training ---------------------------------------------------------------------------------------
+
+    def _start(self, config: dict[str, Any], budget: float = math.inf) -> None:
+        """Make new modules, of no more than `budget` parameters."""
+        known: dict[str, Any] = {k: Vocabulary(v) if k in VOCABULARIES else v for k, v in config.items()}
+        self.config_ = known
+        # Weights and dropout masks come from one generator. Every epoch seeds it anew, so that a resumed run draws
+        # the same numbers as an uninterrupted one.
+        self._rng = np.random.default_rng(self.random_state)
+        self._made_with = self.get_params()
+        self.modules_ = self._build(Factory(self, self._rng, budget))
+        self.history_: list[dict[str, Any]] = []
+        self._kept_optimiser: Any = None  # of partial_fit
 
     def fit(
         self,
@@ -125,11 +162,12 @@ class Model:
 
         Parameters
         ----------
-        validation : another pair (X, y), or another X of a model without y
-            its loss is measured after each epoch, and the weights with the smallest one are kept.
+        validation : pair (X, y), or another X of a model without y, or a fraction such as 0.2
+            its loss is measured after each epoch, and the weights with the smallest one are kept. A fraction of the
+            data is held out of training: sequences drawn at random, or the end of a text or of each series.
         callbacks : list of functions (model, log)
-            called after each epoch. `log` has the epoch's loss, val_loss and grad_norm. Training ends when one of
-            them returns True.
+            called after each epoch. `log` has the epoch's loss, val_loss and grad_norm; a callback may add numbers
+            and str of its own. Training ends when one of them returns True, and for no other value.
         resume : path ending in .safetensors or .npz
             the file of a checkpoint, which is written after each epoch. If it exists, training goes on from it and
             ends with the same bits as if it had never been interrupted.
@@ -140,51 +178,116 @@ class Model:
             the message names the argument, what was expected and what came.
         FloatingPointError
             the loss or its gradient is no longer finite.
+        KeyboardInterrupt
+            Ctrl-C: the model keeps its history and its weights, the best ones if there are validation data.
+
+        After any other error the model is what it was before.
         """
+        return self._fit(X, y, None, validation, callbacks, resume)
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, validation: Any, callbacks: Callbacks, resume: Checkpoint
+    ) -> Self:
         expect(isinstance(callbacks, Iterable), "callbacks", "a list", type(callbacks).__name__, TypeError)
         callbacks = list(callbacks)
+        odd = [type(callback).__name__ for callback in callbacks if not callable(callback)]
+        expect(not odd, "callbacks", "functions (model, log)", few(odd), TypeError)
         with unchanged_on_failure(self):
             self._check_params()
             if self.patience is not None:
                 expect(validation is not None, "patience", "validation data to go with it", "None")
+            self._made_with = self.get_params()
+            if isinstance(validation, (int, float, np.number)) and not isinstance(validation, bool):
+                expect(0 < validation < 1, "validation", "a fraction between 0 and 1, or data", validation)
+                (X, y, sample_weight), validation = self._hold_out(X, y, sample_weight, float(validation))
+            elif validation is not None and y is not None:
+                pair = isinstance(validation, (tuple, list)) and len(validation) == 2
+                got = type(validation).__name__
+                expect(pair, "validation", "a pair (X, y), or a fraction such as 0.2", got)
             config = self._configure(X, y)
-            data, held_out = self._prepare(X, y, config), None
+            data, held_out = self._prepare(X, y, config, sample_weight), None
             if validation is not None:
                 with blamed_on("validation"):
                     X, y = (validation, None) if y is None else validation
                     held_out = self._prepare(X, y, config)
             self._start(config)
-            # This counts batches of training; a model may cut the data otherwise for evaluation.
-            optimiser = self._optimiser(self.epochs * len(self._plan(data, np.random.default_rng(0))))
-            weights = self._weights()
-            best = {} if validation is None else {name: array.copy() for name, array in weights.items()}
-            if resume is not None:
-                # A checkpoint is written at once: if the path cannot be written, no epoch is lost.
-                (self._continue if Path(resume).exists() else self._checkpoint)(resume, optimiser, best)
-        while len(self.history_) < self.epochs and (self.patience is None or self._waited() < self.patience):
-            log = self._epoch(data, optimiser)
-            if validation is not None:
-                log["val_loss"] = self._mean_loss(held_out)
-            self.history_.append(log)
-            if self._waited() == 0:
-                io.copy_into(best, {name: weights[name] for name in best})
-            if resume is not None:
-                self._checkpoint(resume, optimiser, best)
-            if any([callback(self, log) for callback in callbacks]):
-                break
-        io.copy_into({name: weights[name] for name in best}, best)
+            self._train(data, held_out, callbacks, resume)
         return self
 
-    def _start(self, config: dict[str, Any], budget: float = math.inf) -> None:
-        """Make new modules, of no more than `budget` parameters."""
-        self.config_ = config
-        # Weights and dropout masks come from one generator. Every epoch seeds it anew, so that a resumed run draws
-        # the same numbers as an uninterrupted one.
-        self._rng = np.random.default_rng(self.random_state)
-        self.modules_ = self._build(Factory(self, self._rng, budget))
-        self._made_with = self.get_params()
-        self.history_: list[dict[str, float]] = []
-        self._kept_optimiser: Any = None  # of partial_fit
+    def _train(self, data: Any, held_out: Any, callbacks: list[Any], resume: Checkpoint) -> None:
+        """Train from the start, or from a checkpoint; keep what was learned if Ctrl-C ends it."""
+        # This counts batches of training; a model may cut the data otherwise for evaluation.
+        optimiser = self._optimiser(self.epochs * len(self._plan(data, np.random.default_rng(0))))
+        weights = self._weights()
+        best = {} if held_out is None else _copies(weights)
+        if resume is not None:
+            # A checkpoint is written at once: if the path cannot be written, no epoch is lost.
+            (self._continue if Path(resume).exists() else self._checkpoint)(resume, optimiser, best)
+        going = True
+        try:
+            while (
+                going
+                and len(self.history_) < self.epochs
+                and (self.patience is None or self._waited() < self.patience)
+            ):
+                log = self._epoch(data, held_out, optimiser)
+                # Bound at once: an interrupt sees the best weights and their loss, or neither.
+                best, self.history_ = (
+                    _copies(weights) if held_out is not None and self._waited(log) == 0 else best,
+                    [*self.history_, log],
+                )
+                if resume is not None:
+                    self._checkpoint(resume, optimiser, best)
+                known = len(log)
+                going = not self._call(callbacks, log, resume)
+                if resume is not None and len(log) > known:  # callbacks have added to the log
+                    self._checkpoint(resume, optimiser, best)
+        except KeyboardInterrupt:
+            kept = "its last weights"
+            if held_out is not None and self.history_:
+                io.copy_into(weights, best)
+                kept = f"the weights of epoch {len(self.history_) - self._waited()}, the best by val_loss,"
+            more = "" if resume is None else f" To go on, call fit with resume={os.fspath(resume)!r} again."
+            epoch = min(len(self.history_) + 1, self.epochs)
+            text = f"fit was interrupted in epoch {epoch}. The model keeps {kept} and history_.{more}"
+            raise Interrupted(text) from None
+        if held_out is not None:
+            io.copy_into(weights, best)
+
+    def _call(self, callbacks: list[Any], log: dict[str, Any], resume: Checkpoint) -> bool:
+        """Call the callbacks after an epoch; return whether one of them ends training."""
+        own = dict(log)
+        # An array or a truthy result that is meant for somebody else does not end training.
+        results = [callback(self, log) for callback in callbacks]
+        for name, value in own.items():
+            expect(log.get(name) is value, "callbacks", f"the log's {name} as it was", repr(log.get(name)))
+        if resume is not None:
+            check_log(log)
+        return any(isinstance(result, (bool, np.bool_)) and bool(result) for result in results)
+
+    def _hold_out(self, X: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any]:
+        """Return (X, y, sample_weight) for training, and (X, y) or X to hold out."""
+        n = len(items("X", X))
+        if y is not None:
+            given = len(y) if hasattr(y, "__len__") else type(y).__name__
+            expect(given == n, "y", f"one for each of the {n} of X", given)
+        count = max(1, round(fraction * n))
+        expect(count < n, "validation", f"less than all of {n} sequences", f"a fraction of {fraction}")
+        order = np.random.default_rng([self.random_state, 1]).permutation(n)
+        held = self._choose_held_out(y, order, count)
+        kept = np.setdiff1d(np.arange(n), held)
+        weight = None if sample_weight is None else np.asarray(sample_weight)[kept]
+        first = take_rows(X, kept), None if y is None else take_rows(y, kept), weight
+        return first, take_rows(X, held) if y is None else (take_rows(X, held), take_rows(y, held))
+
+    def _choose_held_out(self, y: Any, order: Array, count: int) -> Array:
+        """Return the indices of the sequences to hold out: `count` of those in `order`."""
+        return np.sort(order[:count])
+
+    @property
+    def _made(self) -> Any:
+        """The hyperparameters that the weights were made with, which set_params does not change."""
+        return SimpleNamespace(**vars(self).get("_made_with", self.get_params()))
 
     def _weights(self) -> dict[str, Array]:
         return joined({name: module.params for name, module in self.modules_.items()})
@@ -193,22 +296,24 @@ class Model:
         lr = SCHEDULES[self.schedule](self.lr, steps)
         return OPTIMISERS[self.optimizer](list(self.modules_.values()), lr, weight_decay=self.weight_decay)
 
-    def _epoch(self, data: Any, optimiser: Any) -> dict[str, float]:
+    def _epoch(self, data: Any, held_out: Any, optimiser: Any) -> dict[str, Any]:
         epoch = len(self.history_) + 1
         seed = np.random.default_rng([self.random_state, epoch])
         self._rng.bit_generator.state = seed.bit_generator.state
         plan = self._plan(data, self._rng)
-        total, count, norm, began = 0.0, 0, math.nan, time.perf_counter()
-        with progress(plan, f"epoch {epoch}/{self.epochs}", self.verbose) as bar:
-            for batch in bar:
+        total, count, norm = 0.0, 0, math.nan
+        with closing(Progress(plan, f"epoch {epoch}/{self.epochs}", self.verbose)) as shown:
+            for batch in shown:
                 run = Run(self.modules_, train=True)
                 loss, n = self._step(run, data, batch)
                 norm = self._update(run, optimiser, loss, f" in epoch {epoch}")
                 total, count = total + loss * n, count + n
-                if self.verbose:
-                    rate = count / (time.perf_counter() - began)
-                    bar.set_postfix(loss=f"{total / count:.4f}", tokens_per_s=f"{rate:,.0f}", refresh=False)
-        return {"epoch": epoch, "loss": total / max(count, 1), "grad_norm": norm}
+                shown.show(count, loss=total / max(count, 1))
+            log = {"epoch": epoch, "loss": total / max(count, 1), "grad_norm": norm}
+            if held_out is not None:
+                log["val_loss"] = self._mean_loss(held_out)
+                shown.show(count, loss=log["loss"], val_loss=log["val_loss"])
+        return log
 
     def _update(self, run: Run, optimiser: Any, loss: float, when: str = "") -> float:
         """Take a step if loss and gradient are finite; return the norm of the gradient."""
@@ -227,20 +332,40 @@ class Model:
         results = [self._step(run, data, batch) for batch in self._plan(data, None)]
         return sum(loss * n for loss, n in results) / max(sum(n for _, n in results), 1)
 
-    def _waited(self) -> int:
-        """Return the number of epochs since the smallest validation loss."""
-        losses = [log["val_loss"] for log in self.history_ if "val_loss" in log]
+    def _waited(self, *following: dict[str, Any]) -> int:
+        """Return the number of epochs since the smallest validation loss, after the history and what follows it."""
+        losses = [log["val_loss"] for log in (*self.history_, *following) if "val_loss" in log]
+        losses = [math.inf if math.isnan(loss) else loss for loss in losses]
         return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+    # -- looking at a model -----------------------------------------------------------------------------
+
+    def summary(self) -> None:
+        """Print the modules of the fitted model and their numbers of parameters."""
+        self._check_fitted()
+        print(table(type(self).__name__, self.modules_))
+
+    def plot_history(self, ax: Any = None) -> Any:
+        """Draw loss and val_loss by epoch with matplotlib, and return the axes.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            by default those of a new figure.
+        """
+        self._check_fitted()
+        return curves(self.history_, ax)
 
     # -- files ------------------------------------------------------------------------------------------
 
     def save(self, path: PathLike) -> None:
-        """Write hyperparameters, configuration and weights to one ``.safetensors`` or ``.npz`` file.
+        """Write hyperparameters, configuration, history and weights to one ``.safetensors`` or ``.npz`` file.
 
         The hyperparameters are those that the weights were made with, even if `set_params` changed them since.
         """
         self._check_fitted()
-        io.save(path, self._weights(), header_text(self._header()))
+        log = [{k: v for k, v in entry.items() if may_be_saved(k, v)} for entry in self.history_]
+        io.save(path, self._weights(), header_text({**self._header(), "log": log}))
 
     @classmethod
     def load(cls, path: PathLike) -> Self:
@@ -248,6 +373,8 @@ class Model:
         with blamed_on(f"{os.fspath(path)}: not a sound {cls.__name__} file"):
             tensors, header = read(path)
             classes = {c.__name__: c for c in _subclasses(cls)}
+            got = "a checkpoint of fit(..., resume=path): fit goes on from it"
+            expect("history" not in header, "path", "a file that save wrote", got)
             held, wanted = header["class"], " or ".join(classes)
             expect(held in list(classes), "class", f"a file of a {wanted}", f"one of a {held}")
             model: Any = classes[held](**header["params"])
@@ -255,6 +382,7 @@ class Model:
             # A hostile configuration could ask for any size, so no more weights are made than the file has.
             model._start(header["config"], sum(array.size for array in tensors.values()))
             io.copy_into(model._weights(), tensors)
+            model.history_ = history_in(header.get("log", []))
         return model  # type: ignore[no-any-return]
 
     def _checkpoint(self, path: PathLike, optimiser: Any, best: dict[str, Array]) -> None:
@@ -264,7 +392,10 @@ class Model:
     def _continue(self, path: PathLike, optimiser: Any, best: dict[str, Array]) -> None:
         with blamed_on(f"resume: {os.fspath(path)}"):
             tensors, stored = read(path)
-            history = history_of(stored, json.loads(header_text(self._header())[FORMAT]))
+            wanted = "the history that a checkpoint of fit has"
+            got = f"a saved model without one: {type(self).__name__}.load reads it"
+            expect("history" in stored, "path", wanted, got)
+            history = history_of(stored, plain(self._header()))
             state = optimiser.state_dict()
             io.copy_into(joined({"weights": self._weights(), "best": best, "optimiser": state}), tensors)
             optimiser.load_state_dict(state)
@@ -275,7 +406,9 @@ class Model:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         # Pickles of 0.1.0 have the modules under their old name.
-        vars(self).update({"modules_" if name == "pieces_" else name: value for name, value in state.items()})
+        # Those before n_features_in_ was a property have it as an attribute.
+        old = {"pieces_": "modules_"}
+        vars(self).update({old.get(name, name): v for name, v in state.items() if name != "n_features_in_"})
 
     @property
     def pieces_(self) -> dict[str, Any]:
@@ -291,10 +424,28 @@ class Model:
 
     def set_params(self, **params: Any) -> Self:
         """Set hyperparameters and return the model; an unknown name raises a ValueError."""
+        known = sorted(self.get_params())
+        for name in params:
+            expect(name in known, name, f"one of {known}", "another name")
         for name, value in params.items():
-            expect(name in self.get_params(), name, f"one of {sorted(self.get_params())}", "another name")
             setattr(self, name, value)
         return self
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features seen in fit."""
+        return int(self._of_config("n_features_in_", "n_features_in"))
+
+    @property
+    def feature_names_in_(self) -> Array:
+        """Names of the columns, where fit has seen a DataFrame whose names are str."""
+        return np.array(self._of_config("feature_names_in_", "feature_names"), dtype=object)
+
+    def _of_config(self, name: str, key: str) -> Any:
+        config = vars(self).get("config_", {})
+        if key not in config:
+            raise AttributeError(f"this {type(self).__name__} has no {name}")
+        return config[key]
 
     def __sklearn_is_fitted__(self) -> bool:
         return "modules_" in vars(self)
@@ -313,6 +464,25 @@ class Model:
 
     def _check_params(self) -> None:
         check_hyperparameters(self)
+
+
+def load(path: PathLike) -> Model:
+    """Return a model of whatever class from a file that its `save` wrote.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from fastrnn.models import LanguageModel, load
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.npz")
+    >>> LanguageModel(hidden_size=4, epochs=1, verbose=False).fit("abc" * 9).save(path)
+    >>> type(load(path)).__name__
+    'LanguageModel'
+    """
+    return Model.load(path)
+
+
+def _copies(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 def _subclasses(cls: type[Model]) -> list[type[Model]]:

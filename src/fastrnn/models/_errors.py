@@ -10,15 +10,25 @@ class NotFittedError(ValueError, AttributeError):
     """The model has no weights yet."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in fit: the model keeps what it has learned so far."""
+
+
 @contextmanager
 def unchanged_on_failure(model: object) -> Iterator[None]:
-    """Restore all attributes of a model if the block fails."""
+    """Restore all attributes of a model if the block fails, unless fit was interrupted after its first step."""
     kept = dict(vars(model))
+    rng = kept.get("_rng")
+    state = None if rng is None else rng.bit_generator.state
     try:
         yield
+    except Interrupted:
+        raise
     except BaseException:
         vars(model).clear()
         vars(model).update(kept)
+        if rng is not None:
+            rng.bit_generator.state = state
         raise
 
 

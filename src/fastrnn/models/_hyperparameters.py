@@ -20,6 +20,7 @@ INITS |= {"orthogonal": init.orthogonal, "xavier": init.xavier}
 DRAWN = ("orthogonal", "xavier")  # those of INITS that take a generator
 
 CHOICES: dict[str, Iterable[str]] = {"cell": CELLS, "optimizer": OPTIMISERS, "schedule": SCHEDULES}
+CHOICES |= {"inputs": ("auto", "tokens", "numbers"), "scaling": ("series", "fit")}
 CHOICES |= {"init": INITS, "dtype": ("float32", "float64")}
 BELOW_ONE, ABOVE_ZERO = ("dropout", "label_smoothing"), ("clip",)
 
@@ -32,7 +33,13 @@ def check_hyperparameters(model: Any) -> None:
         if value is None and "None" in kind:
             continue
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-        if f.name in CHOICES:
+        if f.name == "class_weight":
+            fits, expected = _are_class_weights(value), "None, 'balanced' or a dict of finite numbers >= 0"
+        elif f.name == "target":
+            columns = value if isinstance(value, list) and value else [value]
+            fits = all(isinstance(c, (int, str)) and not isinstance(c, bool) for c in columns)
+            expected = "None, a column (str or int) or a list of them"
+        elif f.name in CHOICES:
             fits, expected = value in list(CHOICES[f.name]), f"one of {list(CHOICES[f.name])}"
         elif kind.startswith("int"):
             least = 0 if f.name == "random_state" else 1
@@ -46,3 +53,11 @@ def check_hyperparameters(model: Any) -> None:
         else:
             fits, expected = value in (True, False), "True or False"
         expect(fits, f.name, expected, repr(value))
+
+
+def _are_class_weights(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return isinstance(value, str) and value == "balanced"
+    weights = value.values()
+    number = all(isinstance(w, (int, float, np.number)) and not isinstance(w, bool) for w in weights)
+    return number and all(0 <= w < math.inf for w in weights)

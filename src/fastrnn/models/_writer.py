@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import Gradients
 from fastrnn._arrays import _size, expect
 from fastrnn.losses import log_softmax
 from fastrnn.models._base import Model
-from fastrnn.models._data import encode, pad, sized, take, vocabulary
+from fastrnn.models._data import encode, pad, take, vocabulary
 from fastrnn.models._factory import Factory
+from fastrnn.models._inputs import CHARACTERS, all_tokens, items
 from fastrnn.models._run import Run
-from fastrnn.nn import Module
 
 Array = NDArray[Any]
 
@@ -24,19 +23,6 @@ UNKNOWN, START, END = 0, 1, 2
 LENGTH_PENALTY = (
     0.6  # beams compare log p / length^0.6 (Wu et al. 2016); by log p alone, short ones would win
 )
-
-
-class Tanh(Module):
-    """tanh of each element."""
-
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        """Return y and the tape, which is y."""
-        y: Array = np.tanh(x)
-        return y, y
-
-    def backward(self, tape: Array, dy: Array) -> Gradients:
-        """Return the gradient of x."""
-        return Gradients(dy * (1 - np.square(tape)), None, {}, self.flat.copy())
 
 
 @dataclass(eq=False, kw_only=True)
@@ -77,8 +63,8 @@ class Writer(Model):
     def score(self, X: Any, y: Sequence[Any]) -> float:
         """Return the share of sequences that are written without any mistake."""
         written = self.predict(X)
-        _expect_pairs(X, y)
-        return float(np.mean([list(a) == list(b) for a, b in zip(written, y, strict=True)]))
+        targets = self._targets(X, y, self.config_)
+        return float(np.mean([list(a) == list(b) for a, b in zip(written, targets, strict=True)]))
 
     # -- what Seq2Seq and Captioner define --------------------------------------------------------------
 
@@ -108,13 +94,20 @@ class Writer(Model):
         return self._configure_target(y)
 
     def _configure_target(self, y: Any, name: str = "y") -> dict[str, Any]:
-        expect(len(sized(name, y)), name, "at least 1 sequence", "0")
-        tokens = vocabulary(y, (None, None, None), self.min_count, name)
-        return {"target": tokens, "text": isinstance(y[0], str), "longest": max(map(len, y))}
+        targets, kind = all_tokens(name, y)
+        expect(targets, name, "at least 1 sequence", "0")
+        known = vocabulary(targets, (None, None, None), self.min_count)
+        longest = max(map(len, targets))
+        return {"target": known, "text": kind == CHARACTERS, "longest": longest, "kind": kind}
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> Any:
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Any:
+        targets = self._targets(X, y, config)
+        return self._sources(X, config), [encode(target, config["target"]) for target in targets]
+
+    def _targets(self, X: Any, y: Any, config: dict[str, Any]) -> list[Any]:
+        """Check that there is one of `y` for each of `X`, of the kind that fit saw, and return them."""
         _expect_pairs(X, y)
-        return self._sources(X, config), [encode(target, config["target"], "y") for target in y]
+        return all_tokens("y", y, config.get("kind"))[0]
 
     def _build_writer(self, make: Factory) -> dict[str, Any]:
         tokens, *_ = [self.config_[key] for key in ("target", "text", "longest")]
@@ -182,6 +175,8 @@ class Writer(Model):
 
 def _expect_pairs(X: Any, y: Any) -> None:
     """Raise unless there is one of `y` for each of `X`, and at least one."""
-    got = "None" if y is None else f"{len(sized('X', X))} and {len(sized('y', y))}"
-    fits = y is not None and len(X) == len(y) > 0
+    wanted = "an array or a list of sequences"
+    sizes = (0, 0) if y is None else (len(items("X", X, wanted)), len(items("y", y, wanted)))
+    got = "None" if y is None else f"{sizes[0]} and {sizes[1]}"
+    fits = y is not None and sizes[0] == sizes[1] > 0
     expect(fits, "y", "a sequence for each of X and at least one", got)

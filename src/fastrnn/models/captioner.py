@@ -13,19 +13,20 @@ from fastrnn._arrays import expect
 from fastrnn.models._data import finite
 from fastrnn.models._errors import unchanged_on_failure
 from fastrnn.models._factory import Factory
+from fastrnn.models._inputs import array_of, check_names, names_of
 from fastrnn.models._run import Run
-from fastrnn.models._writer import Tanh, Writer
+from fastrnn.models._writer import Writer
 
 Array = NDArray[Any]
 
 
 @dataclass(eq=False, kw_only=True)
 class Captioner(Writer):
-    """A decoder whose first state is made from features (Vinyals et al. 2015).
+    """From features to captions; a str is a sequence of characters, a list of str one of words.
 
-    `X` is an array of features [n, F]. `y` has the captions: lists of words, or strings, whose characters are the
-    tokens. h_0, and c_0 of an LSTM, is tanh(linear(features)). `fit` takes the features as they are. To train the
-    network that makes them as well, use `partial_fit`, which returns their gradient.
+    A decoder whose first state is made from features (Vinyals et al. 2015). `X` is an array of features [n, F]. `y`
+    has the captions. h_0, and c_0 of an LSTM, is tanh(linear(features)). `fit` takes the features as they are. To
+    train the network that makes them as well, use `partial_fit`, which returns their gradient.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ class Captioner(Writer):
         """
         with unchanged_on_failure(self):
             self._check_params()
+            if "modules_" not in vars(self):
+                self._made_with = self.get_params()
             expect(
                 self.schedule == "constant",
                 "schedule",
@@ -72,32 +75,37 @@ class Captioner(Writer):
             if self._kept_optimiser is None:
                 self._kept_optimiser = self._optimiser(steps=0)
             run = Run(self.modules_, train=True)
-            loss, _ = self._step(run, self._prepare(X, y, self.config_), np.arange(len(y)))
+            data = self._prepare(X, y, self.config_)
+            loss, _ = self._step(run, data, np.arange(len(data[1])))
             self._update(run, self._kept_optimiser, loss)
         return loss, run.grads["project"].x
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        expect(np.ndim(X) == 2, "X", "features [n, F]", f"shape {np.shape(X)}")
-        return {"n_features": np.shape(X)[1], **super()._configure(X, y)}
+        x, names = array_of("X", X, "features [n, F]"), names_of(X)
+        expect(x.ndim == 2, "X", "features [n, F]", f"shape {x.shape}")
+        config = {"n_features": x.shape[1], "n_features_in": x.shape[1], **super()._configure(X, y)}
+        return config if names is None else config | {"feature_names": names}
 
     def _sources(self, X: Any, config: dict[str, Any]) -> Array:
-        x = np.asarray(X)
+        check_names(type(self).__name__, names_of(X), config.get("feature_names"))
+        x = array_of("X", X, "features [n, F]")
         expect(x.dtype.kind in "fiu", "X", "numbers", x.dtype)
         width = config["n_features"]
         expect(x.ndim == 2 and x.shape[1] == width, "X", f"shape [n, {width}]", x.shape)
-        return finite(x, self.dtype)
+        return finite(x, self._made.dtype)
 
     def _build(self, make: Factory) -> dict[str, Any]:
         size = (1 + (self.cell == "lstm")) * self.num_layers * self.hidden_size
-        project = make.linear(self.config_["n_features"], size)
-        return {"project": project, "tanh": Tanh(), **self._build_writer(make)}
+        project = make.linear(self.config_["n_features"], size, "tanh")
+        return {"project": project, **self._build_writer(make)}
 
     def _read(self, run: Run, sources: Sequence[Array]) -> tuple[Any, Any]:
-        joined = run("tanh", run("project", np.stack(sources)))  # [n, parts * L * H]
-        parts = joined.reshape(len(sources), -1, self.num_layers, self.hidden_size).transpose(1, 2, 0, 3)
+        made = self._made
+        joined = run("project", np.stack(sources))  # [n, parts * L * H]
+        parts = joined.reshape(len(sources), -1, made.num_layers, made.hidden_size).transpose(1, 2, 0, 3)
         parts = np.ascontiguousarray(parts)
-        return (tuple(parts) if self.cell == "lstm" else parts[0]), None
+        return (tuple(parts) if made.cell == "lstm" else parts[0]), None
 
     def _read_back(self, run: Run, dstate: Any, dmemory: Any) -> None:
         parts = np.stack(dstate if isinstance(dstate, tuple) else (dstate,))
-        run.back(parts.transpose(2, 0, 1, 3).reshape(parts.shape[2], -1), "tanh", "project")
+        run.back(parts.transpose(2, 0, 1, 3).reshape(parts.shape[2], -1), "project")

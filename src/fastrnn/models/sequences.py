@@ -2,120 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fastrnn import Ragged
-from fastrnn._arrays import expect, numbers
+from fastrnn._arrays import expect
 from fastrnn.losses import log_softmax
-from fastrnn.models._base import Model
-from fastrnn.models._data import encode, scale_of, scaled, vocabulary
 from fastrnn.models._factory import Factory
+from fastrnn.models._inputs import array_of, few, items
 from fastrnn.models._run import Run
+from fastrnn.models._sequence_model import SequenceModel
 
 Array = NDArray[Any]
 
 
 @dataclass(eq=False, kw_only=True)
-class _Labelled(Model):
-    """An embedding if the sequences are of tokens, then recurrent layers and a linear layer."""
+class _Labelled(SequenceModel):
+    """Labels, and a softmax over the classes."""
 
-    bidirectional: bool = True
-    embedding_size: int = 64
-    min_count: int = 1
     label_smoothing: float = 0.0
-    _each_step: ClassVar[bool] = False
+    class_weight: str | dict[Any, float] | None = None
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        sequences, are_tokens = _sequences(X)
-        expect(sequences, "X", "at least 1 sequence", "0 sample(s)")
-        classes = np.unique(np.concatenate(self._labels(y))).tolist()
-        expect(len(classes) >= 2, "y", "at least two classes", f"{len(classes)} class")
-        config: dict[str, Any] = {"n_features": 1} if are_tokens else scale_of(sequences)
-        if are_tokens:
-            config["vocabulary"] = vocabulary(sequences, min_count=self.min_count)
-        shape: tuple[int, ...] = getattr(X, "shape", ())
-        self.n_features_in_ = shape[1] if len(shape) == 2 else config["n_features"]  # of scikit-learn
-        return {"classes": classes, **config}
+        config = self._input_config(X)
+        labels = np.concatenate(self._labels(y))
+        classes, counts = np.unique(labels, return_counts=True)
+        got = f"{len(classes)} class{'es' * (len(classes) != 1)}"
+        expect(len(classes) >= 2, "y", "at least two classes", got)
+        config["classes"] = classes.tolist()
+        weight = self.class_weight
+        if weight == "balanced":
+            config["class_weights"] = (len(labels) / (len(classes) * counts)).tolist()
+        elif isinstance(weight, Mapping):
+            odd = [label for label in weight if label not in config["classes"]]
+            expect(not odd, "class_weight", f"labels among {few(config['classes'])}", few(odd))
+            config["class_weights"] = [float(weight.get(label, 1.0)) for label in config["classes"]]
+        return config
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any]) -> tuple[list[Array], list[Array]]:
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Any:
         inputs = self._inputs(X, config)
         labels = self._matched(y, self._counts(inputs))
         index = {label: i for i, label in enumerate(config["classes"])}
         unknown = [label for part in labels for label in part.tolist() if label not in index]
-        expect(not unknown, "y", f"labels among {config['classes']}", unknown[:1])
-        return inputs, [np.array([index[label] for label in part.tolist()], np.intp) for part in labels]
+        expect(not unknown, "y", f"labels among {few(config['classes'])}", few(unknown[:1]))
+        right = [np.array([index[label] for label in part.tolist()], np.intp) for part in labels]
+        weights = self._sample_weights(sample_weight, self._counts(inputs))
+        return (inputs, right) if weights is None else (inputs, right, weights)
 
-    def _inputs(self, X: Any, config: dict[str, Any]) -> list[Array]:
-        """Return every sequence as an array: scaled floats [T, D], or indices [T] of tokens."""
-        sequences, are_tokens = _sequences(X)
-        expect(sequences, "X", "at least 1 sequence", "0")
-        if "vocabulary" in config:
-            fits = are_tokens or not any(map(len, sequences))
-            expect(fits, "X", "sequences of tokens, as in fit", "numbers")
-            return [encode(s, config["vocabulary"]) for s in sequences]
-        expect(not are_tokens, "X", "sequences of numbers, as in fit", "tokens")
-        return [scaled(s, config, self.dtype) for s in sequences]
+    def _choose_held_out(self, y: Any, order: Array, count: int) -> Array:
+        # Every class stays in the part for training, or its labels in the other part would be unknown.
+        labels = [set(part.tolist()) for part in self._labels(y)]
+        left: dict[Any, int] = {}
+        for label in (label for part in labels for label in part):
+            left[label] = left.get(label, 0) + 1
+        held: list[int] = []
+        for i in order.tolist():
+            if len(held) < count and all(left[label] > 1 for label in labels[i]):
+                held.append(i)
+                for label in labels[i]:
+                    left[label] -= 1
+        expect(held, "validation", "a class of which one sequence can be held out", "one sequence each")
+        return np.sort(np.array(held, np.intp))
 
     def _build(self, make: Factory) -> dict[str, Any]:
-        tokens, outputs = self.config_.get("vocabulary"), len(self.config_["classes"])
-        width = len(self.config_["mean"]) if tokens is None else self.embedding_size
-        return make.stack(tokens, width, outputs, bidirectional=self.bidirectional)
+        return self._build_stack(make, len(self.config_["classes"]))
 
     def _step(self, run: Run, data: Any, batch: Array) -> tuple[float, int]:
-        inputs, labels = ([part[i] for i in batch] for part in data)
+        inputs, labels, *weights = ([part[i] for i in batch] for part in data)
         right = np.concatenate(labels)
-        loss, dlast = run.loss(
-            "head", self._forward(run, inputs), right, label_smoothing=self.label_smoothing
-        )
+        if not len(right):  # a batch of taggers' sequences without steps
+            right, options = np.zeros(0, np.intp), {"reduction": "sum"}
+        else:
+            options = self._loss_options(right, weights) if run.train else {}
+        x = self._forward(run, inputs)
+        loss, dlast = run.loss("head", x, right, label_smoothing=self.label_smoothing, **options)
         if run.train:
-            dlast = run.back(dlast, "drop_out").x
-            dy, dstate = (dlast, None) if self._each_step else (None, self._state_gradient(dlast))
-            dx = run.back(dy, "rnn", state=dstate).x.values
-            run.back(dx, "drop_in", *["embedding"] * ("embedding" in self.modules_))
+            self._back(run, dlast, inputs)
         return loss, len(right)
 
-    def _forward(self, run: Run, inputs: Sequence[Array]) -> Array:
-        """Return the input of the linear layer, one vector for each label of a batch."""
-        x = np.concatenate(inputs)
-        x = run("embedding", x) if "embedding" in self.modules_ else x
-        y, state = run("rnn", Ragged(run("drop_in", x), list(map(len, inputs))))
-        if self._each_step:
-            last = y.values
-        else:
-            h = state[0] if isinstance(state, tuple) else state  # [L * D, B, H]
-            last = np.concatenate(list(h[-1 - self.bidirectional :]), axis=1)
-        return run("drop_out", last)  # type: ignore[no-any-return]
-
-    def _state_gradient(self, dlast: Array) -> Any:
-        """Return the gradient of the final state, from that of the last layer's h with its directions joined."""
-        directions = 1 + self.bidirectional
-        dh = np.zeros((self.num_layers * directions, len(dlast), self.hidden_size), dlast.dtype)
-        dh[-directions:] = np.split(dlast, directions, axis=1)
-        return (dh, None) if self.cell == "lstm" else dh
+    def _loss_options(self, right: Array, weights: list[list[Array]]) -> dict[str, Any]:
+        """Return arguments of the loss where labels have weights: a sum of w / n over n of them."""
+        by_class = self.config_.get("class_weights")
+        if not weights and by_class is None:
+            return {}
+        w = np.concatenate(weights[0]) if weights else np.ones(len(right))
+        w = w if by_class is None else w * np.array(by_class)[right]
+        return {"weights": w / len(right), "reduction": "sum"}
 
     def _probabilities(self, X: Any) -> list[Array]:
         """Return the probability of every class, an array for each sequence."""
-        self._check_fitted()
-        inputs, run = self._inputs(X, self.config_), Run(self.modules_, train=False)
-        batches = ([inputs[i] for i in batch] for batch in self._plan((inputs,), None))
-        z = [run("head", self._forward(run, batch)) for batch in batches]
-        p = np.exp(log_softmax(np.concatenate(z).astype(np.float64)))
-        return np.split(p, np.cumsum(self._counts(inputs))[:-1])
+        z, counts = self._outputs(X)
+        return np.split(np.exp(log_softmax(z.astype(np.float64))), np.cumsum(counts)[:-1])
 
     def _labels(self, y: Any) -> list[Array]:
         """Check labels, and return those of each sequence."""
         if not self._each_step:
-            return list(_labels(y)[:, None])
-        given = y if hasattr(y, "__len__") else [y]
-        odd = sorted({type(part).__name__ for part in given if not hasattr(part, "__len__")})
-        expect(not odd, "y", "a list of labels for each sequence", ", ".join(odd), TypeError)
-        expect(any(map(len, y)), "y", "a list of labels for each sequence", "no label")
-        labels = [_labels(part) for part in y]
+            return list(_labels("y", y)[:, None])
+        wanted = "a list of labels for each sequence"
+        if y is None:
+            raise ValueError("y: requires y to be passed, but the target y is None")
+        given = items("y", y, wanted)
+        odd = sorted({type(part).__name__ for part in given if isinstance(part, str) or np.ndim(part) == 0})
+        expect(not odd, "y", wanted, ", ".join(odd), TypeError)
+        expect(any(map(len, given)), "y", wanted, "no label")
+        labels = [_labels(f"y[{i}]", part) for i, part in enumerate(given)]
         kind = np.concatenate([part for part in labels if part.size]).dtype
         return [part.astype(kind) for part in labels]
 
@@ -131,10 +124,6 @@ class _Labelled(Model):
         expect(given == counts, "y", wanted, got)
         return labels
 
-    def _counts(self, inputs: Sequence[Array]) -> list[int]:
-        """Return the number of labels of each sequence."""
-        return [len(x) if self._each_step else 1 for x in inputs]
-
     @property
     def classes_(self) -> Array:
         """Labels in the order of the probabilities."""
@@ -142,24 +131,42 @@ class _Labelled(Model):
         return np.array(self.config_["classes"])
 
 
+@dataclass(eq=False, kw_only=True)
 class SequenceClassifier(_Labelled):
-    """One label for each sequence (many to one).
+    """One label for each sequence (many to one); a str is a sequence of characters, a list of str one of words.
 
-    `X` is a list of sequences of any length: arrays [T, D] or [T] of numbers, strings, whose characters are the
-    tokens, or lists of tokens (str). Or it is an array [n, T, D] or [n, T] of n sequences of numbers. `y` has one
-    label (int, bool or str) for each sequence. Numbers are standardised. The final hidden states, of both directions
-    if there are two, go through a linear layer to a softmax.
+    `X` is a list of sequences of any length: arrays [T, D] or [T] of numbers, or sequences of tokens. Or it is an
+    array [n, T, D] or [n, T] of n sequences. `y` has one label (int, bool or str) for each sequence. Numbers are
+    standardised. The final hidden states, of both directions if there are two, go through a linear layer to a
+    softmax. `predict` takes the kind of sequences that `fit` has seen.
 
     Parameters
     ----------
+    inputs : "auto", "tokens" or "numbers"
+        what the sequences hold. With "auto", str are tokens and floats are numbers. Integers may be either, so they
+        need "tokens" or "numbers".
     bidirectional : bool
     embedding_size : int
         for sequences of tokens.
     min_count : int
         rarer tokens are treated as one unknown token.
     label_smoothing : float
+    class_weight : None, "balanced" or dict
+        how much the labels of each class count in training: the same, in inverse proportion to their number, or what
+        the dict says (1 for a class that it does not have).
     **hyperparameters
         of every model: see `Model`.
+
+    Attributes
+    ----------
+    classes_ : array
+        labels in the order of the probabilities.
+    n_features_in_ : int
+        number of columns of an `X` [n, T], else the number of features of a step; 1 for tokens.
+    feature_names_in_ : array of str
+        names of the columns, where `X` was a DataFrame or a list of them.
+    config_, modules_, history_
+        see `Model`.
 
     Examples
     --------
@@ -177,10 +184,14 @@ class SequenceClassifier(_Labelled):
         """Return the most probable label of each sequence."""
         return np.asarray(self.classes_[np.argmax(self.predict_proba(X), axis=1)])
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy: the share of labels that are right."""
         predicted = self.predict(X)
-        return float(np.mean(predicted == np.concatenate(self._matched(y, [1] * len(predicted)))))
+        right = predicted == np.concatenate(self._matched(y, [1] * len(predicted)))
+        weights = self._sample_weights(sample_weight, [1] * len(predicted))
+        return float(
+            np.mean(right) if weights is None else np.average(right, weights=np.concatenate(weights))
+        )
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags
@@ -191,8 +202,9 @@ class SequenceClassifier(_Labelled):
         return tags
 
 
+@dataclass(eq=False, kw_only=True)
 class SequenceTagger(_Labelled):
-    """A label at each step of each sequence.
+    """A label at each step of each sequence; a str is a sequence of characters, a list of str one of words.
 
     `X` and the hyperparameters are those of `SequenceClassifier`. `y` has a list of labels for each sequence, one for
     each step.
@@ -213,7 +225,8 @@ class SequenceTagger(_Labelled):
 
     def predict(self, X: Any) -> list[Array]:
         """Return for each sequence the most probable label at each step."""
-        return [self.classes_[np.argmax(p, axis=1)] for p in self.predict_proba(X)]
+        probabilities, classes = self._probabilities(X), self.classes_
+        return [classes[np.argmax(p, axis=1)] for p in probabilities]
 
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy over all steps: the share of labels that are right."""
@@ -222,34 +235,25 @@ class SequenceTagger(_Labelled):
         return float(np.mean(np.concatenate(predicted) == right))
 
 
-def _sequences(X: Any) -> tuple[list[Any], bool]:
-    """Return the sequences, numbers as float64 [T, D], and whether they are of tokens."""
-    X = np.asarray(X) if hasattr(X, "__array__") else X
-    fits = hasattr(X, "__len__") and not isinstance(X, str) and not hasattr(X, "toarray")
-    got = f"{type(X).__name__}, maybe sparse"
-    expect(fits, "X", "an array or a list of sequences", got, TypeError)
-    sequences = list(X)
-    if any(map(_of_tokens, sequences)):
-        return sequences, True
-    return [numbers(f"X[{i}]", s) for i, s in enumerate(sequences)], False
-
-
-def _of_tokens(sequence: Any) -> bool:
-    if isinstance(sequence, str):
-        return True
-    return hasattr(sequence, "__len__") and len(sequence) > 0 and isinstance(sequence[0], str)
-
-
-def _labels(y: Any) -> Array:
+def _labels(name: str, y: Any) -> Array:
     if y is None:
         raise ValueError("y: requires y to be passed, but the target y is None")
-    labels = np.asarray(y)
+    expect(not isinstance(y, (str, bytes)), name, "a list of labels", f"one {type(y).__name__}", TypeError)
+    labels = array_of(name, y, "a list of labels")
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    expect(labels.ndim == 1, "y", "one label each, shape [n]", labels.shape)
+    expect(labels.ndim == 1, name, "one label each, shape [n]", f"shape {labels.shape}")
     if labels.dtype.kind == "O" and labels.size and all(isinstance(label, str) for label in labels):
         labels = labels.astype(str)
+    if labels.dtype.kind == "T":
+        labels = labels.astype(str)
+    if labels.dtype.kind == "U" and isinstance(y, (list, tuple)):  # NumPy turns numbers beside str into str
+        expect(not _numbers_among(y), name, "labels of one kind", "str and numbers", TypeError)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError("y: Input y contains NaN or infinity")
+        raise ValueError(f"{name}: Input y contains NaN or infinity")
     whole = labels.dtype.kind in "iubU" or (labels.dtype.kind == "f" and not (labels % 1).any())
-    expect(not labels.size or whole, "y: Unknown label type", "int, bool or str labels", labels.dtype)
+    expect(not labels.size or whole, f"{name}: Unknown label type", "int, bool or str labels", labels.dtype)
     return labels
+
+
+def _numbers_among(y: Any) -> bool:
+    return any(isinstance(label, (int, float, np.number, np.bool_)) for label in y)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._arrays import expect
-from fastrnn.models._data import each, encode, pad, sized, vocabulary
+from fastrnn.models._data import each, encode, pad, vocabulary
 from fastrnn.models._factory import Factory
+from fastrnn.models._inputs import all_tokens
 from fastrnn.models._run import Run
-from fastrnn.models._writer import Tanh, Writer
+from fastrnn.models._writer import Writer
 from fastrnn.nn import DotAttention
 
 Array = NDArray[Any]
@@ -21,10 +22,11 @@ Array = NDArray[Any]
 
 @dataclass(eq=False, kw_only=True)
 class Seq2Seq(Writer):
-    """Encoder and decoder (Sutskever et al. 2014), with attention as in Luong et al. 2015.
+    """From sequences of tokens to others; a str is a sequence of characters, a list of str one of words.
 
-    `X` and `y` are lists of sequences of any length: strings, whose characters are the tokens, or lists of tokens
-    (str or int). The final state of the encoder is the initial state of the decoder.
+    Encoder and decoder (Sutskever et al. 2014), with attention as in Luong et al. 2015. `X` and `y` are lists of
+    sequences of any length: str, or lists or arrays of tokens (str or int). The final state of the encoder is the
+    initial state of the decoder.
 
     Parameters
     ----------
@@ -51,10 +53,13 @@ class Seq2Seq(Writer):
     attention: bool = True
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        return {**super()._configure(X, y), "source": vocabulary(X, min_count=self.min_count)}
+        config = super()._configure(X, y)
+        sources, kind = all_tokens("X", X)
+        return {**config, "source": vocabulary(sources, min_count=self.min_count), "source_kind": kind}
 
     def _sources(self, X: Any, config: dict[str, Any]) -> list[Array]:
-        return [encode(source, config["source"]) for source in sized("X", X)]
+        sources, _ = all_tokens("X", X, config.get("source_kind"))
+        return [encode(source, config["source"]) for source in sources]
 
     def _build(self, make: Factory) -> dict[str, Any]:
         hidden, odd = divmod(self.hidden_size, 1 + self.bidirectional)
@@ -66,8 +71,8 @@ class Seq2Seq(Writer):
             **self._build_writer(make),
         }
         if self.attention:
-            mix = make.linear(2 * self.hidden_size, self.hidden_size)
-            modules |= {"attention": DotAttention(), "mix": mix, "tanh": Tanh()}
+            mix = make.linear(2 * self.hidden_size, self.hidden_size, "tanh")
+            modules |= {"attention": DotAttention(), "mix": mix}
         return modules
 
     def _read(self, run: Run, sources: Sequence[Array]) -> tuple[Any, Any]:
@@ -81,23 +86,24 @@ class Seq2Seq(Writer):
 
     def _join(self, state: Array) -> Array:
         """Join the two directions of a state: from [2 L, B, H / 2] to [L, B, H]."""
-        s = state.reshape(self.num_layers, -1, *state.shape[1:])
-        return np.ascontiguousarray(s.transpose(0, 2, 1, 3).reshape(self.num_layers, state.shape[1], -1))
+        layers = self._made.num_layers
+        s = state.reshape(layers, -1, *state.shape[1:])
+        return np.ascontiguousarray(s.transpose(0, 2, 1, 3).reshape(layers, state.shape[1], -1))
 
     def _split(self, state: Array) -> Array:
         """Undo `_join`."""
-        s = state.reshape(*state.shape[:2], 1 + self.bidirectional, -1).transpose(0, 2, 1, 3)
+        s = state.reshape(*state.shape[:2], 1 + self._made.bidirectional, -1).transpose(0, 2, 1, 3)
         return np.ascontiguousarray(s.reshape(-1, *s.shape[2:]))
 
     def _attend(self, run: Run, h: Array, memory: Any) -> Array:
-        if not self.attention:
+        if not self._made.attention:
             return h
         both = np.concatenate([run("attention", h, *memory), h], axis=2)
-        return run("tanh", run("mix", both))  # type: ignore[no-any-return]
+        return run("mix", both)  # type: ignore[no-any-return]
 
     def _attend_back(self, run: Run, dh: Array) -> tuple[Array, Any]:
-        if not self.attention:
+        if not self._made.attention:
             return dh, None
-        dcontext, dh = np.split(run.back(dh, "tanh", "mix").x, 2, axis=2)
+        dcontext, dh = np.split(run.back(dh, "mix").x, 2, axis=2)
         dquery, dmemory = run.back(dcontext, "attention").x
         return dh + dquery, dmemory
