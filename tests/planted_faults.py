@@ -28,7 +28,7 @@ REVIEW = [
     Fault(
         "a served tape keeps x and y alive",
         "cpp/bindings/network.cpp",
-        "  handle.x = handle.h0 = handle.y = handle.masks = handle.weights = py::none();\n",
+        "  handle.x = handle.h0 = handle.y = handle.masks = py::none();\n",
         "",
         L + "test_tapes.py",
     ),
@@ -56,8 +56,8 @@ REVIEW = [
     Fault(
         "to_padded ignores fill",
         "fastrnn/ragged.py",
-        "self.values.shape[1]), fill, self.values.dtype)",
-        "self.values.shape[1]), 0, self.values.dtype)",
+        "*self.values.shape[1:]), fill, self.values.dtype)",
+        "*self.values.shape[1:]), 0, self.values.dtype)",
         L + "test_ragged_padding.py",
     ),
     Fault(
@@ -84,8 +84,8 @@ REVIEW = [
     Fault(
         "evaluation of a language model drops its state every 1,000 tokens",
         "fastrnn/models/language.py",
-        "return [(carried, x[t : t + steps]",
-        "return [([None] if rng is None else carried, x[t : t + steps]",
+        "return [(carried, x[c]",
+        "return [([None] if rng is None else carried, x[c]",
         M + "test_reported_losses.py",
     ),
     Fault(
@@ -137,14 +137,14 @@ PYTHON = [
     Fault(
         "chunks give a sequence that has ended a negative length",
         "fastrnn/ragged.py",
-        "np.clip(left - start, 0, chunk.shape[axis])",
-        "np.minimum(left - start, chunk.shape[axis])",
+        "np.clip(left - start, 0, n)",
+        "np.minimum(left - start, n)",
         L + "test_chunks.py",
     ),
     Fault(
         "masked elements are read",
         "fastrnn/_arrays.py",
-        "isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part)",
+        "isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))",
         "False",
         L + "test_arrays.py -k hidden",
     ),
@@ -179,8 +179,8 @@ PYTHON = [
     Fault(
         "a step that is not finite is counted",
         "fastrnn/optim.py",
-        "        if clip_norm is not None and not math.isfinite(norm):\n            return norm\n        self",
-        "        self",
+        "        if clip_norm is not None and not math.isfinite(norm):\n            return norm\n",
+        "",
         T + "test_failed_steps.py",
     ),
     Fault(
@@ -268,10 +268,10 @@ PYTHON = [
         L + "test_layers.py -k gru_before",
     ),
     Fault(
-        "the gradient flow counts the padding",
+        "the gradient flow begins at the end of the padding",
         "fastrnn/diagnostics.py",
-        "dh[t] = np.where(valid[t][:, None], h[0], 0.0)",
-        "dh[t] = h[0]",
+        "ends = [times == self.lengths - 1,",
+        "ends = [times == len(self.x) - 1,",
         T + "test_diagnostics.py",
     ),
     Fault(
@@ -298,8 +298,8 @@ PYTHON = [
     Fault(
         "the last weights are kept, not the best",
         "fastrnn/models/_base.py",
-        "if self._waited() == 0:",
-        "if True:",
+        "held_out is not None and self._waited(log) == 0",
+        "held_out is not None",
         M + "test_fit.py",
     ),
     Fault(
@@ -314,21 +314,21 @@ PYTHON = [
         "fastrnn/models/_factory.py",
         "        self._spend((inputs + 1) * outputs)\n",
         "",
-        M + "test_hostile_files.py",
+        M + "test_parts.py",
     ),
     Fault(
         "a failed fit leaves new attributes behind",
         "fastrnn/models/_errors.py",
         "        vars(model).clear()\n",
         "",
-        M + "test_fit.py " + M + "test_model_errors.py",
+        M + "test_parts.py",
     ),
     Fault(
         "a run goes on from a checkpoint of another class",
         "fastrnn/models/_files.py",
         '{"class"} if stored["class"] != own["class"] else set()',
         "set()",
-        M + "test_resume.py",
+        M + "test_parts.py",
     ),
     Fault(
         "the gradient is clipped to a norm of 0",
@@ -340,8 +340,8 @@ PYTHON = [
     Fault(
         "the bar does not tell the epoch",
         "fastrnn/models/_progress.py",
-        "tqdm(batches, desc=description)",
-        "tqdm(batches)",
+        "tqdm(total=len(batches), desc=description)",
+        "tqdm(total=len(batches))",
         M + "test_fit.py",
     ),
     Fault(
@@ -353,7 +353,7 @@ PYTHON = [
     ),
     Fault(
         "the gradient of a label goes into the lowest layer",
-        "fastrnn/models/sequences.py",
+        "fastrnn/models/_sequence_model.py",
         "dh[-directions:] = np.split",
         "dh[:directions] = np.split",
         M + "test_model_gradients.py",
@@ -361,8 +361,8 @@ PYTHON = [
     Fault(
         "a temperature is ignored",
         "fastrnn/models/language.py",
-        "log_softmax(scores / temperature)",
-        "log_softmax(scores)",
+        "log_softmax(_likely(scores, top_k) / temperature)",
+        "log_softmax(_likely(scores, top_k))",
         M + "test_language_model.py",
     ),
     Fault(
