@@ -436,7 +436,7 @@ CPP = [
         "cpp/engine/stream.cpp",
         "std::memset(h(l, buffer_) + row * R, 0, R * sizeof(T));",
         "std::memset(h(l, 0) + row * R, 0, R * sizeof(T));",
-        L + "test_streams.py",
+        L + "test_small_checks.py",
     ),
     Fault(
         "attention leaves the gradient of the padding as it finds it",
@@ -457,21 +457,21 @@ CPP = [
         "cpp/engine/schedule.cpp",
         " && !p.dropout;",
         ";",
-        L + "test_layers.py -k dropout",
+        C + "test_limits.py",
     ),
     Fault(
         "a limit of threadpoolctl is ignored",
         "cpp/runtime/callers.cpp",
         "? std::min(n, limit) : n;",
         "? n : n;",
-        C + "test_threads.py " + C + "test_processes.py",
+        C + "test_limits.py",
     ),
     Fault(
         "the quota of the outer group is forgotten",
         "cpp/runtime/cpus.cpp",
         "return a > 0 && b > 0 ? std::min(a, b) : std::max(a, b);",
         "return std::max(a, b);",
-        C + "test_processes.py " + C + "test_helper_threads.py",
+        C + "test_helper_threads.py -k used",
     ),
 ]
 

@@ -42,3 +42,21 @@ def test_a_cell_and_its_layer_have_one_buffer_wherever_it_comes_from(tmp_path: P
     cell.flat[:] = 0
     cell.params["bias_ih"][8:] = 100  # n is 1, z a half
     np.testing.assert_array_equal(cell(np.ones((1, 3), np.float32)), np.full((1, 4), 0.5, np.float32))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", [fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU])
+def test_one_sequence_of_a_stream_is_reset_after_any_number_of_steps(kind: type, steps: int) -> None:
+    """A stream keeps its state in two buffers that take turns."""
+    layer = kind(3, 4, 2, rng=0)
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    stream, fresh = layer.stream(2), layer.stream(2)
+    for _ in range(steps):
+        before = stream.step(x)
+    stream.reset([1])
+    state = stream.state
+    for part in state if isinstance(state, tuple) else (state,):
+        assert not part[:, 1].any()
+        assert part[:, 0].any()
+    np.testing.assert_array_equal(stream.step(x)[1], fresh.step(x)[1])
+    assert (stream.step(x)[0] != before[0]).any()
