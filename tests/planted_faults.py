@@ -363,7 +363,7 @@ PYTHON = [
         "fastrnn/models/language.py",
         "log_softmax(_likely(scores, top_k) / temperature)",
         "log_softmax(_likely(scores, top_k))",
-        M + "test_language_model.py",
+        M + "test_generation.py",
     ),
     Fault(
         "the gradient of a bounded variance is that of a free one",
