@@ -244,6 +244,7 @@ def test_tensors_that_numpy_cannot_take() -> None:
         ("weight", lambda x: linear.params.update(weight=x)),
         ("a", lambda x: fastrnn.io.save("a.npz", {"a": x})),
         ("x", lambda x: next(fastrnn.chunks(x, 2))),
+        ("x", lambda x: gru([x, x])),
     ]
     for name, call in calls:
         with pytest.raises(
