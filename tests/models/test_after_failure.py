@@ -156,6 +156,8 @@ def test_set_params_after_fit_changes_nothing_of_what_is_predicted(name: str, tm
         "bidirectional": not getattr(model, "bidirectional", True), "label_smoothing": 0.5, "inputs": "numbers",
         "scaling": "fit", "class_weight": "balanced", "clip": None, "epochs": 1, "optimizer": "sgd",
         "weight_decay": 0.1, "patience": 3, "verbose": True,
+        "texts": True,
+        "target": 0,
     }  # fmt: skip
     kept = model.get_params()
     assert set(kept) <= set(others)

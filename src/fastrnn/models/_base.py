@@ -43,6 +43,7 @@ from fastrnn.models._hyperparameters import OPTIMISERS, SCHEDULES, check_hyperpa
 from fastrnn.models._inputs import few, items, take_rows
 from fastrnn.models._progress import Progress
 from fastrnn.models._run import Run
+from fastrnn.models._views import curves, table
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -342,12 +343,7 @@ class Model:
     def summary(self) -> None:
         """Print the modules of the fitted model and their numbers of parameters."""
         self._check_fitted()
-        rows = [(name, repr(module), module.flat.size) for name, module in self.modules_.items()]
-        rows.append(("total", "", sum(size for _, _, size in rows)))
-        width, kind = (max(len(row[i]) for row in rows) for i in (0, 1))
-        print(type(self).__name__)
-        for name, module, size in rows:
-            print(f"  {name:{width}}  {module:{kind}}  {size:>12,}".rstrip())
+        print(table(type(self).__name__, self.modules_))
 
     def plot_history(self, ax: Any = None) -> Any:
         """Draw loss and val_loss by epoch with matplotlib, and return the axes.
@@ -358,20 +354,7 @@ class Model:
             by default those of a new figure.
         """
         self._check_fitted()
-        if ax is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError as error:
-                wanted = "plot_history needs matplotlib: pip install 'fastrnn[demo]'"
-                raise ImportError(wanted) from error
-            _, ax = pyplot.subplots()
-        for key, label in (("loss", "training"), ("val_loss", "validation")):
-            points = [(log["epoch"], log[key]) for log in self.history_ if key in log]
-            if points:
-                ax.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
-        ax.set(xlabel="epoch", ylabel="loss (mean of a target)")
-        ax.legend()
-        return ax
+        return curves(self.history_, ax)
 
     # -- files ------------------------------------------------------------------------------------------
 

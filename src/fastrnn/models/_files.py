@@ -23,7 +23,7 @@ CONFIG: dict[
     **dict.fromkeys(VOCABULARIES, (str, int, type(None))),
     **dict.fromkeys(("mean", "scale", "target_mean", "target_scale", "class_weights"), float),
     **dict.fromkeys(("text", "one_dimensional"), bool),
-    **dict.fromkeys(("longest", "n_features", "n_features_in"), int),
+    **dict.fromkeys(("longest", "n_features", "n_features_in", "targets"), int),
     **dict.fromkeys(("kind", "source_kind", "feature_names", "scaling"), (str, type(None))),
     "classes": (str, int, float),
 }
@@ -61,6 +61,8 @@ def _header(text: str) -> dict[str, Any]:
     sizes = {len(config[key]) for key in ("mean", "scale") if key in config}
     if sizes and sizes != {config["n_features"]}:
         raise ValueError("config: mean and scale are not of n_features")
+    if not set(config.get("targets", [])) <= set(range(max(sizes, default=0))):
+        raise ValueError("config: targets are not columns")
     if "target_mean" in config and len(config["target_mean"]) != len(config["target_scale"]):
         raise ValueError("config: target_mean and target_scale are not of one length")
     if isinstance(header["params"].get("class_weight"), list):

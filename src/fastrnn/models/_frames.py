@@ -9,15 +9,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 
-def continued(X: Any, values: NDArray[Any]) -> Any:
-    """Return `values` as they are, or as what pandas has for them where `X` is of pandas."""
+def continued(X: Any, values: NDArray[Any], names: list[str] | None = None) -> Any:
+    """Return `values` as they are, or as what pandas has for them where `X` is of pandas.
+
+    `names` are those of the columns of `values`; by default they are those of `X`.
+    """
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(X, (pandas.DataFrame, pandas.Series)):
         return values
     index = _following(X.index, len(values), pandas)
     if values.ndim == 1:
-        return pandas.Series(values, index=index, name=getattr(X, "name", None))
-    columns = X.columns if isinstance(X, pandas.DataFrame) else None
+        frame = isinstance(X, pandas.DataFrame)
+        name = (names[0] if names else None) if frame else X.name
+        return pandas.Series(values, index=index, name=name)
+    columns = names or (X.columns if values.shape[1] == X.shape[1] else None)
     return pandas.DataFrame(values, index=index, columns=columns)
 
 

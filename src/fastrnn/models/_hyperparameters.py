@@ -35,6 +35,10 @@ def check_hyperparameters(model: Any) -> None:
         number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
         if f.name == "class_weight":
             fits, expected = _are_class_weights(value), "None, 'balanced' or a dict of finite numbers >= 0"
+        elif f.name == "target":
+            columns = value if isinstance(value, list) and value else [value]
+            fits = all(isinstance(c, (int, str)) and not isinstance(c, bool) for c in columns)
+            expected = "None, a column (str or int) or a list of them"
         elif f.name in CHOICES:
             fits, expected = value in list(CHOICES[f.name]), f"one of {list(CHOICES[f.name])}"
         elif kind.startswith("int"):

@@ -77,7 +77,7 @@ def numbers(name: str, steps: Any) -> Array:
     if array.dtype.kind == "c":
         raise ValueError(f"{name}: Complex data not supported")
     got = f"an array of {array.dtype}" if array.dtype.kind not in "fiub" else f"shape {array.shape}"
-    if array.ndim < 1:
+    if array.ndim < 1 and array.dtype.kind in "fiub":
         got += ". Reshape your data"
     expect(array.dtype.kind in "fiub" and array.ndim in (1, 2), name, "numbers [T] or [T, D]", got)
     expect(np.isfinite(array).all(), name, "finite numbers", "NaN or infinity")

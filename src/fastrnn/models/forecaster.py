@@ -15,7 +15,7 @@ from fastrnn.models._base import Model
 from fastrnn.models._data import expect_width, mean_and_scale, r_squared, scale_of, scaled, take
 from fastrnn.models._factory import Factory
 from fastrnn.models._frames import continued
-from fastrnn.models._inputs import check_names, common_names, expect_no_target, numbers
+from fastrnn.models._inputs import check_names, common_names, expect_no_target, few, names_of, numbers
 from fastrnn.models._run import Run
 
 Array = NDArray[Any]
@@ -41,6 +41,9 @@ class Forecaster(Model):
         `fit` and in `predict`: give `predict` the whole history. With "fit", those of all training data together
         are used for every series: use it where the level means the same in all of them, or where `predict` gets the
         end of a history only.
+    target : int, str or list of them, optional
+        the columns to forecast, by name or place; by default all. The others are covariates: the model reads them,
+        and forecasts them where `predict` is not given their `future`.
     **hyperparameters
         of every model: see `Model`.
 
@@ -64,40 +67,60 @@ class Forecaster(Model):
 
     steps: int = 100
     scaling: str = "series"
+    target: int | str | list[Any] | None = None
 
-    def predict(self, X: Any, horizon: int = 1) -> Any:
+    def predict(self, X: Any, horizon: int = 1, *, future: Any = None) -> Any:
         """Return the next `horizon` values after the series `X`: [horizon], or [horizon, D] for an `X` [T, D].
 
         Each step reads the mean that the step before it has forecast. For a DataFrame or Series of pandas the
-        forecast is one too; its index goes on from that of `X`.
+        forecast is one too; its index goes on from that of `X`. With a `target`, only its columns are returned:
+        [horizon] for one that is no list.
+
+        Parameters
+        ----------
+        X : series
+        horizon : int
+        future : array or DataFrame [horizon, C], optional
+            what the covariates (all columns but the target) will be, where that is known.
         """
-        paths, scale = self._paths(X, horizon, 1, None)
-        return continued(X, self._unscaled(paths[:, 0], scale))
+        paths, scale = self._paths(X, horizon, 1, None, future)
+        return self._like(X, self._unscaled(paths[:, 0], scale))
 
     def predict_interval(
-        self, X: Any, horizon: int = 1, level: float = 0.9, *, samples: int = 500, rng: Seed = 0
+        self,
+        X: Any,
+        horizon: int = 1,
+        level: float = 0.9,
+        *,
+        samples: int = 500,
+        rng: Seed = 0,
+        future: Any = None,
     ) -> tuple[Any, Any]:
         """Return lower and upper bounds of the next values: each value lies between its own with probability `level`.
 
-        The bounds are quantiles of `samples` futures that are drawn step by step.
+        The bounds are quantiles of `samples` futures that are drawn step by step; `future` is that of `predict`.
         """
         expect(0 < number("level", level) < 1, "level", "0 < level < 1", level)
-        paths, scale = self._paths(X, horizon, samples, np.random.default_rng(rng))
+        paths, scale = self._paths(X, horizon, samples, np.random.default_rng(rng), future)
         low, high = np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=1)
-        return continued(X, self._unscaled(low, scale)), continued(X, self._unscaled(high, scale))
+        return self._like(X, self._unscaled(low, scale)), self._like(X, self._unscaled(high, scale))
 
     def score(self, X: Any, y: None = None) -> float:
         """Return R^2 of the forecasts one step ahead, over the series `X` from its second value on.
 
-        It is the mean over the features. As in scikit-learn, it is 0 for a constant one, or 1 without any error.
+        It is the mean over the features, or over those of the target. As in scikit-learn, it is 0 for a constant one,
+        or 1 without any error.
         """
         expect_no_target(y)
         x, _, _ = self._one(X)
         expect(len(x) >= 2, "X", "at least 2 steps", len(x))
         mean, _, _ = self._forward(Run(self.modules_, train=False), x[:-1, None])
-        return r_squared(x[1:].astype(np.float64), mean[:, 0].astype(np.float64))
+        columns = self._targets()
+        return r_squared(x[1:, columns].astype(np.float64), mean[:, 0, columns].astype(np.float64))
 
-    def _paths(self, X: Any, horizon: int, samples: int, rng: Any) -> tuple[Array, tuple[Array, Array]]:
+    def _paths(
+        self, X: Any, horizon: int, samples: int, rng: Any, future: Any = None
+    ) -> tuple[Array, tuple[Array, Array]]:
         """Return standardised futures [horizon, samples, D], and the mean and scale with which they were.
 
         They are drawn, or the means where `rng` is None.
@@ -105,8 +128,9 @@ class Forecaster(Model):
         horizon, samples = _size("horizon", horizon), _size("samples", samples)
         series, *scale = self._one(X)
         x, state = series[-self._made.steps :, None], None
+        known = None if future is None else self._known(future, horizon, (scale[0], scale[1]))
         out: list[Array] = []
-        for _ in range(horizon):
+        for h in range(horizon):
             mean, log_var, state = self._forward(Run(self.modules_, train=False), x, state)
             following = mean[-1:]
             if rng is not None:
@@ -115,6 +139,8 @@ class Forecaster(Model):
                     state = take(state, np.zeros(samples, np.intp))
                 following = following + np.exp(log_var[-1:] / 2) * rng.standard_normal(following.shape)
             x = following.astype(self._made.dtype)
+            if known is not None:
+                x[..., self._covariates()] = known[h]
             out.append(x[0])
         return np.array(out, np.float64), (scale[0], scale[1])
 
@@ -130,6 +156,9 @@ class Forecaster(Model):
         config |= {"one_dimensional": one_dimensional, "scaling": self.scaling}
         config["n_features_in"] = config["n_features"]
         names = common_names(_parts(X))
+        if self.target is not None:
+            config["targets"] = self._target_places(config["n_features"], names)
+            config["one_dimensional"] = not isinstance(self.target, list)
         return config if names is None else config | {"feature_names": names}
 
     def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> list[Array]:
@@ -178,8 +207,45 @@ class Forecaster(Model):
         return scaled(series[0], mean, scale, self._made.dtype), mean, scale
 
     def _unscaled(self, values: Array, scale: tuple[Array, Array]) -> Array:
-        values = np.asarray(values * scale[1] + scale[0])
+        values = np.asarray(values * scale[1] + scale[0])[..., self._targets()]
         return np.asarray(values[..., 0] if self.config_["one_dimensional"] else values)
+
+    def _like(self, X: Any, values: Array) -> Any:
+        names = self.config_.get("feature_names")
+        return continued(X, values, None if names is None else [names[i] for i in self._targets()])
+
+    def _targets(self) -> list[int]:
+        """Return the places of the columns to forecast."""
+        return list(self.config_.get("targets", range(self.config_["n_features"])))
+
+    def _covariates(self) -> list[int]:
+        return sorted({*range(self.config_["n_features"])} - {*self._targets()})
+
+    def _known(self, future: Any, horizon: int, scale: tuple[Array, Array]) -> Array:
+        """Return the standardised covariates of the next steps [horizon, C]."""
+        places, names = self._covariates(), self.config_.get("feature_names")
+        expect(places, "future", "None, since there are no covariates (target)", type(future).__name__)
+        own = names_of(future)
+        if own is not None and names is not None:
+            wanted = [names[i] for i in places]
+            missing = [name for name in wanted if name not in own]
+            expect(not missing, "future", f"the columns {few(wanted)}", f"none with the names {few(missing)}")
+            future = future[wanted]
+        values = numbers("future", future)
+        shape = (horizon, len(places))
+        expect(values.shape == shape, "future", f"shape {shape}", values.shape)
+        return scaled(values, scale[0][places], scale[1][places], self._made.dtype)
+
+    def _target_places(self, width: int, names: list[str] | None) -> list[int]:
+        """Return the places of the columns that `target` names."""
+        places = []
+        for column in self.target if isinstance(self.target, list) else [self.target]:
+            by_name = isinstance(column, str)
+            known: list[Any] = list(names or []) if by_name else list(range(width))
+            expect(column in known, "target", f"a column among {few(known)}", repr(column))
+            places.append(known.index(column))
+        expect(len(set(places)) == len(places), "target", "every column once", self.target)
+        return places
 
     def _build(self, make: Factory) -> dict[str, Any]:
         width, _ = len(self.config_["mean"]), self.config_["one_dimensional"]

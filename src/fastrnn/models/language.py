@@ -14,7 +14,15 @@ from fastrnn.losses import log_softmax
 from fastrnn.models._base import Model
 from fastrnn.models._data import encode, vocabulary
 from fastrnn.models._factory import Factory
-from fastrnn.models._inputs import expect_kind, expect_no_target, kind_of, tokens
+from fastrnn.models._inputs import (
+    CHARACTERS,
+    MIXED,
+    all_tokens,
+    expect_kind,
+    expect_no_target,
+    kind_of,
+    tokens,
+)
 from fastrnn.models._run import Run
 
 Array = NDArray[Any]
@@ -30,6 +38,9 @@ class LanguageModel(Model):
 
     Parameters
     ----------
+    texts : bool
+        whether `X` is a list of texts instead of one. Then the state begins anew with each of them, and their first
+        tokens are not predicted. `predict` and `generate` read one text in any case.
     steps : int
         number of steps that BPTT reaches back. The text is read at `batch_size` places at a time.
     embedding_size : int
@@ -42,10 +53,11 @@ class LanguageModel(Model):
     --------
     >>> model = LanguageModel(hidden_size=16, epochs=5, batch_size=4, lr=0.02, verbose=False)
     >>> model = model.fit("abcd" * 200)
-    >>> model.generate(8, "ab")
+    >>> model.generate(8, "ab", temperature=0)
     'cdabcdab'
     """
 
+    texts: bool = False
     steps: int = 64
     embedding_size: int = 64
     min_count: int = 1
@@ -76,6 +88,8 @@ class LanguageModel(Model):
         *,
         temperature: float = 1.0,
         top_k: int | None = None,
+        top_p: float | None = None,
+        stop: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> Any:
         """Return `length` tokens that continue `prompt`: a str where the training text was one, else a list.
@@ -89,28 +103,39 @@ class LanguageModel(Model):
             0 always takes the most probable token.
         top_k : int
             the draw is among this many of the most probable tokens; by default among all.
+        top_p : float, optional
+            the draw is among the fewest most probable tokens that have this probability together (Holtzman et al.
+            2020), of those that `top_k` leaves.
+        stop : str or token, or list of them, optional
+            where one of them is written, the text ends before it. For a model of characters, a str of any length.
         rng : numpy Generator or seed, optional
             by default every call draws another text.
         """
         self._check_fitted()
         known = self.config_["vocabulary"]
         length, top_k = _size("length", length, 0), None if top_k is None else _size("top_k", top_k)
+        if top_p is not None:
+            expect(0 < number("top_p", top_p) <= 1, "top_p", "0 < top_p <= 1", top_p)
         expect(number("temperature", temperature) >= 0, "temperature", "at least 0", temperature)
         rng = np.random.default_rng(rng)
         if prompt is None or (hasattr(prompt, "__len__") and not len(prompt)):
             first = encode(["\n" if "\n" in known.places else known[1]], known)
         else:
             first = self._indices(prompt, "prompt")
+        stops = self._stops(stop)
         (logits, state), out = self._read(first), []
         for _ in range(length):
             scores = logits[1:].astype(np.float64)
             if temperature == 0:
                 choice = 1 + int(np.argmax(scores))
             else:
-                if top_k is not None and top_k < len(scores):
-                    scores[scores < np.partition(scores, -top_k)[-top_k]] = -np.inf
-                choice = 1 + int(rng.choice(len(scores), p=np.exp(log_softmax(scores / temperature))))
+                p = np.exp(log_softmax(_likely(scores, top_k) / temperature))
+                choice = 1 + int(rng.choice(len(p), p=p if top_p is None else _nucleus(p, top_p)))
             out.append(known[choice])
+            ended = next((s for s in stops if out[-len(s) :] == s), None)
+            if ended is not None:
+                del out[-len(ended) :]
+                break
             logits, state = self._read(np.array([choice]), state)
         return "".join(out) if self.config_["text"] else out
 
@@ -119,6 +144,26 @@ class LanguageModel(Model):
         text = self._text(text, name, self.config_.get("kind"))
         expect(len(text) != 0, name, "at least 1 token", "0")
         return encode(text, self.config_["vocabulary"])
+
+    def _stops(self, stop: Any) -> list[list[Any]]:
+        """Return what ends a generated text, as lists of tokens."""
+        if stop is None:
+            return []
+        stops: list[Any] = [stop] if isinstance(stop, (str, int, np.integer)) else tokens("stop", stop)
+        expect(all(s != "" for s in stops), "stop", "str that are not empty", repr(""))
+        if self.config_["text"]:
+            odd = [type(s).__name__ for s in stops if not isinstance(s, str)]
+            expect(not odd, "stop", "str", ", ".join(odd), TypeError)
+            return [list(s) for s in stops]
+        return [[s] for s in stops]
+
+    def _all_texts(self, X: Any, kind: str | None = None) -> list[Any]:
+        """Return one text or a list of them as a list."""
+        if self._made.texts:
+            return all_tokens("X", X, kind)[0]
+        nested = isinstance(X, (list, tuple)) and any(isinstance(t, (list, tuple)) or np.ndim(t) for t in X)
+        expect(not nested, "X", "one text", "several: LanguageModel(texts=True) reads them", TypeError)
+        return [self._text(X, kind=kind)]
 
     def _text(self, text: Text, name: str = "X", kind: str | None = None) -> Any:
         """Return a text as a str or a list of str and int, of the kind that fit saw."""
@@ -133,17 +178,25 @@ class LanguageModel(Model):
 
     def _configure(self, X: Any, y: Any) -> dict[str, Any]:
         expect_no_target(y)
-        text = self._text(X)
-        found = vocabulary([text], min_count=self.min_count)
-        return {"vocabulary": found, "text": isinstance(text, str), "kind": kind_of(text)}
+        texts = self._all_texts(X)
+        kinds = {kind_of(text) for text in texts if len(text)}
+        kind = kinds.pop() if len(kinds) == 1 else MIXED
+        found = vocabulary(texts, min_count=self.min_count)
+        return {"vocabulary": found, "text": kind == CHARACTERS, "kind": kind}
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Array:
-        text = self._text(X, kind=config["kind"])
-        expect(len(text) >= 2, "X", "at least 2 tokens", len(text))
-        return encode(text, config["vocabulary"])
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Any:
+        texts = self._all_texts(X, config["kind"])
+        longest = max(map(len, texts), default=0)
+        expect(longest >= 2, "X", "at least 2 tokens", longest)
+        ids = np.concatenate([encode(text, config["vocabulary"]) for text in texts])
+        begins = np.zeros(len(ids), bool)
+        begins[np.cumsum([0, *map(len, texts)][:-1])[[len(text) > 0 for text in texts]]] = True
+        return ids, begins
 
     def _hold_out(self, X: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any]:
         expect_no_target(y)
+        if self._made.texts:
+            return super()._hold_out(X, y, sample_weight, fraction)
         text = self._text(X)
         count = max(2, round(fraction * len(text)))
         expect(len(text) - count >= 2, "validation", "2 tokens to train on", f"a fraction of {fraction}")
@@ -155,21 +208,45 @@ class LanguageModel(Model):
         expect(len(known) > 1, "X", wanted, "none")
         return make.stack(known, self.embedding_size, len(known))
 
-    def _plan(self, data: Array, rng: np.random.Generator | None) -> list[Any]:
+    def _plan(self, data: Any, rng: np.random.Generator | None) -> list[Any]:
         # For training the text is cut into streams that are read side by side; for evaluation it is one stream. The
         # state is carried from chunk to chunk, so the order is fixed.
-        made = self._made
-        streams = 1 if rng is None else max(1, min(made.batch_size, (len(data) - 1) // made.steps))
-        length = (len(data) - 1) // streams
-        x = data[: streams * length].reshape(streams, length).T
-        y = data[1 : streams * length + 1].reshape(streams, length).T
+        made, (ids, begins) = self._made, data
+        streams = 1 if rng is None else max(1, min(made.batch_size, (len(ids) - 1) // made.steps))
+        length = (len(ids) - 1) // streams
+        stop = streams * length
+        x, reset = (a[:stop].reshape(streams, length).T for a in data)
+        y, first = (a[1 : stop + 1].reshape(streams, length).T for a in data)
         steps, carried = 1000 if rng is None else made.steps, [None]
-        return [(carried, x[t : t + steps], y[t : t + steps]) for t in range(0, length, steps)]
+        many = begins[1:].any()  # the state begins anew, and what begins is not predicted
+        chunks = [slice(t, t + steps) for t in range(0, length, steps)]
+        return [(carried, x[c], y[c], (reset[c], ~first[c]) if many else None) for c in chunks]
 
-    def _step(self, run: Run, data: Array, batch: Any) -> tuple[float, int]:
-        carried, x, y = batch
-        h, carried[0] = run("rnn", run("drop_in", run("embedding", x)), carried[0])
-        loss, dh = run.loss("head", run("drop_out", h), y)
+    def _step(self, run: Run, data: Any, batch: Any) -> tuple[float, int]:
+        carried, x, y, several = batch
+        count, options, resets = y.size, {}, {}
+        if several is not None:
+            count = int(several[1].sum())
+            resets = {"reset": several[0]}
+            options = {"weights": several[1] / max(count, 1), "reduction": "sum"}
+        h, carried[0] = run("rnn", run("drop_in", run("embedding", x)), carried[0], **resets)
+        loss, dh = run.loss("head", run("drop_out", h), y, **options)
         if run.train:
             run.back(dh, "drop_out", "rnn", "drop_in", "embedding")
-        return loss, y.size
+        return loss, count
+
+
+def _likely(scores: Array, top_k: int | None) -> Array:
+    """Return the scores, -inf but for the `top_k` greatest."""
+    if top_k is None or top_k >= len(scores):
+        return scores
+    return np.where(scores < np.partition(scores, -top_k)[-top_k], -np.inf, scores)
+
+
+def _nucleus(p: Array, top_p: float) -> Array:
+    """Return probabilities, 0 but for the fewest greatest ones whose sum is at least `top_p`."""
+    order = np.argsort(-p, kind="stable")
+    kept = order[: 1 + int(np.searchsorted(np.cumsum(p[order]), top_p * (1 - 1e-12)))]
+    out = np.zeros_like(p)
+    out[kept] = p[kept] / p[kept].sum()
+    return out
