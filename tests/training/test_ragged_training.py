@@ -157,6 +157,14 @@ def test_ignore_index_against_pytorch(weighted: bool) -> None:
         losses.softmax_cross_entropy(X, targets, ignore_index=-100.0)  # type: ignore[arg-type]
 
 
+def test_ignored_targets_are_as_those_of_weight_zero() -> None:
+    weights = np.array([1.0, 2, 3, 4, 5])
+    want = losses.softmax_cross_entropy(X, CLASSES, np.where(CLASSES == 1, 0, weights))
+    got = losses.softmax_cross_entropy(X, CLASSES, weights, ignore_index=1)
+    assert got[0] == want[0]
+    assert_same_bits(got[1], want[1])
+
+
 def test_fused_loss_without_dx() -> None:
     head = nn.Linear(4, 6, rng=0)
     _, want = losses.linear_softmax_cross_entropy(head, X, CLASSES)
