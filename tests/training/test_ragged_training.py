@@ -224,8 +224,8 @@ def test_what_is_no_array_is_named() -> None:
         lambda: Ragged.from_list([X, masked]),
         lambda: fastrnn.length_mask(np.ma.masked_equal([1, 2], 2)),
         lambda: layer.final_hidden_backward(masked),
-        lambda: fastrnn.diagnostics.plot_hidden_states(masked),
-        lambda: fastrnn.diagnostics.plot_gradient_flow(masked),
+        lambda: fastrnn.diagnostics.plot_hidden_states(masked, ax=object()),
+        lambda: fastrnn.diagnostics.plot_gradient_flow(masked, ax=object()),
     ]
     for call in calls:
         with pytest.raises(TypeError, match=r"expected an array without masked elements, got a masked array"):
