@@ -280,13 +280,13 @@ def run_reference(
 
 
 def run_layer(
-    layer: Any, case: Case, dy: Any = "case", dstate: Any = "case", **kwargs: Any
+    layer: Any, case: Case, dy: Any = "case", dstate: Any = "case", dy_last: Any = None, **kwargs: Any
 ) -> dict[str, np.ndarray]:
     """Outputs and all gradients of a fastrnn layer in its training pass."""
     y, last, tape = layer.forward(case.x, case.state, **kwargs)
     dy = case.dy if isinstance(dy, str) else dy
     dstate = case.dstate if isinstance(dstate, str) else dstate
-    g = layer.backward(tape, dy, dstate)
+    g = layer.backward(tape, dy, dstate, dy_last=dy_last)
     return named(y, last, g.x, g.state, g.params)
 
 

@@ -112,6 +112,7 @@ def try_fault(tree: Tree, fault: Fault, limit: float) -> tuple[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trust", action="store_true", help="do not run the tests of the sound tree first")
     parser.add_argument("--only", default="", metavar="WORD", help="faults whose name or file has this word")
     parser.add_argument("--python", action="store_true", help="leave out those in C++")
     parser.add_argument("--list", action="store_true", help="print a table of all faults, and do nothing")
@@ -137,7 +138,7 @@ def main() -> int:
         every = " ".join(
             dict.fromkeys(word for f in chosen for word in f.tests.split() if word.startswith("tests/"))
         )
-        if (done := tree.test(every, 10 * args.limit)).returncode:
+        if not args.trust and (done := tree.test(every, 10 * args.limit)).returncode:
             print(done.stdout[-3000:])
             print("the sound tree fails its tests")
             return 2

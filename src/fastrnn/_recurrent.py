@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import fastrnn._core as _core
-from fastrnn._arrays import _float_dtype, _probability, _size, as_array, expect, readable
+from fastrnn._arrays import _float_dtype, _probability, _size, expect
+from fastrnn._final_hidden import FinalHidden, State
 from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
 from fastrnn._stream import Stream
 from fastrnn._tapes import RaggedTape
@@ -19,15 +20,22 @@ from fastrnn.ragged import Ragged
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-State = Any  # h [L*D, B, output], or the pair (h, c) of an LSTM
-
 MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
 # A global of this module: a short call notices a look-up in another module.
 _ndarray = np.ndarray
 
 
-class Recurrent(Parameters):
+def warn_needless_dropout(dropout: float, num_layers: int, stacklevel: int) -> None:
+    """Warn where dropout has no effect, as PyTorch does."""
+    if dropout and num_layers == 1:
+        warnings.warn(
+            f"dropout: expected num_layers of at least 2 with dropout={dropout}, got 1: it acts between layers",
+            stacklevel=stacklevel,
+        )
+
+
+class Recurrent(FinalHidden, Parameters):
     """What RNN, LSTM and GRU share."""
 
     def __init__(
@@ -53,11 +61,7 @@ class Recurrent(Parameters):
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
         self.dropout = _probability("dropout", dropout)
-        if self.dropout and self.num_layers == 1:
-            warnings.warn(
-                f"dropout: expected num_layers of at least 2 with dropout={dropout}, got 1: it acts between layers",
-                stacklevel=3,
-            )
+        warn_needless_dropout(self.dropout, self.num_layers, 4)
         self.dtype = _float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         super().__init__(self._shapes(), self.dtype)
@@ -306,60 +310,6 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         if ragged and dx is not None:
             dx = Ragged._of(dx, lengths)
         return Gradients(dx, dstate0, self.shapes, flat)
-
-    def final_hidden(self, state: State) -> Array:
-        """Return the final hidden state of the last layer, both directions side by side.
-
-        That is what a classifier of whole sequences reads. In a bidirectional layer it differs from y at the last
-        step, whose reverse half has read that step only.
-
-        Parameters
-        ----------
-        state
-            As a call returns it.
-
-        Returns
-        -------
-        array [B, D*output], or [D*output] unbatched
-
-        Examples
-        --------
-        >>> import numpy as np, fastrnn
-        >>> lstm = fastrnn.LSTM(3, 4, num_layers=2, bidirectional=True)
-        >>> y, state, tape = lstm.forward(np.ones((5, 2, 3), np.float32))
-        >>> h = lstm.final_hidden(state)
-        >>> h.shape
-        (2, 8)
-        >>> lstm.backward(tape, dstate=lstm.final_hidden_backward(np.ones_like(h))).x.shape
-        (5, 2, 3)
-        """
-        h = state[0] if self._cell() == "lstm" and isinstance(state, (tuple, list)) else state
-        array = readable("state", h, "the state that a call returned")
-        directions, width = 1 + self.bidirectional, self.proj_size or self.hidden_size
-        whole = (self.num_layers * directions, "B", width)
-        fits = array.ndim in (2, 3) and (len(array), array.shape[-1]) == (whole[0], width)
-        expect(fits, "state", f"h of shape ({whole[0]}, B, {width})", f"shape {array.shape}")
-        return np.concatenate(list(array[-directions:]), axis=-1)
-
-    def final_hidden_backward(self, dh: ArrayLike) -> State:
-        """Return the ``dstate`` of :meth:`backward` for a gradient of what :meth:`final_hidden` returned.
-
-        Parameters
-        ----------
-        dh : array [B, D*output], or [D*output] unbatched
-
-        Returns
-        -------
-        dstate
-            dL/dh_n [L*D, B, output], which is 0 in all layers but the last, or for an LSTM the pair of that and None.
-        """
-        directions, width = 1 + self.bidirectional, self.proj_size or self.hidden_size
-        array = as_array("dh", dh, self.dtype)
-        fits = array.ndim in (1, 2) and array.shape[-1] == directions * width
-        expect(fits, "dh", f"shape (B, {directions * width})", array.shape)
-        full = np.zeros((self.num_layers * directions, *array.shape[:-1], width), self.dtype)
-        full[-directions:] = np.split(array, directions, axis=-1)
-        return (full, None) if self._cell() == "lstm" else full
 
     # -- frozen layers --------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from fastrnn._arrays import readable
 from fastrnn._deprecated import renamed
 
 if TYPE_CHECKING:
-    from fastrnn._recurrent import Recurrent, State
+    from fastrnn._final_hidden import State
+    from fastrnn._recurrent import Recurrent
 
 Array = NDArray[Any]
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._arrays import as_array, expect
+from fastrnn._final_hidden import State
 from fastrnn._parameters import Parameters
-from fastrnn._recurrent import Recurrent, State
+from fastrnn._recurrent import Recurrent
 from fastrnn._tapes import CellTape
 from fastrnn.gradients import Gradients, views_of
 from fastrnn.layers import GRU, LSTM, RNN

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readable, some
+from fastrnn._final_hidden import State
 from fastrnn._parameters import GATES
-from fastrnn._recurrent import Recurrent, State
+from fastrnn._recurrent import Recurrent, warn_needless_dropout
 from fastrnn._tapes import LayerTape
 from fastrnn.gradients import Gradients
 from fastrnn.layers import elman, gated
@@ -83,6 +84,7 @@ class _Borrowed(Recurrent):
         while f"weight_ih_l{self.num_layers}" in arrays:
             self.num_layers += 1
         self.batch_first, self.dropout = bool(batch_first), _probability("dropout", dropout)
+        warn_needless_dropout(self.dropout, self.num_layers, 5)
         self.rng = np.random.default_rng(rng)
         self.shapes = self._shapes()
         wrong = misfits(self.shapes, arrays)

@@ -10,8 +10,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastrnn._final_hidden import State
 from fastrnn._parameters import Array, Parameters, parameter_shapes
-from fastrnn._recurrent import MAX_LAYERS, Recurrent, State
+from fastrnn._recurrent import MAX_LAYERS, Recurrent
 from fastrnn._stream import Stream
 from fastrnn._tapes import Tape
 from fastrnn.gradients import Gradients

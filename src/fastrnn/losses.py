@@ -291,6 +291,8 @@ def _without(ignore_index: int | None, targets: Any, weights: Any) -> Any:
     """Return the weights, with 0 for targets that are `ignore_index`."""
     if ignore_index is None:
         return weights
+    whole = isinstance(ignore_index, (int, np.integer)) and not isinstance(ignore_index, bool)
+    expect(whole, "ignore_index", "an integer", type(ignore_index).__name__, TypeError)
     ids = indices("targets", targets)
     kept = (ids != ignore_index).astype(np.float64)
     if weights is None:

@@ -58,7 +58,9 @@ def _forward_of_ragged(forward: Method) -> Method:
         if not isinstance(x, Ragged):
             return forward(self, x)
         values = x.values
-        if isinstance(self, Embedding) and values.shape[1:] == (1,):
+        if isinstance(self, Embedding) and values.ndim == 2:
+            wanted = "a Ragged of one integer a step"
+            expect(values.shape[1] == 1, "x", wanted, f"one of {values.shape[1]} numbers a step")
             values = values[:, 0]
         y, tape = forward(self, values)
         lengths = x.lengths.copy()

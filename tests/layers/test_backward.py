@@ -339,3 +339,6 @@ def test_dropout_of_one_layer_warns(kind: str) -> None:
         layer_of(kind, dropout=0.9)
     assert caught[0].filename.endswith("test_backward.py")
     layer_of(kind, dropout=0.9, num_layers=2)
+    with pytest.warns(UserWarning, match=r"^dropout: expected num_layers of at least 2") as caught:
+        getattr(functional, f"{kind}_forward")(X, None, layer_of(kind).params, dropout=0.9)
+    assert caught[0].filename == __file__

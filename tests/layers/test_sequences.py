@@ -174,7 +174,7 @@ def test_a_state_of_c_alone_says_how_many_rows_there_are() -> None:
 @pytest.mark.parametrize("rows", ["dense", "lengths"])
 @pytest.mark.parametrize("v", variants(B=5), ids=str)
 def test_gradient_of_the_last_step_only(v: Variant, rows: str) -> None:
-    """dy [B, D*H] belongs to each row's last valid step."""
+    """dy_last [B, D*H] belongs to each row's last valid step."""
     case = make_case(v)
     kwargs = {"lengths": case.lengths} if rows == "lengths" else {}
     lengths = case.lengths if rows == "lengths" else np.full(v.B, v.T)
@@ -184,7 +184,7 @@ def test_gradient_of_the_last_step_only(v: Variant, rows: str) -> None:
         if n:
             case.dy[n - 1, b] = last_dy[b]
     want = run_reference(v, case, **kwargs)
-    got = run_layer(make_layer(v, case.params), case, dy=last_dy, **kwargs)
+    got = run_layer(make_layer(v, case.params), case, None, dy_last=last_dy, **kwargs)
     assert_close(got, want, v.dtype)
 
 

@@ -63,6 +63,10 @@ def test_embedding_of_ids_in_a_column() -> None:
     embedding = nn.Embedding(5, 3, rng=0)
     assert_same_bits(embedding(ragged(IDS[:, None])).values, embedding(IDS))
     with pytest.raises(TypeError, match=r"^x: expected integers, got float32"):
+        embedding(ragged(X[:, 0]))
+    with pytest.raises(
+        ValueError, match=r"^x: expected a Ragged of one integer a step, got one of 4 numbers"
+    ):
         embedding(ragged(X))
 
 
@@ -149,6 +153,8 @@ def test_ignore_index_against_pytorch(weighted: bool) -> None:
     np.testing.assert_allclose(fused_g.x, z.grad, rtol=1e-5, atol=1e-7)
     with pytest.raises(ValueError, match=r"^weights: expected shape \(5,\), got \(4,\)"):
         losses.softmax_cross_entropy(X, targets, np.ones(4), **options)
+    with pytest.raises(TypeError, match=r"^ignore_index: expected an integer, got float"):
+        losses.softmax_cross_entropy(X, targets, ignore_index=-100.0)  # type: ignore[arg-type]
 
 
 def test_fused_loss_without_dx() -> None:

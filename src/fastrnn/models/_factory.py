@@ -33,10 +33,10 @@ class Factory:
         self._spend(len(vocabulary) * size)
         return Embedding(len(vocabulary), size, dtype=self.model.dtype, rng=self.rng)
 
-    def linear(self, inputs: int, outputs: int) -> Linear:
-        """Make an affine map."""
+    def linear(self, inputs: int, outputs: int, activation: str | None = None) -> Linear:
+        """Make an affine map, and an activation behind it."""
         self._spend((inputs + 1) * outputs)
-        return Linear(inputs, outputs, dtype=self.model.dtype, rng=self.rng)
+        return Linear(inputs, outputs, activation=activation, dtype=self.model.dtype, rng=self.rng)
 
     def dropout(self) -> Dropout:
         """Make a dropout of the model's rate."""

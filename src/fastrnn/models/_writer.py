@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import Gradients
 from fastrnn._arrays import _size, expect
 from fastrnn.losses import log_softmax
 from fastrnn.models._base import Model
@@ -17,7 +16,6 @@ from fastrnn.models._data import encode, pad, take, vocabulary
 from fastrnn.models._factory import Factory
 from fastrnn.models._inputs import CHARACTERS, all_tokens, items
 from fastrnn.models._run import Run
-from fastrnn.nn import Module
 
 Array = NDArray[Any]
 
@@ -25,19 +23,6 @@ UNKNOWN, START, END = 0, 1, 2
 LENGTH_PENALTY = (
     0.6  # beams compare log p / length^0.6 (Wu et al. 2016); by log p alone, short ones would win
 )
-
-
-class Tanh(Module):
-    """tanh of each element."""
-
-    def forward(self, x: Array) -> tuple[Array, Array]:
-        """Return y and the tape, which is y."""
-        y: Array = np.tanh(x)
-        return y, y
-
-    def backward(self, tape: Array, dy: Array) -> Gradients:
-        """Return the gradient of x."""
-        return Gradients(dy * (1 - np.square(tape)), None, {}, self.flat.copy())
 
 
 @dataclass(eq=False, kw_only=True)

@@ -15,7 +15,7 @@ from fastrnn.models._errors import unchanged_on_failure
 from fastrnn.models._factory import Factory
 from fastrnn.models._inputs import array_of, check_names, names_of
 from fastrnn.models._run import Run
-from fastrnn.models._writer import Tanh, Writer
+from fastrnn.models._writer import Writer
 
 Array = NDArray[Any]
 
@@ -96,16 +96,16 @@ class Captioner(Writer):
 
     def _build(self, make: Factory) -> dict[str, Any]:
         size = (1 + (self.cell == "lstm")) * self.num_layers * self.hidden_size
-        project = make.linear(self.config_["n_features"], size)
-        return {"project": project, "tanh": Tanh(), **self._build_writer(make)}
+        project = make.linear(self.config_["n_features"], size, "tanh")
+        return {"project": project, **self._build_writer(make)}
 
     def _read(self, run: Run, sources: Sequence[Array]) -> tuple[Any, Any]:
         made = self._made
-        joined = run("tanh", run("project", np.stack(sources)))  # [n, parts * L * H]
+        joined = run("project", np.stack(sources))  # [n, parts * L * H]
         parts = joined.reshape(len(sources), -1, made.num_layers, made.hidden_size).transpose(1, 2, 0, 3)
         parts = np.ascontiguousarray(parts)
         return (tuple(parts) if made.cell == "lstm" else parts[0]), None
 
     def _read_back(self, run: Run, dstate: Any, dmemory: Any) -> None:
         parts = np.stack(dstate if isinstance(dstate, tuple) else (dstate,))
-        run.back(parts.transpose(2, 0, 1, 3).reshape(parts.shape[2], -1), "tanh", "project")
+        run.back(parts.transpose(2, 0, 1, 3).reshape(parts.shape[2], -1), "project")

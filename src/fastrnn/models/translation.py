@@ -14,7 +14,7 @@ from fastrnn.models._data import each, encode, pad, vocabulary
 from fastrnn.models._factory import Factory
 from fastrnn.models._inputs import all_tokens
 from fastrnn.models._run import Run
-from fastrnn.models._writer import Tanh, Writer
+from fastrnn.models._writer import Writer
 from fastrnn.nn import DotAttention
 
 Array = NDArray[Any]
@@ -71,8 +71,8 @@ class Seq2Seq(Writer):
             **self._build_writer(make),
         }
         if self.attention:
-            mix = make.linear(2 * self.hidden_size, self.hidden_size)
-            modules |= {"attention": DotAttention(), "mix": mix, "tanh": Tanh()}
+            mix = make.linear(2 * self.hidden_size, self.hidden_size, "tanh")
+            modules |= {"attention": DotAttention(), "mix": mix}
         return modules
 
     def _read(self, run: Run, sources: Sequence[Array]) -> tuple[Any, Any]:
@@ -99,11 +99,11 @@ class Seq2Seq(Writer):
         if not self._made.attention:
             return h
         both = np.concatenate([run("attention", h, *memory), h], axis=2)
-        return run("tanh", run("mix", both))  # type: ignore[no-any-return]
+        return run("mix", both)  # type: ignore[no-any-return]
 
     def _attend_back(self, run: Run, dh: Array) -> tuple[Array, Any]:
         if not self._made.attention:
             return dh, None
-        dcontext, dh = np.split(run.back(dh, "tanh", "mix").x, 2, axis=2)
+        dcontext, dh = np.split(run.back(dh, "mix").x, 2, axis=2)
         dquery, dmemory = run.back(dcontext, "attention").x
         return dh + dquery, dmemory
