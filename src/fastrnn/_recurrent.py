@@ -202,10 +202,8 @@ class Recurrent(FinalHidden, Parameters):
             if lengths is not None:
                 raise ValueError("lengths: expected None with a Ragged x, got an array")
             values, counts = x.values, x.lengths
-            if isinstance(
-                counts, np.ndarray
-            ):  # the outputs must fit what the core has read, whatever x becomes
-                counts = counts.copy()
+            if isinstance(counts, np.ndarray):
+                counts = counts.copy()  # the outputs must fit what the core has read, whatever x becomes
         if steps is not None:
             steps = _size("steps", steps, 0)
         masks, scale = None, 1.0

@@ -292,7 +292,11 @@ def test_a_layer_that_is_loaded_and_stepped_beside_calls(seconds: float) -> None
 
     def train() -> None:
         y, _, tape = layer.forward(x)
-        assert np.isfinite(layer.backward(tape, y).flat).all()
+        try:
+            assert np.isfinite(layer.backward(tape, y).flat).all()
+        except ValueError as error:  # what is noticed of a change between the two
+            if not str(error).startswith("tape: expected the parameters to be those of its forward"):
+                raise
 
     def save() -> None:
         assert all(np.isfinite(array).all() for array in layer.state_dict().values())

@@ -58,7 +58,8 @@ def test_inference_pass(v: Variant, rows: str) -> None:
 def test_larger_than_one_tile(v: Variant) -> None:
     """Several register tiles, several chunks of time."""
     v = replace(v, proj_size=v.proj_size and 20)
-    case = make_case(v)
+    # With this seed no pre-activation of a rectifier is so near 0 that rounding decides on which side it lies.
+    case = make_case(v, seed=11)
     got = run_layer(make_layer(v, case.params), case, lengths=case.lengths)
     want = run_reference(v, case, lengths=case.lengths)
     for key, value in want.items():

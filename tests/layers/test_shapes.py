@@ -27,9 +27,7 @@ def check(v: Variant, **kwargs: Any) -> None:
     for key, value in want.items():
         scale = max(1.0, np.abs(value).max(initial=0))
         message = f"{key} with T, B, I, H, P = {v.T, v.B, v.I, v.H, v.proj_size}"
-        np.testing.assert_allclose(
-            got[key], value, rtol=rtol, atol=atol * scale, err_msg=message, strict=False
-        )
+        np.testing.assert_allclose(got[key], value, rtol=rtol, atol=atol * scale, err_msg=message)
 
 
 @DTYPES

@@ -74,3 +74,14 @@ def test_a_tape_without_a_batch_serves_either_layout() -> None:
     y, _, tape = one.forward(x)
     got, want = other.backward(tape, np.ones_like(y)), one.backward(one.forward(x)[2], np.ones_like(y))
     np.testing.assert_array_equal(got.flat, want.flat)
+
+
+def test_wrapped_tapes_tell_what_they_hold() -> None:
+    """Those of a Ragged, of a cell and of a function say as much as the core's tape within."""
+    x = np.ones((4, 3), np.float32)
+    _, _, ragged = fastrnn.GRU(3, 4, rng=0).forward(fastrnn.Ragged(x, [3, 1]))
+    _, cell = fastrnn.GRUCell(3, 4, rng=0).forward(x)
+    _, _, function = fastrnn.functional.gru_forward(x[:, None], None, fastrnn.GRU(3, 4, rng=0).params)
+    for tape in (ragged, cell, function):
+        assert tape.nbytes == tape.tape.nbytes > 0
+        assert repr(tape) == f"{type(tape).__name__}(nbytes={tape.nbytes})"

@@ -24,6 +24,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarnin
 TABLE = [v for v in both_dtypes(variants(I=6, H=9, T=7, B=4)) if v.kind != "gru_before"]
 
 
+def assert_alike(got: np.ndarray, want: np.ndarray) -> None:
+    """Numbers close to each other, of one shape and dtype."""
+    assert (got.shape, got.dtype) == (
+        want.shape,
+        want.dtype,
+    )  # NumPy 1.26 has no `strict` for assert_allclose
+    np.testing.assert_allclose(got, want, rtol=1.3e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize("v", TABLE, ids=str)
 def test_dense(v: Variant) -> None:
     case = make_case(v)
@@ -52,10 +61,10 @@ def test_shapes_of_outputs(kind: str, batched: bool, batch_first: bool) -> None:
     with torch.no_grad():
         want_y, want_last = net(torch.from_numpy(x))
     y, last = layer(x)
-    np.testing.assert_allclose(y, want_y.numpy(), rtol=1.3e-6, atol=1e-5, strict=True)
+    assert_alike(y, want_y.numpy())
     pairs = zip(last, want_last, strict=True) if v.states == 2 else [(last, want_last)]
     for got, want in pairs:
-        np.testing.assert_allclose(got, want.numpy(), rtol=1.3e-6, atol=1e-5, strict=True)
+        assert_alike(got, want.numpy())
 
 
 @pytest.mark.parametrize(
@@ -99,4 +108,4 @@ def test_cells(kind: str, bias: bool) -> None:
     pairs += list(zip(g.state if kind == "lstm" else [g.state], [s.grad for s in leaves[1:]], strict=True))
     pairs += [(g.params[key], p.grad) for key, p in net.named_parameters()]
     for one, other in pairs:
-        np.testing.assert_allclose(one, other.numpy(), rtol=1.3e-6, atol=1e-5, strict=True)
+        assert_alike(one, other.numpy())
