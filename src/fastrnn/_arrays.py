@@ -59,13 +59,15 @@ def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         value = np.from_dlpack(value)
     got = type(value).__name__
-    if getattr(value, "requires_grad", False) is True:
-        raise TypeError(f"{name}: expected {expected}, got a {got} that requires grad: detach() it first")
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    kind = type(first).__name__
+    if getattr(first, "requires_grad", False) is True:
+        raise TypeError(f"{name}: expected {expected}, got a {kind} that requires grad: detach() it first")
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
-        if "bfloat16" in str(getattr(value, "dtype", "")):
-            got = f"a {got} of bfloat16, which NumPy does not have: make it float32 first"
+        if "bfloat16" in str(getattr(first, "dtype", "")):
+            got = f"a {kind} of bfloat16, which NumPy does not have: make it float32 first"
         raise TypeError(f"{name}: expected {expected}, got {got}") from error
     except RuntimeError as error:  # for instance a PyTorch tensor on another device
         raise TypeError(f"{name}: expected {expected}, got {got}: {error}") from error

@@ -373,16 +373,19 @@ def _flats(name: str, items: Items) -> list[Array]:
     listed = isinstance(items, Sequence) and not hasattr(items, "flat")
     expect(listed, name, "a list of flat arrays or of layers", type(items).__name__, TypeError)
     flats: list[Any] = []
-    for item in items:
+    for i, item in enumerate(items):
         if hasattr(item, "flats"):  # a chain of modules, or its gradients
             flats += item.flats
-        else:
-            flats.append(item if isinstance(item, np.ndarray) else getattr(item, "flat", None))
-    for i, flat in enumerate(flats):
+            continue
+        flat = item if isinstance(item, np.ndarray) else getattr(item, "flat", None)
+        wanted = "a layer, its gradients or a flat array of floats"
+        expect(isinstance(flat, np.ndarray), f"{name}[{i}]", wanted, type(item).__name__, TypeError)
         if isinstance(flat, np.ma.MaskedArray):
-            readable(f"{name}[{i}]", flat, "an array of floats")
-        if not isinstance(flat, np.ndarray) or flat.ndim != 1 or flat.dtype.kind != "f":
-            got = f"{flat.dtype} {flat.shape}" if isinstance(flat, np.ndarray) else type(flat).__name__
+            readable(f"{name}[{i}]", flat, wanted)
+        flats.append(flat)
+    for flat in flats:
+        if flat.ndim != 1 or flat.dtype.kind != "f":
+            got = f"{flat.dtype} {flat.shape}"
             raise TypeError(f"{name}: expected one-dimensional arrays of floats, got {got}")
     return flats
 

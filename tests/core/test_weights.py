@@ -109,3 +109,24 @@ def test_dx_is_left_out_where_it_is_not_needed():
     assert none is None
     assert flat.tobytes() == same_flat.tobytes()
     assert dstate[0].tobytes() == same_dstate[0].tobytes()
+
+
+def test_a_stream_of_two_directions_is_refused():
+    layer = fastrnn.GRU(3, 4, bidirectional=True, rng=0)
+    with pytest.raises(
+        ValueError, match=r"^stream: expected a network of one direction, got a bidirectional one"
+    ):
+        _core.Stream(layer._network, layer._network.pack(layer._arrays), 2)
+
+
+def test_the_last_step_and_all_steps_are_given_apart():
+    layer = fastrnn.GRU(3, 4, rng=0)
+    _, _, tape = layer.forward(X)
+    dy = np.ones((5, 2, 4), np.float32)
+    with pytest.raises(ValueError, match=r"^dy_last: expected None where dy is given, got an array"):
+        layer._network.backward(tape, dy, None, dy_last=dy[0])
+    with pytest.raises(ValueError, match=r"^dy_last: expected shape \(2, 4\), got \(5, 2, 4\)"):
+        layer._network.backward(tape, None, None, dy_last=dy)
+    assert tape.weights is layer._arrays
+    layer._network.backward(tape, None, None, dy_last=dy[0])
+    assert tape.weights is None

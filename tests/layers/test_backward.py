@@ -289,6 +289,14 @@ def test_copies_notice_their_own_changes_only() -> None:
             other.backward(tape_other, y_other)
 
 
+def test_a_copied_cell_notices_changes() -> None:
+    cell = pickle.loads(pickle.dumps(fastrnn.GRUCell(3, 4, rng=0)))
+    state, tape = cell.forward(X[0])
+    step(cell)
+    with pytest.raises(ValueError, match="changed since by an optimiser's step"):
+        cell.backward(tape, state)
+
+
 def test_an_optimiser_and_its_layer_copied_together() -> None:
     layer = layer_of("gru")
     adam = optim.Adam([layer])

@@ -106,3 +106,10 @@ def test_the_end_of_each_series_is_held_out() -> None:
     assert first[1:, 0] == pytest.approx(
         (trend[150:] - trend[:150].mean()) / scale
     )  # that of the training part
+
+
+def test_the_spread_of_a_constant_is_not_what_rounding_makes_of_it() -> None:
+    for value in np.linspace(0.01, 20, 200):
+        right = np.full((50, 1), value)
+        assert r_squared(right, right + 0.1) == 0
+        assert r_squared(right, right) == 1

@@ -173,7 +173,7 @@ def test_clip_grad_value() -> None:
         (
             lambda: optim.Adam([[1.0]]),
             TypeError,
-            "params: expected one-dimensional arrays of floats, got NoneType",
+            r"params\[0\]: expected a layer, its gradients or a flat array of floats, got list",
         ),
         (lambda: optim.Adam([np.ones(3)], lr=-1), ValueError, "lr: expected a number of at least 0, got -1"),
         (

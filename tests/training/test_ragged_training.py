@@ -157,6 +157,14 @@ def test_ignore_index_against_pytorch(weighted: bool) -> None:
         losses.softmax_cross_entropy(X, targets, ignore_index=-100.0)  # type: ignore[arg-type]
 
 
+def test_ignored_targets_are_as_those_of_weight_zero() -> None:
+    weights = np.array([1.0, 2, 3, 4, 5])
+    want = losses.softmax_cross_entropy(X, CLASSES, np.where(CLASSES == 1, 0, weights))
+    got = losses.softmax_cross_entropy(X, CLASSES, weights, ignore_index=1)
+    assert got[0] == want[0]
+    assert_same_bits(got[1], want[1])
+
+
 def test_fused_loss_without_dx() -> None:
     head = nn.Linear(4, 6, rng=0)
     _, want = losses.linear_softmax_cross_entropy(head, X, CLASSES)
@@ -216,8 +224,8 @@ def test_what_is_no_array_is_named() -> None:
         lambda: Ragged.from_list([X, masked]),
         lambda: fastrnn.length_mask(np.ma.masked_equal([1, 2], 2)),
         lambda: layer.final_hidden_backward(masked),
-        lambda: fastrnn.diagnostics.plot_hidden_states(masked),
-        lambda: fastrnn.diagnostics.plot_gradient_flow(masked),
+        lambda: fastrnn.diagnostics.plot_hidden_states(masked, ax=object()),
+        lambda: fastrnn.diagnostics.plot_gradient_flow(masked, ax=object()),
     ]
     for call in calls:
         with pytest.raises(TypeError, match=r"expected an array without masked elements, got a masked array"):
@@ -244,6 +252,7 @@ def test_tensors_that_numpy_cannot_take() -> None:
         ("weight", lambda x: linear.params.update(weight=x)),
         ("a", lambda x: fastrnn.io.save("a.npz", {"a": x})),
         ("x", lambda x: next(fastrnn.chunks(x, 2))),
+        ("x", lambda x: gru([x, x])),
     ]
     for name, call in calls:
         with pytest.raises(

@@ -32,6 +32,8 @@ private:
 class StreamHandle {
 public:
   StreamHandle(const Network &network, py::handle weights, size_t rows) : shape_(network.shape()), rows_(rows) {
+    if (shape_.directions != 1)
+      throw py::value_error("stream: expected a network of one direction, got a bidirectional one");
     if (network.is_double())
       stream_ = std::make_unique<Stream<double>>(kernels().f64, shape_, packed_of<double>(shape_, weights), rows);
     else

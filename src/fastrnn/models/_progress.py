@@ -14,6 +14,7 @@ class Progress:
     def __init__(self, batches: list[Any], description: str, verbose: bool) -> None:
         self.description, self.verbose = description, verbose
         self.began, self.shown = time.perf_counter(), ""
+        self.tokens, self.rate = 0, 0.0
         self.batches = batches
         self.bar: Any = None
         if verbose:
@@ -33,8 +34,10 @@ class Progress:
         """Show numbers beside the bar."""
         if not self.verbose:
             return
-        rate = {"tokens_per_s": f"{tokens / (time.perf_counter() - self.began):,.0f}"} if tokens else {}
-        texts = {name: f"{number:.4f}" for name, number in numbers.items()} | rate
+        if tokens != self.tokens:  # validation comes after the last ones, and its time does not count
+            self.tokens, self.rate = tokens, tokens / (time.perf_counter() - self.began)
+        texts = {name: f"{number:.4f}" for name, number in numbers.items()}
+        texts["tokens_per_s"] = f"{self.rate:,.0f}"
         self.shown = ", ".join(f"{name}={text}" for name, text in texts.items())
         if self.bar is not None:
             self.bar.set_postfix_str(self.shown, refresh=False)
