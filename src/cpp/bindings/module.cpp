@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   remember_main_thread();
   register_network(m);
   register_stream(m);
+  register_linear(m);
   register_training(m);
   register_machine(m);
 }

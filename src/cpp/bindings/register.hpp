@@ -7,6 +7,7 @@ namespace fastrnn {
 
 void register_network(pybind11::module_ &m);
 void register_stream(pybind11::module_ &m);
+void register_linear(pybind11::module_ &m);
 void register_training(pybind11::module_ &m);
 void register_machine(pybind11::module_ &m);
 
