@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from fastrnn._deprecated import warn_renamed
 from fastrnn.io import PathLike
 from fastrnn.models._data import Vocabulary
 from fastrnn.models._errors import Interrupted, NotFittedError, blamed_on, unchanged_on_failure
+from fastrnn.models._estimator import Estimator
 from fastrnn.models._factory import Factory
 from fastrnn.models._files import (
     FORMAT,
@@ -39,7 +39,7 @@ from fastrnn.models._files import (
     plain,
     read,
 )
-from fastrnn.models._hyperparameters import OPTIMISERS, SCHEDULES, check_hyperparameters
+from fastrnn.models._hyperparameters import OPTIMISERS, SCHEDULES
 from fastrnn.models._inputs import few, items, take_rows
 from fastrnn.models._progress import Progress
 from fastrnn.models._run import Run
@@ -56,7 +56,7 @@ Checkpoint = PathLike | None
 
 
 @dataclass(eq=False, kw_only=True)
-class Model:
+class Model(Estimator):
     """Hyperparameters and training of every model.
 
     Parameters
@@ -415,55 +415,6 @@ class Model:
         """The old name of ``modules_``."""
         warn_renamed("pieces_", "modules_")
         return self.modules_
-
-    # -- scikit-learn -----------------------------------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the hyperparameters; `deep` is there for scikit-learn and changes nothing."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set hyperparameters and return the model; an unknown name raises a ValueError."""
-        known = sorted(self.get_params())
-        for name in params:
-            expect(name in known, name, f"one of {known}", "another name")
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
-
-    @property
-    def n_features_in_(self) -> int:
-        """Number of features seen in fit."""
-        return int(self._of_config("n_features_in_", "n_features_in"))
-
-    @property
-    def feature_names_in_(self) -> Array:
-        """Names of the columns, where fit has seen a DataFrame whose names are str."""
-        return np.array(self._of_config("feature_names_in_", "feature_names"), dtype=object)
-
-    def _of_config(self, name: str, key: str) -> Any:
-        config = vars(self).get("config_", {})
-        if key not in config:
-            raise AttributeError(f"this {type(self).__name__} has no {name}")
-        return config[key]
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return "modules_" in vars(self)
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, Tags, TargetTags
-
-        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags())
-
-    def _check_fitted(self) -> None:
-        if "modules_" not in vars(self):
-            # Where scikit-learn is in use, its own error class, because callers may catch that.
-            sklearn = sys.modules.get("sklearn.exceptions")
-            error = sklearn.NotFittedError if sklearn else NotFittedError
-            raise error(f"this {type(self).__name__} is not fitted yet: call fit first")
-
-    def _check_params(self) -> None:
-        check_hyperparameters(self)
 
 
 def load(path: PathLike) -> Model:
