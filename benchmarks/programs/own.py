@@ -126,7 +126,7 @@ class Forecaster(Base):
         prediction, linear_tape = self.linear.forward(y[-1])
         loss, dprediction = losses.mse(prediction, batch["targets"])
         linear = self.linear.backward(linear_tape, dprediction)
-        rnn = self.rnn.backward(tape, linear.x)
+        rnn = self.rnn.backward(tape, dy_last=linear.x, need_dx=False)
         self.learn(rnn=rnn, linear=linear)
         return loss
 
@@ -167,7 +167,7 @@ class Policy(Base):
         value_loss, dvalue = losses.mse(value, batch["returns"])
         linear = self.linear.backward(policy_tape, dlogits)
         head = self.value.backward(value_tape, 0.5 * dvalue)
-        rnn = self.rnn.backward(tape, linear.x + head.x)
+        rnn = self.rnn.backward(tape, linear.x + head.x, need_dx=False)
         self.learn(rnn=rnn, linear=linear, value=head)
         return policy_loss + 0.5 * value_loss
 
