@@ -108,7 +108,7 @@ def attention(model: Seq2Seq, word: str) -> tuple[list[str], Any]:
     module, looks = model.modules_["attention"], []
 
     def watched(*args: Any) -> Any:
-        context, (_, _, weights) = module.forward(*args)
+        context, (*_, weights) = module.forward(*args)
         looks.append(weights[0, 0])
         return context
 
