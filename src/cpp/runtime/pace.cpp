@@ -83,10 +83,10 @@ bool Pace::follow(const std::vector<int> &threads, std::vector<Part> &shares) {
   return true;
 }
 
-void Pace::fade() {
-  for (Lap &lap : laps_) {
-    lap.busy /= 2;
-    lap.done /= 2;
+void Pace::fade(const std::vector<int> &threads) {
+  for (const int i : threads) {
+    lap(i).busy /= 2;
+    lap(i).done /= 2;
   }
 }
 

@@ -60,8 +60,8 @@ public:
   bool follow(const std::vector<int> &threads, std::vector<Part> &shares);
   // Whether each of these threads has been seen at work for so long that its pace is more than noise.
   bool seen_long_enough(const std::vector<int> &threads);
-  // Older laps count half as much from here on.
-  void fade();
+  // Older laps of these threads count half as much from here on. (Others may be writing theirs.)
+  void fade(const std::vector<int> &threads);
 
 private:
   struct alignas(64) Lap {

@@ -171,7 +171,7 @@ void Team::regroup(int last, unsigned next_round) {
       even_ = false;
       ++changes_;
     }
-    pace.fade();
+    pace.fade(members_);
   }
 }
 
