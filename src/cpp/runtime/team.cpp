@@ -6,10 +6,10 @@ namespace fastrnn {
 
 namespace {
 
-// A waiting thread looks so often before it sleeps: some 30 us, longer than any step between two barriers takes. A
-// thread that lost its core would find the others' cores gone as well if they went on spinning, whereas sleepers are
-// scheduled at once when it arrives.
-constexpr unsigned spin_limit = 2000;
+// A waiting thread first looks so often (some 30 us), then lets others run between one look and the next, and then
+// sleeps. Waking a sleeper takes longer than most delays, which are interrupts or uneven work. A thread that lost its
+// core may get that of a thread that yields or sleeps.
+constexpr unsigned spin_limit = 2000, yield_limit = 500;
 
 } // namespace
 
@@ -70,8 +70,8 @@ bool Team::wait(int index, bool may_change) {
   } else {
     for (unsigned spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
       if (stopped()) return false;
-      if (spins < spin_limit) {
-        cpu_relax();
+      if (spins < spin_limit + yield_limit) {
+        spins < spin_limit ? cpu_relax() : yield_thread();
         continue;
       }
       slept = true;
@@ -107,8 +107,8 @@ bool Team::watch(int index, Seat &seat, bool may_change) {
   }
   for (unsigned spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
     if (stopped() || not_needed()) return false;
-    if (spins < spin_limit) {
-      cpu_relax();
+    if (spins < spin_limit + yield_limit) {
+      spins < spin_limit ? cpu_relax() : yield_thread();
       continue;
     }
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
