@@ -13,9 +13,6 @@ namespace fastrnn {
 
 namespace {
 
-// Floating-point operations of a call for which helpers that sleep are woken: some hundred microseconds.
-constexpr double worth_waking = 1e7;
-
 Cell cell_named(const std::string &name) {
   const std::pair<const char *, Cell> names[] = {{"rnn_tanh", Cell::rnn_tanh},
                                                  {"rnn_relu", Cell::rnn_relu},
@@ -28,7 +25,7 @@ Cell cell_named(const std::string &name) {
 }
 
 // How the threads of a call share it, and the helpers that it has leased. Lives as long as the call.
-struct CallThreads {
+struct SharedCall {
   std::optional<ActiveCall> active;
   Execution how;
   template <class T> void choose(const Shape &shape, const Batch &batch, bool dropout, bool packed, bool backward) {
@@ -270,7 +267,7 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   if (!mask_by_layer.empty()) arrays.dropout = mask_by_layer.data();
   arrays.dropout_scale = T(scale);
 
-  CallThreads threads;
+  SharedCall threads;
   threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(weights), false);
   Execution &how = threads.how;
   const CallWeights<T> use(shape_, weights, how.plan, true, false);
@@ -340,7 +337,7 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
   g.dc0 = first.c_numbers();
   const py::array flat = new_parameter_gradients<T>(g, shape_, bool(arrays.x));
 
-  CallThreads threads;
+  SharedCall threads;
   threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(handle.weights), true);
   Execution &how = threads.how;
   const CallWeights<T> use(shape_, handle.weights, how.plan, tape->segment > 0, true);

@@ -15,9 +15,8 @@ namespace fastrnn {
 
 // ---- threads of a call --------------------------------------------------------------------------------
 
-// Floating-point operations (or bytes of memory) of a call from which on helpers pay, and from which on those that
-// sleep are woken.
-constexpr double worth_sharing = 4e6, worth_waking = 1e7;
+// Operations of a call from which on helpers pay.
+constexpr double worth_sharing = 4e6;
 // What an optimiser does to one parameter takes as long as so many operations: it waits for memory.
 constexpr double work_of_a_number = 40;
 

@@ -20,6 +20,9 @@ struct ThreadLimits {
 };
 const ThreadLimits &thread_limits();
 
+// Operations of a call from which on helpers that sleep are worth waking: some hundred microseconds of them.
+constexpr double worth_waking = 1e7;
+
 // A call that could use several threads, while it lives.
 class ActiveCall {
 public:

@@ -4,15 +4,14 @@
 // for pieces that helpers are at, and for nothing else.
 #pragma once
 
-#include "runtime/float_mode.hpp"
-#include "runtime/helpers.hpp"
+#include "runtime/interruption.hpp"
 
 namespace fastrnn {
 
 // What a call with pieces has: its helpers, and the question whether the user wants to stop it.
 class PieceWork {
 public:
-  PieceWork(Lease &lease, bool (*interrupted)()) : lease_(lease), interrupted_(interrupted) {}
+  PieceWork(Lease &lease, bool (*interrupted)()) : lease_(lease), interruption_(interrupted) {}
 
   int n_threads() const { return 1 + lease_.size(); }
   bool stopped() const { return stop_.load(std::memory_order_relaxed); }
@@ -22,7 +21,8 @@ public:
 
   // f(piece, thread index) for every piece. False: interrupted; some pieces may be undone then.
   template <class F> bool run(size_t pieces, F &&f, Subnormals subnormals = flushes_subnormals) {
-    const FloatMode mode = subnormals == flushes_subnormals ? flushing(caller_mode_) : caller_mode_;
+    const FloatMode mode =
+        subnormals == flushes_subnormals ? flushing(interruption_.caller_mode()) : interruption_.caller_mode();
     Pieces<F> all{*this, f, pieces, mode};
     const bool shared = pieces > 1 && lease_.size() > 0;
     if (shared) lease_.begin([](void *context, int index) { static_cast<Pieces<F> *>(context)->take(index); }, &all);
@@ -42,25 +42,13 @@ private:
       const WithFloatMode as(mode);
       for (size_t i; !work.stopped() && (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
         f(i, index);
-        if (index == 0) work.poll();
+        if (index == 0 && work.interruption_.requested()) work.stop_.store(true, std::memory_order_relaxed);
       }
     }
   };
 
-  // The calling thread asks every 50 ms.
-  void poll() {
-    if (!interrupted_) return;
-    const int64_t now = clock_now();
-    if (now - asked_ < 50'000'000) return;
-    asked_ = now;
-    const WithFloatMode mode(caller_mode_); // signal handlers run in it
-    if (interrupted_()) stop_.store(true, std::memory_order_relaxed);
-  }
-
   Lease &lease_;
-  bool (*const interrupted_)();
-  const FloatMode caller_mode_ = float_mode();
-  int64_t asked_ = clock_now();
+  Interruption interruption_;
   std::atomic<bool> stop_{false};
 };
 

@@ -15,7 +15,7 @@ constexpr unsigned spin_limit = 2000, yield_limit = 500;
 
 Team::Team(bool (*interrupted)(), const Kind &kind)
     : pace(kind.paced ? kind.n_threads : 0), n_threads_(kind.n_threads), coarse_(kind.coarse),
-      interrupted_(interrupted) {
+      interruption_(interrupted) {
   if (n_threads_ == 1) return;
   seats_ = std::make_unique<Seat[]>(size_t(n_threads_));
   shares_.resize(size_t(n_threads_)); // no memory is asked for while threads are at work
@@ -176,11 +176,7 @@ void Team::regroup(int last, unsigned next_round) {
 }
 
 void Team::ask() {
-  const int64_t now = clock_now();
-  if (now - asked_ < 50'000'000) return;
-  asked_ = now;
-  const WithFloatMode mode(caller_mode_); // signal handlers run in it
-  if (!interrupted_()) return;
+  if (!interruption_.requested()) return;
   stop_.store(true, std::memory_order_relaxed);
   wake_all(round_); // they look at `stop_` now and then anyway
 }

@@ -9,8 +9,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "runtime/float_mode.hpp"
-#include "runtime/helpers.hpp"
+#include "runtime/interruption.hpp"
 #include "runtime/pace.hpp"
 
 namespace fastrnn {
@@ -69,7 +68,7 @@ public:
   // The calling thread asks now and then whether the user wants to stop (Ctrl-C): `work` counts operations,
   // the clock is read every few million of them and the question asked every 50 ms.
   void poll(size_t work) {
-    if (!interrupted_ || (work_ += work) < poll_work) return;
+    if (!interruption_.possible() || (work_ += work) < poll_work) return;
     work_ = 0;
     ask();
   }
@@ -98,8 +97,6 @@ private:
 
   const int n_threads_;
   const bool coarse_;
-  bool (*const interrupted_)();
-  const FloatMode caller_mode_ = float_mode(); // the team is made by the caller
   std::unique_ptr<Seat[]> seats_;
   // written by the last one to arrive at a barrier, read by all members after it
   std::vector<int> members_;
@@ -116,7 +113,7 @@ private:
   alignas(64) std::atomic<size_t> taken_{0};
   alignas(64) std::atomic<bool> stop_{false};
   alignas(64) size_t work_ = 0; // written at every step by the thread that polls; the others read `stop_`
-  int64_t asked_ = clock_now();
+  Interruption interruption_;
 };
 
 // One thread as a pass sees it: number `index` of the `n_threads` threads that share a piece of work. Where threads
