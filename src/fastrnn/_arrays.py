@@ -54,8 +54,7 @@ def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
     TypeError
         It cannot be read, or some of its elements are masked.
     """
-    if _has_masked(value):
-        raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
+    refuse_masked(name, value)
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         value = np.from_dlpack(value)
     got = type(value).__name__
@@ -73,15 +72,14 @@ def readable(name: str, value: Any, expected: str) -> NDArray[Any]:
         raise TypeError(f"{name}: expected {expected}, got {got}: {error}") from error
 
 
-def _has_masked(value: Any) -> bool:
-    """Whether an array, or one in a list of arrays or of such lists, has masked elements."""
-    if isinstance(value, np.ndarray):
-        return isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
-    if value is np.ma.masked:
-        return True
-    if not isinstance(value, (list, tuple)) or not value or isinstance(value[0], (int, float, str, bytes)):
-        return False
-    return any(_has_masked(item) for item in value)
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise if an array has masked elements, or one in a list at any depth."""
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            if not isinstance(part, (str, int, float)):
+                refuse_masked(name, part)
+    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
 
 
 def kind_of(array: NDArray[Any], value: Any) -> str:

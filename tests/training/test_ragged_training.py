@@ -203,6 +203,7 @@ def test_what_is_no_array_is_named() -> None:
     grads = np.ma.masked_equal(layer.flat, layer.flat[0])
     calls: list[Any] = [
         lambda: nn.Linear(4, 2)(masked),
+        lambda: nn.Linear(2, 2)([1.0, np.ma.masked]),
         lambda: dropout(masked),
         lambda: dropout.forward(masked),
         lambda: dropout.backward(tape, masked),

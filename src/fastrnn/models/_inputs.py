@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._arrays import expect, readable
+from fastrnn._arrays import expect, readable, refuse_masked
 
 Array = NDArray[Any]
 
@@ -22,23 +22,12 @@ IN_WORDS = {
     MIXED: "a list of str and int",
     NUMBERS: "numbers",
 }
-SYMBOLS = "tokens that are str or int"
-
-
-def refuse_masked(name: str, value: Any) -> None:
-    """Raise if an array has masked elements, or one in a list at any depth."""
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            if not isinstance(part, (str, int, float)):
-                refuse_masked(name, part)
-    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise TypeError(f"{name}: expected an array without masked elements, got a masked array")
+TOKENS = "tokens that are str or int"
 
 
 def array_of(name: str, value: Any, expected: str = "an array") -> Array:
     """Return anything that NumPy reads as an array of any dtype, unless some of it is masked."""
     expect(not hasattr(value, "toarray"), name, "a dense array", "a sparse one", TypeError)
-    refuse_masked(name, value)
     return readable(name, value, expected)
 
 
@@ -89,15 +78,15 @@ def tokens(name: str, sequence: Any) -> Any:
     if isinstance(sequence, str):
         return sequence
     bad = not hasattr(sequence, "__len__") or isinstance(sequence, (Mapping, Set))
-    expect(not bad, name, f"a sequence of {SYMBOLS}", type(sequence).__name__, TypeError)
+    expect(not bad, name, f"a sequence of {TOKENS}", type(sequence).__name__, TypeError)
     if hasattr(sequence, "__array__"):
         array = array_of(name, sequence)
-        expect(array.ndim == 1, name, f"a sequence of {SYMBOLS}, [T]", f"shape {array.shape}")
+        expect(array.ndim == 1, name, f"a sequence of {TOKENS}, [T]", f"shape {array.shape}")
         sequence = array.tolist()
     refuse_masked(name, list(sequence))
     known = [t.item() if isinstance(t, (np.integer, np.str_)) else t for t in sequence]
     odd = sorted({type(t).__name__ for t in known if not isinstance(t, (str, int)) or isinstance(t, bool)})
-    expect(not odd, name, SYMBOLS, ", ".join(odd), TypeError)
+    expect(not odd, name, TOKENS, ", ".join(odd), TypeError)
     return known
 
 
