@@ -53,22 +53,22 @@ def take_rows(X: Any, places: Array) -> Any:
     return np.asarray(X)[places] if hasattr(X, "__array__") else [X[i] for i in places.tolist()]
 
 
-def numbers(name: str, steps: Any) -> Array:
-    """Return a sequence of numbers, [T] or [T, D], as float64 [T, D]."""
-    array = array_of(name, steps, "numbers [T] or [T, D]")
+def numbers(name: str, values: Any, expected: str = "numbers [T] or [T, D]") -> Array:
+    """Return numbers [n] or [n, K] as float64 [n, K]; `expected` says in messages what they are."""
+    array = array_of(name, values, expected)
     if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)
         except TypeError as error:
             raise TypeError(f"{name}: argument must be a string or a real number: {error}") from error
         except ValueError as error:
-            raise ValueError(f"{name}: expected numbers [T] or [T, D]: {error}") from error
+            raise ValueError(f"{name}: expected {expected}: {error}") from error
     if array.dtype.kind == "c":
         raise ValueError(f"{name}: Complex data not supported")
     got = f"an array of {array.dtype}" if array.dtype.kind not in "fiub" else f"shape {array.shape}"
     if array.ndim < 1 and array.dtype.kind in "fiub":
         got += ". Reshape your data"
-    expect(array.dtype.kind in "fiub" and array.ndim in (1, 2), name, "numbers [T] or [T, D]", got)
+    expect(array.dtype.kind in "fiub" and array.ndim in (1, 2), name, expected, got)
     expect(np.isfinite(array).all(), name, "finite numbers", "NaN or infinity")
     return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)
 

@@ -12,7 +12,7 @@ from fastrnn._arrays import expect
 from fastrnn.losses import mse
 from fastrnn.models._data import mean_and_scale, r_squared
 from fastrnn.models._factory import Factory
-from fastrnn.models._inputs import array_of
+from fastrnn.models._inputs import numbers
 from fastrnn.models._run import Run
 from fastrnn.models._sequence_model import SequenceModel
 
@@ -93,18 +93,10 @@ class SequenceRegressor(SequenceModel):
         """Return the targets as float64 [n, K]."""
         if y is None:
             raise ValueError("y: requires y to be passed, but the target y is None")
-        targets = array_of("y", y, "numbers [n] or [n, K]")
-        if targets.dtype.kind == "O":
-            try:
-                targets = targets.astype(np.float64)
-            except (TypeError, ValueError) as error:
-                raise TypeError(f"y: expected numbers: {error}") from error
-        got = f"an array of {targets.dtype}" if targets.dtype.kind not in "fiub" else f"shape {targets.shape}"
-        fits = targets.dtype.kind in "fiub" and targets.ndim in (1, 2) and targets.shape[-1] > 0
-        expect(fits, "y", "numbers [n] or [n, K]", got)
+        targets = numbers("y", y, "numbers [n] or [n, K]")
+        expect(targets.shape[1], "y", "numbers [n] or [n, K]", f"shape {targets.shape}")
         expect(n is None or len(targets) == n, "y", f"one for each of the {n} sequences", len(targets))
-        expect(np.isfinite(targets).all(), "y", "finite numbers", "NaN or infinity")
-        return np.asarray(targets.reshape(len(targets), -1), np.float64)
+        return targets
 
     def _build(self, make: Factory) -> dict[str, Any]:
         _ = self.config_["target_scale"], self.config_["one_dimensional"]
