@@ -86,7 +86,7 @@ def main() -> None:
     model.fit(train, validation=held_out, callbacks=[measure], resume=options.resume)
     perplexity = model.perplexity(held_out)
     curve = [float(np.exp(log["val_loss"])) for log in model.history_]
-    print("\n" + " ".join(model.generate(80, [ENTRY], temperature=0.7)) + "\n")
+    print("\n" + " ".join(model.generate(80, [ENTRY], temperature=0.7, rng=0)) + "\n")
 
     picture = options.out / "next_word.png"
     plot(picture, model, curve, {"trigram": trigram, "bigram": bigram})
