@@ -58,6 +58,14 @@ needs_proc = pytest.mark.skipif(
 KINDS = ("rnn_tanh", "rnn_relu", "lstm", "gru", "gru_before")
 KIND = pytest.mark.parametrize("kind", KINDS)
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3, "gru_before": 3}
+# Options of cells that go with every kind once: one dict of keyword arguments each.
+GENERAL: dict[str, dict[str, Any]] = {
+    "rnn_tanh": {"activations": (("scaled_tanh", 1.2, 0.7),), "clip": 0.9},
+    "rnn_relu": {"nonlinearity": ("leaky_relu", 0.1)},
+    "lstm": {"peepholes": True, "activations": ("hard_sigmoid", "softsign", ("elu", 0.5)), "clip": 1.5},
+    "gru": {"activations": ("hard_sigmoid", "softplus"), "clip": 1.0},
+    "gru_before": {"activations": ("sigmoid", ("leaky_relu", 0.1)), "clip": 1.0},
+}
 TOLERANCE = {
     np.dtype(np.float32): {"rtol": 1.3e-6, "atol": 1e-5},
     np.dtype(np.float64): {"rtol": 1e-9, "atol": 1e-11},
@@ -78,10 +86,12 @@ class Variant:
     T: int = 6
     B: int = 3
     dtype: Any = np.float32
+    options: tuple[tuple[str, Any], ...] = ()  # of the cells: keyword arguments of the layer
 
     def __str__(self) -> str:
         words = [self.kind, f"l{self.num_layers}"]
         words += ["bi"] * self.bidirectional + ["nobias"] * (not self.bias) + ["proj"] * bool(self.proj_size)
+        words += ["options"] * bool(self.options)
         return "-".join([*words, np.dtype(self.dtype).name])
 
     @property
@@ -110,6 +120,8 @@ class Variant:
                     shapes["bias_ih" + end] = shapes["bias_hh" + end] = (rows,)
                 if self.proj_size:
                     shapes["weight_hr" + end] = (self.proj_size, self.H)
+                for gate in "ifo" * dict(self.options).get("peepholes", False):
+                    shapes[f"weight_c{gate}{end}"] = (self.H,)
         return shapes
 
     def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -127,7 +139,20 @@ def variants(**change: Any) -> list[Variant]:
         for bias in (True, False)
         for proj in ((0, 4) if kind == "lstm" else (0,))
     ]
-    return [replace(v, **change) for v in table]
+    # with options: stacks in both directions, and in one direction for streams
+    general = [
+        Variant(kind, 2, bidirectional, True, proj, options=tuple(GENERAL[kind].items()))
+        for kind in KINDS
+        for bidirectional in (False, True)
+        for proj in ((0, 4) if kind == "lstm" and bidirectional else (0,))
+    ]
+    return [replace(v, **change) for v in table + general]
+
+
+def completed(v: Variant) -> Variant:
+    """Return a variant drawn at random with the options of its kind, if it has any, and a projection if it may."""
+    options = tuple(GENERAL[v.kind].items()) if v.options else ()
+    return replace(v, options=options, proj_size=v.proj_size if v.kind == "lstm" else 0)
 
 
 def both_dtypes(table: list[Variant]) -> list[Variant]:
@@ -204,17 +229,18 @@ def take_rows(case: Case, rows: Any) -> Case:
     )
 
 
-def make_layer(v: Variant, params: dict[str, np.ndarray] | None = None, **kwargs: Any) -> Any:
+def make_layer(v: Variant, params: dict[str, np.ndarray] | None = None, **more: Any) -> Any:
     """The fastrnn layer of a variant, with these parameters."""
     import fastrnn
 
-    kwargs = dict(num_layers=v.num_layers, bias=v.bias, bidirectional=v.bidirectional, dtype=v.dtype) | kwargs
+    kwargs = dict(num_layers=v.num_layers, bias=v.bias, bidirectional=v.bidirectional, dtype=v.dtype)
+    kwargs = kwargs | dict(v.options) | more
     if v.kind == "lstm":
         layer = fastrnn.LSTM(v.I, v.H, proj_size=v.proj_size, **kwargs)
     elif v.kind.startswith("gru"):
         layer = fastrnn.GRU(v.I, v.H, reset_after=v.kind == "gru", **kwargs)
     else:
-        layer = fastrnn.RNN(v.I, v.H, nonlinearity=v.kind[4:], **kwargs)
+        layer = fastrnn.RNN(v.I, v.H, **{"nonlinearity": v.kind[4:], **kwargs})
     if params is not None:
         layer.load_state_dict(params)
     return layer
@@ -272,6 +298,11 @@ def run_reference(
         return None if value is None else value.astype(np.float64)
 
     params = {key: wide(value) for key, value in case.params.items()}
+    if v.options:
+        options = dict(v.options)
+        if "nonlinearity" in options:
+            options["activations"] = (options.pop("nonlinearity"),)
+        kwargs["options"] = options
     y, last, tape = reference.forward(v.kind, wide(case.x), wide(case.state), params, **kwargs)
     dy = case.dy if isinstance(dy, str) else dy
     dstate = case.dstate if isinstance(dstate, str) else dstate

@@ -116,7 +116,7 @@ PYTHON = [
     Fault(
         "dropout is left out of the short way into a training pass",
         "fastrnn/_recurrent.py",
-        "checkpoint is None and not self.dropout",
+        "checkpoint is None and not self._draws",
         "checkpoint is None",
         L + "test_layers.py -k dropout",
     ),

@@ -25,7 +25,7 @@ class Network:
         bias: bool,
         batch_first: bool,
         is_double: bool,
-        /,
+        options: dict[str, Any] | None = None,
     ) -> None: ...
     def forward(
         self,
@@ -38,7 +38,7 @@ class Network:
         ragged: bool,
         keep: bool,
         checkpoint: int,
-        masks: Callable[[int], NDArray[Any]] | None,
+        masks: Callable[[int, int], Any] | None,
         scale: float,
         /,
     ) -> tuple[Any, ...]: ...

@@ -30,6 +30,7 @@ def parameter_shapes(
     bias: bool,
     directions: int,
     proj_size: int,
+    peepholes: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """Return names and shapes of the parameters of a recurrent layer, in the order of the flat buffer."""
     output = proj_size or hidden_size
@@ -44,6 +45,8 @@ def parameter_shapes(
                 shapes[f"bias_hh_l{layer}{suffix}"] = (gates * hidden_size,)
             if proj_size:
                 shapes[f"weight_hr_l{layer}{suffix}"] = (proj_size, hidden_size)
+            for gate in "ifo" * peepholes:
+                shapes[f"weight_c{gate}_l{layer}{suffix}"] = (hidden_size,)
     return shapes
 
 

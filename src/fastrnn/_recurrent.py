@@ -6,10 +6,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 import fastrnn._core as _core
 from fastrnn._arrays import _float_dtype, _probability, _size, expect
+from fastrnn._cell_options import CellOptions
 from fastrnn._final_hidden import FinalHidden, State
 from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
 from fastrnn._stream import Stream
@@ -38,6 +39,10 @@ def warn_needless_dropout(dropout: float, num_layers: int, stacklevel: int) -> N
 class Recurrent(FinalHidden, Parameters):
     """What RNN, LSTM and GRU share."""
 
+    _chosen: CellOptions | None = (
+        None  # the options of the cells; None in layers that were pickled before there were any
+    )
+
     def __init__(
         self,
         input_size: int,
@@ -50,6 +55,7 @@ class Recurrent(FinalHidden, Parameters):
         proj_size: int,
         dtype: DTypeLike,
         rng: np.random.Generator | int | None,
+        **options: Any,
     ) -> None:
         self.input_size = _size("input_size", input_size)
         self.hidden_size = _size("hidden_size", hidden_size)
@@ -64,6 +70,7 @@ class Recurrent(FinalHidden, Parameters):
         warn_needless_dropout(self.dropout, self.num_layers, 4)
         self.dtype = _float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
+        self._chosen = CellOptions(self._cell(), 1 + self.bidirectional, self.proj_size, options)
         super().__init__(self._shapes(), self.dtype)
         # torch.nn's default: uniform within 1 / sqrt(hidden_size), biases too
         bound = 1.0 / np.sqrt(self.hidden_size)
@@ -79,7 +86,7 @@ class Recurrent(FinalHidden, Parameters):
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return parameter_shapes(
             GATES[self._cell()], self.input_size, self.hidden_size, self.num_layers, self.bias,
-            1 + self.bidirectional, self.proj_size,
+            1 + self.bidirectional, self.proj_size, self._chosen is not None and self._chosen.peepholes,
         )  # fmt: skip
 
     def _connect(self, arrays: tuple[Array, ...]) -> None:
@@ -87,6 +94,7 @@ class Recurrent(FinalHidden, Parameters):
         self._network = _core.Network(
             self._cell(), self.input_size, self.hidden_size, self.proj_size, self.num_layers,
             self.bidirectional, self.bias, self.batch_first, self.dtype == np.float64,
+            None if self._chosen is None else self._chosen.core(),
         )  # fmt: skip
         self._arrays = arrays
         self._weights: Any = arrays
@@ -179,7 +187,7 @@ class Recurrent(FinalHidden, Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
-        plain = lengths is None and steps is None and checkpoint is None and not self.dropout
+        plain = lengths is None and steps is None and checkpoint is None and not self._draws
         if plain and type(x) is _ndarray:
             return self._network.forward(
                 self._weights, x, state, None, reset, None, False, True, 0, None, 1.0
@@ -207,8 +215,8 @@ class Recurrent(FinalHidden, Parameters):
         if steps is not None:
             steps = _size("steps", steps, 0)
         masks, scale = None, 1.0
-        if keep and self.dropout and self.num_layers > 1:
-            masks, scale = self._dropout_masks, 1.0 / (1.0 - self.dropout)
+        if keep and self._draws:
+            masks, scale = self._draw, 1.0 / (1.0 - self.dropout)
         out = self._network.forward(
             self._weights, values, state, counts, reset, steps, ragged, keep, checkpoint, masks, scale
         )
@@ -219,10 +227,24 @@ class Recurrent(FinalHidden, Parameters):
             return (y, *out[1:])
         return (y, out[1], RaggedTape(out[2], counts))  # type: ignore[arg-type]
 
-    def _dropout_masks(self, positions: int) -> NDArray[np.bool_]:
-        """Draw which units between layers are kept in both passes: [L - 1, positions, D * output]."""
-        width = (1 + self.bidirectional) * (self.proj_size or self.hidden_size)
-        return self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
+    @property
+    def _draws(self) -> bool:
+        """Whether a training pass draws anything."""
+        chosen = self._chosen
+        return bool(self.dropout and self.num_layers > 1) or (chosen is not None and chosen.draws)
+
+    def _draw(self, positions: int, rows: int) -> tuple[Any, ...]:
+        """Draw the masks of dropout, [L - 1, positions, D * output], and what cells need, for both passes."""
+        directions, output = 1 + self.bidirectional, self.proj_size or self.hidden_size
+        masks, drawn = None, (None,) * 4
+        if self.dropout and self.num_layers > 1:
+            shape = (self.num_layers - 1, positions, directions * output)
+            masks = self.rng.random(shape, np.float32) >= self.dropout
+        if self._chosen is not None and self._chosen.draws:
+            drawn = self._chosen.draw(
+                self.rng, self.num_layers * directions, positions, rows, self.hidden_size, output, self.dtype
+            )
+        return masks, *drawn
 
     def backward(
         self,
@@ -399,7 +421,8 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
             ("bidirectional", self.bidirectional, False),
             ("proj_size", self.proj_size, 0),
         ]
-        return [f"{name}={value!r}" for name, value, default in named if value != default]
+        chosen = self._chosen.described() if self._chosen else []
+        return [f"{name}={value!r}" for name, value, default in named if value != default] + chosen
 
     def __repr__(self) -> str:
         options = self._options() + ([] if self.dtype == np.float32 else [f"dtype=np.{self.dtype}"])

@@ -241,9 +241,12 @@ class _Batch:
 
 def _alone(layer: Any, level: int, direction: int, inputs: int, dtype: Any) -> Recurrent:
     """Return one direction of one layer as a layer of its own, with a copy of the weights."""
-    options = {k: getattr(layer, k) for k in ("nonlinearity", "reset_after") if hasattr(layer, k)}
+    options = {"reset_after": layer.reset_after} if hasattr(layer, "reset_after") else {}
+    options |= layer._chosen.alone(direction) if layer._chosen else {}
     options |= {"proj_size": layer.proj_size} if layer.proj_size else {}
     one: Recurrent = type(layer)(inputs, layer.hidden_size, bias=layer.bias, dtype=dtype, rng=0, **options)
+    if one._chosen:
+        one._chosen.silent = True
     end = f"_l{level}" + "_reverse" * direction
     one.load_state_dict({name: layer.params[name.removesuffix("_l0") + end] for name in one.params})
     return one

@@ -1,7 +1,7 @@
 """Pure functions of arrays: the same core as the classes, with the parameters given as a dict.
 
 Sizes, layers, directions, bias, projection and dtype are read off the names and shapes of ``params``,
-which are those of ``torch.nn`` (``weight_ih_l0``, ..., ``weight_hr_l0_reverse``).
+which are those of ``torch.nn`` (``weight_ih_l0``, ..., ``weight_hr_l0_reverse``) and of peepholes (``weight_ci_l0``).
 
 Examples
 --------
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readable, some
+from fastrnn._cell_options import DEFAULT, CellOptions
 from fastrnn._final_hidden import State
 from fastrnn._parameters import GATES
 from fastrnn._recurrent import Recurrent, warn_needless_dropout
@@ -61,7 +62,13 @@ class _Borrowed(Recurrent):
     """A layer on parameters that belong to the caller."""
 
     def __init__(
-        self, cell: str, params: Params, batch_first: bool = False, dropout: float = 0.0, rng: Any = None
+        self,
+        cell: str,
+        params: Params,
+        options: Mapping[str, Any],
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        rng: Any = None,
     ) -> None:
         expect(isinstance(params, Mapping), "params", "a mapping", type(params).__name__, TypeError)
         arrays = {name: readable(f"params: {name}", value, "real floats") for name, value in params.items()}
@@ -83,6 +90,8 @@ class _Borrowed(Recurrent):
         self.num_layers = 1
         while f"weight_ih_l{self.num_layers}" in arrays:
             self.num_layers += 1
+        chosen = {**options, **({"peepholes": True} if cell == "lstm" and "weight_ci_l0" in arrays else {})}
+        self._chosen = CellOptions(cell, 1 + self.bidirectional, self.proj_size, chosen)
         self.batch_first, self.dropout = bool(batch_first), _probability("dropout", dropout)
         warn_needless_dropout(self.dropout, self.num_layers, 5)
         self.rng = np.random.default_rng(rng)
@@ -98,7 +107,8 @@ class _Borrowed(Recurrent):
         self._connect(tuple(np.require(arrays[name], requirements=["C", "A"]) for name in self.shapes))
 
     def _cell(self) -> str:
-        return self._cell_name
+        relu = self._cell_name == "rnn_tanh" and self._chosen and self._chosen.plain() == "relu"
+        return "rnn_relu" if relu else self._cell_name
 
 
 def _infer(
@@ -106,13 +116,14 @@ def _infer(
     x: ArrayLike | None,
     state: State,
     params: Params,
+    cell_options: Mapping[str, Any],
     *,
     batch_first: bool = False,
     lengths: ArrayLike | None = None,
     reset: ArrayLike | None = None,
     steps: int | None = None,
 ) -> tuple[Any, State]:
-    layer = _Borrowed(cell, params, batch_first)
+    layer = _Borrowed(cell, params, cell_options, batch_first)
     return layer(x, state, lengths=lengths, reset=reset, steps=steps)
 
 
@@ -121,6 +132,7 @@ def _forward(
     x: ArrayLike | None,
     state: State,
     params: Params,
+    cell_options: Mapping[str, Any],
     *,
     batch_first: bool = False,
     dropout: float = 0.0,
@@ -130,7 +142,7 @@ def _forward(
     steps: int | None = None,
     checkpoint: int | str | None = None,
 ) -> tuple[Any, State, Any]:
-    layer = _Borrowed(cell, params, batch_first, dropout, rng)
+    layer = _Borrowed(cell, params, cell_options, batch_first, dropout, rng)
     y, last, tape = layer.forward(x, state, lengths=lengths, reset=reset, steps=steps, checkpoint=checkpoint)
     return y, last, LayerTape(tape, layer)
 
@@ -157,18 +169,40 @@ def _passes_on(shared: Callable[..., Any]) -> Callable[[Function], Function]:
 
 @_passes_on(_infer)
 def lstm(
-    x: ArrayLike | None, state: State, params: Params, **options: Unpack[InferenceOptions]
+    x: ArrayLike | None,
+    state: State,
+    params: Params,
+    *,
+    input_forget: bool = False,
+    activations: Any = DEFAULT["lstm"],
+    clip: float | None = None,
+    recurrent_dropout: float = 0.0,
+    zoneout: float | tuple[float, float] = 0.0,
+    **options: Unpack[InferenceOptions],
 ) -> tuple[Any, State]:
     """Run an LSTM for inference; return ``y, (h_n, c_n)``. Arguments as of a call of :class:`fastrnn.LSTM`."""
-    return _infer("lstm", x, state, params, **options)
+    chosen: dict[str, Any] = {"input_forget": input_forget, "activations": activations, "clip": clip}
+    chosen |= {"recurrent_dropout": recurrent_dropout, "zoneout": zoneout}
+    return _infer("lstm", x, state, params, chosen, **options)
 
 
 @_passes_on(_forward)
 def lstm_forward(
-    x: ArrayLike | None, state: State, params: Params, **options: Unpack[TrainingOptions]
+    x: ArrayLike | None,
+    state: State,
+    params: Params,
+    *,
+    input_forget: bool = False,
+    activations: Any = DEFAULT["lstm"],
+    clip: float | None = None,
+    recurrent_dropout: float = 0.0,
+    zoneout: float | tuple[float, float] = 0.0,
+    **options: Unpack[TrainingOptions],
 ) -> tuple[Any, State, Any]:
     """Run an LSTM for training; return ``y, (h_n, c_n), tape``. See :meth:`fastrnn.LSTM.forward`."""
-    return _forward("lstm", x, state, params, **options)
+    chosen: dict[str, Any] = {"input_forget": input_forget, "activations": activations, "clip": clip}
+    chosen |= {"recurrent_dropout": recurrent_dropout, "zoneout": zoneout}
+    return _forward("lstm", x, state, params, chosen, **options)
 
 
 def lstm_backward(
@@ -190,10 +224,16 @@ def gru(
     params: Params,
     *,
     reset_after: bool = True,
+    activations: Any = DEFAULT["gru"],
+    clip: float | None = None,
+    recurrent_dropout: float = 0.0,
+    zoneout: float = 0.0,
     **options: Unpack[InferenceOptions],
 ) -> tuple[Any, State]:
     """Run a GRU for inference; return ``y, h_n``. Arguments as of a call of :class:`fastrnn.GRU`."""
-    return _infer(gated(reset_after), x, state, params, **options)
+    chosen: dict[str, Any] = {"activations": activations, "clip": clip}
+    chosen |= {"recurrent_dropout": recurrent_dropout, "zoneout": zoneout}
+    return _infer(gated(reset_after), x, state, params, chosen, **options)
 
 
 @_passes_on(_forward)
@@ -203,10 +243,16 @@ def gru_forward(
     params: Params,
     *,
     reset_after: bool = True,
+    activations: Any = DEFAULT["gru"],
+    clip: float | None = None,
+    recurrent_dropout: float = 0.0,
+    zoneout: float = 0.0,
     **options: Unpack[TrainingOptions],
 ) -> tuple[Any, State, Any]:
     """Run a GRU for training; return ``y, h_n, tape``. See :meth:`fastrnn.GRU.forward`."""
-    return _forward(gated(reset_after), x, state, params, **options)
+    chosen: dict[str, Any] = {"activations": activations, "clip": clip}
+    chosen |= {"recurrent_dropout": recurrent_dropout, "zoneout": zoneout}
+    return _forward(gated(reset_after), x, state, params, chosen, **options)
 
 
 def gru_backward(
@@ -227,11 +273,19 @@ def rnn(
     state: State,
     params: Params,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Any = "tanh",
+    activations: Any = None,
+    clip: float | None = None,
+    recurrent_dropout: float = 0.0,
+    zoneout: float = 0.0,
+    leak: float = 1.0,
+    noise: float = 0.0,
     **options: Unpack[InferenceOptions],
 ) -> tuple[Any, State]:
     """Run an Elman RNN for inference; return ``y, h_n``. Arguments as of a call of :class:`fastrnn.RNN`."""
-    return _infer(elman(nonlinearity), x, state, params, **options)
+    chosen: dict[str, Any] = {"activations": elman(nonlinearity, activations), "clip": clip}
+    chosen |= {"recurrent_dropout": recurrent_dropout, "zoneout": zoneout, "leak": leak, "noise": noise}
+    return _infer("rnn_tanh", x, state, params, chosen, **options)
 
 
 @_passes_on(_forward)
@@ -240,11 +294,19 @@ def rnn_forward(
     state: State,
     params: Params,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: Any = "tanh",
+    activations: Any = None,
+    clip: float | None = None,
+    recurrent_dropout: float = 0.0,
+    zoneout: float = 0.0,
+    leak: float = 1.0,
+    noise: float = 0.0,
     **options: Unpack[TrainingOptions],
 ) -> tuple[Any, State, Any]:
     """Run an Elman RNN for training; return ``y, h_n, tape``. See :meth:`fastrnn.RNN.forward`."""
-    return _forward(elman(nonlinearity), x, state, params, **options)
+    chosen: dict[str, Any] = {"activations": elman(nonlinearity, activations), "clip": clip}
+    chosen |= {"recurrent_dropout": recurrent_dropout, "zoneout": zoneout, "leak": leak, "noise": noise}
+    return _forward("rnn_tanh", x, state, params, chosen, **options)
 
 
 def rnn_backward(

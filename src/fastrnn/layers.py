@@ -5,11 +5,13 @@ Names, argument order, parameter shapes and gate order are those of ``torch.nn``
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastrnn._arrays import expect
+from fastrnn._cell_options import DEFAULT, function
 from fastrnn._final_hidden import State
 from fastrnn._parameters import Array, Parameters, parameter_shapes
 from fastrnn._recurrent import MAX_LAYERS, Recurrent
@@ -36,6 +38,15 @@ bias : bool
         Probability with which an output of all but the last layer is dropped in the training pass.
     bidirectional : bool
         Whether a second set of parameters reads each sequence from its end; the outputs of both are joined.""",
+    "{cells}": """\
+clip : float, optional
+        Bound of every pre-activation: it is clipped to [-clip, clip] before the activation, as in ONNX.
+    recurrent_dropout : float
+        Probability with which the recurrent product does not see a unit of h_{t-1}: one mask for each sequence, the
+        same in all steps of a training pass (Gal and Ghahramani 2016).
+    zoneout : float
+        Probability with which a unit of the state keeps its old value in a step of a training pass. At inference the
+        state is what is expected of that (Krueger et al. 2017). For an LSTM, a pair is for h and for c.""",
     "{numbers}": """\
 dtype : float32 or float64
     rng : numpy Generator or seed, optional
@@ -54,13 +65,22 @@ def _documented(cls: Class) -> Class:
 
 @_documented
 class RNN(Recurrent):
-    """Elman RNN: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu (Elman 1990).
+    """Elman RNN: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu and others (Elman 1990).
 
     Parameters
     ----------
     {sizes}
-    nonlinearity : {"tanh", "relu"}
+    nonlinearity : str or tuple
+        "tanh", "relu", or another name of an activation, with its numbers where they are not the defaults:
+        ("leaky_relu", 0.1).
     {options}
+    activations : tuple, optional
+        One activation, or one for each direction, in place of ``nonlinearity``.
+    {cells}
+    leak : float
+        h_t = (1 - leak) h_{t-1} + leak f(a_t), where a_t is the pre-activation: a leaky integrator.
+    noise : float
+        Standard deviation of Gaussian noise, which a training pass adds to the pre-activations.
     {numbers}
 
     Examples
@@ -82,20 +102,30 @@ class RNN(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        activations: Any = None,
+        clip: float | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        leak: float = 1.0,
+        noise: float = 0.0,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         self.nonlinearity = nonlinearity
-        elman(nonlinearity)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng,
+            activations=elman(nonlinearity, activations), clip=clip, recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout, leak=leak, noise=noise,
+        )  # fmt: skip
 
     def _cell(self) -> str:
-        return elman(self.nonlinearity)
+        relu = self._chosen.plain() == "relu" if self._chosen else self.nonlinearity == "relu"
+        return "rnn_relu" if relu else "rnn_tanh"
 
     def _options(self) -> list[str]:
-        return super()._options() + (["nonlinearity='relu'"] if self.nonlinearity == "relu" else [])
+        given = [] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]
+        options = super()._options()
+        return given + [o for o in options if not given or not o.startswith("activations=")]
 
 
 @_documented
@@ -108,6 +138,15 @@ class LSTM(Recurrent):
     {options}
     proj_size : int
         Where it is not 0, h is projected to this size (Sak et al. 2014): y and h have it, c has hidden_size.
+    peepholes : bool
+        Whether the gates see c too: i and f see c_{t-1}, o sees c_t (Gers and Schmidhuber 2000). That adds the
+        parameters ``weight_ci_l0``, ``weight_cf_l0`` and ``weight_co_l0``, each [H], for each layer and direction.
+    input_forget : bool
+        Whether f is 1 - i. The forget gate's own parameters have no effect then.
+    activations : tuple
+        Those of the gates, of the candidate and of the output, which is applied to c_t. Or one for each of i, f, g, o
+        and the output; or such a tuple for each direction. An entry is a name, or a name with its numbers.
+    {cells}
     {numbers}
 
     Examples
@@ -129,21 +168,20 @@ class LSTM(Recurrent):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        peepholes: bool = False,
+        input_forget: bool = False,
+        activations: Any = DEFAULT["lstm"],
+        clip: float | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            dtype,
-            rng,
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
+            peepholes=peepholes, input_forget=input_forget, activations=activations, clip=clip,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+        )  # fmt: skip
 
     def _cell(self) -> str:
         return "lstm"
@@ -160,6 +198,10 @@ class GRU(Recurrent):
     reset_after : bool
         True: n = tanh(W_in x + b_in + r * (W_hn h + b_hn)), as PyTorch and cuDNN have it.
         False: n = tanh(W_in x + b_in + W_hn (r * h) + b_hn), as in the first version of the paper.
+    activations : tuple
+        Those of the gates and of the candidate; or one for each of r, z and n; or such a tuple for each direction. An
+        entry is a name, or a name with its numbers.
+    {cells}
     {numbers}
 
     Examples
@@ -181,13 +223,18 @@ class GRU(Recurrent):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        activations: Any = DEFAULT["gru"],
+        clip: float | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         self.reset_after = bool(reset_after)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng,
+            activations=activations, clip=clip, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+        )  # fmt: skip
 
     def _cell(self) -> str:
         return gated(self.reset_after)
@@ -196,11 +243,13 @@ class GRU(Recurrent):
         return super()._options() + ([] if self.reset_after else ["reset_after=False"])
 
 
-def elman(nonlinearity: str) -> str:
-    """Return the core's name of the Elman cell with a nonlinearity."""
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
-    return f"rnn_{nonlinearity}"
+def elman(nonlinearity: Any, activations: Any) -> Any:
+    """Return the activations of an RNN that was given a nonlinearity or activations."""
+    function("nonlinearity", nonlinearity)
+    if activations is None:
+        return (nonlinearity,)
+    expect(nonlinearity == "tanh", "activations", "None where nonlinearity is given", repr(activations))
+    return activations
 
 
 def gated(reset_after: bool) -> str:

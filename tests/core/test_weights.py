@@ -84,7 +84,17 @@ def test_masks_of_a_wrong_size_or_dtype_are_refused():
     for masks in (np.ones(7, bool), np.ones((1, 10, 4), np.uint8), [True]):
         with pytest.raises(ValueError, match="masks"):
             layer._network.forward(
-                layer._weights, X, None, None, None, None, False, True, 0, lambda n, masks=masks: masks, 1.0
+                layer._weights,
+                X,
+                None,
+                None,
+                None,
+                None,
+                False,
+                True,
+                0,
+                lambda *sizes, masks=masks: masks,
+                1.0,
             )
 
 

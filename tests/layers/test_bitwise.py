@@ -17,6 +17,7 @@ from conftest import (
     Variant,
     assert_same_bits,
     both_dtypes,
+    completed,
     make_case,
     make_layer,
     run_layer,
@@ -408,7 +409,8 @@ LAYERS = st.builds(
     T=st.integers(1, 12),
     B=st.integers(1, 14),
     dtype=st.sampled_from([np.float32, np.float64]),
-).map(lambda v: v if v.kind == "lstm" else replace(v, proj_size=0))
+    options=st.sampled_from([(), ("some",)]),
+).map(completed)
 SEEDS = st.integers(0, 2**32 - 1)
 OPTIONS = st.sets(st.sampled_from(["lengths", "reset"]))
 TEAMS = st.integers(1, 5)

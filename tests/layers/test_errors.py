@@ -98,6 +98,10 @@ def projected(gates: int) -> dict[str, Any]:
 
 
 # id, call, exception, message
+ACTIVATIONS = (
+    "one of sigmoid, tanh, relu, linear, affine, leaky_relu, thresholded_relu, scaled_tanh, hard_sigmoid, "
+)
+ACTIVATIONS += "elu, softsign, softplus, or one of them with numbers"
 BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     # constructors
     ("input_size zero", lambda: fastrnn.LSTM(0, 4), ValueError, "input_size: expected at least 1, got 0"),
@@ -108,7 +112,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("hidden_size str", lambda: fastrnn.GRU(3, "4"), TypeError, "hidden_size: expected an integer, got str"),
     ("num_layers", lambda: fastrnn.RNN(3, 4, 0), ValueError, "num_layers: expected at least 1, got 0"),
     ("num_layers None", lambda: fastrnn.RNN(3, 4, None), TypeError, "num_layers: expected an integer, got NoneType"),
-    ("nonlinearity", lambda: fastrnn.RNN(3, 4, 1, "gelu"), ValueError, "nonlinearity: expected 'tanh' or 'relu', got 'gelu'"),
+    ("nonlinearity", lambda: fastrnn.RNN(3, 4, 1, "gelu"), ValueError, f"nonlinearity: expected {ACTIVATIONS}, got 'gelu'"),
     ("dropout 1", lambda: gru(dropout=1.0), ValueError, "dropout: expected at least 0 and less than 1, got 1.0"),
     ("dropout negative", lambda: gru(dropout=-0.1), ValueError, "dropout: expected at least 0 and less than 1, got -0.1"),
     ("dropout str", lambda: gru(dropout="half"), TypeError, "dropout: expected a number, got str"),
@@ -119,7 +123,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("dtype half", lambda: gru(dtype="float16"), TypeError, "dtype: expected float32 or float64, got float16"),
     ("dtype unknown", lambda: gru(dtype="float31"), TypeError, "dtype: expected float32 or float64, got 'float31'"),
     ("cell hidden_size", lambda: fastrnn.GRUCell(3, 0), ValueError, "hidden_size: expected at least 1, got 0"),
-    ("cell nonlinearity", lambda: fastrnn.RNNCell(3, 4, True, "sin"), ValueError, "nonlinearity: expected 'tanh' or 'relu', got 'sin'"),
+    ("cell nonlinearity", lambda: fastrnn.RNNCell(3, 4, True, "sin"), ValueError, f"nonlinearity: expected {ACTIVATIONS}, got 'sin'"),
     # x
     ("x features", lambda: gru()(zeros(T, B, 5)), ValueError, "x: expected shape (T, B, 3) or (T, 3), got (4, 8, 5)"),
     ("x features batch_first", lambda: gru(batch_first=True)(zeros(B, T, 5)), ValueError, "x: expected shape (B, T, 3) or (T, 3), got (8, 4, 5)"),
@@ -275,7 +279,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("functional dtype", lambda: functional.gru(X, None, params(bias_ih_l0=zeros(192, dtype=float))), ValueError, "params: bias_ih_l0: expected float32, got float64"),
     ("functional half a bias", lambda: functional.gru(X, None, params(bias_hh_l0=None)), ValueError, "params: missing bias_hh_l0"),
     ("functional tape", lambda: functional.gru_backward(gru().forward(X)[2]), TypeError, "tape: expected a tape of the forward function, got Tape"),
-    ("functional nonlinearity", lambda: functional.rnn(X, None, {}, nonlinearity="cos"), ValueError, "nonlinearity: expected 'tanh' or 'relu', got 'cos'"),
+    ("functional nonlinearity", lambda: functional.rnn(X, None, {}, nonlinearity="cos"), ValueError, f"nonlinearity: expected {ACTIVATIONS}, got 'cos'"),
     ("functional integers", lambda: functional.gru(X, None, params(weight_hh_l0=zeros(192, 64, dtype=int))), TypeError, "dtype: expected float32 or float64, got int64"),
     ("indices beyond int64", lambda: fastrnn.Embedding(3, 2)(np.array([2**63], np.uint64)), ValueError, "x: expected values that fit int64, got 9223372036854775808"),
     # threads

@@ -14,9 +14,10 @@ from fastrnn import functional
 
 def options(v: Variant) -> dict[str, Any]:
     """What the parameters cannot say."""
+    given = {name: value for name, value in v.options if name != "peepholes"}
     if v.kind.startswith("gru"):
-        return {"reset_after": v.kind == "gru"}
-    return {"nonlinearity": v.kind[4:]} if v.kind.startswith("rnn") else {}
+        return {"reset_after": v.kind == "gru"} | given
+    return {"nonlinearity": v.kind[4:]} | given if v.kind.startswith("rnn") else given
 
 
 def functions(v: Variant) -> tuple[Any, Any, Any]:

@@ -12,6 +12,7 @@ from conftest import (
     Variant,
     as_tuple,
     assert_same_bits,
+    completed,
     make_case,
     make_layer,
     run_layer,
@@ -33,7 +34,8 @@ SMALL = st.builds(
     T=st.integers(1, 7),
     B=st.integers(1, 6),
     dtype=st.sampled_from([np.float32, np.float64]),
-).map(lambda v: v if v.kind == "lstm" else Variant(**vars(v) | {"proj_size": 0}))
+    options=st.sampled_from([(), ("some",)]),
+).map(completed)
 
 
 SEED = st.integers(0, 2**32 - 1)

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own operator tests as vectors: lengths, both directions, and both kinds of GRU.
+"""ONNX Runtime's own operator tests as vectors: lengths, both directions, both kinds of GRU, and options of cells.
 
 ``FASTRNN_VECTORS`` names the JSON file; without it there is nothing to run.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn._cell_options import FUNCTIONS
 
 PATH = os.environ.get("FASTRNN_VECTORS", "")
 pytestmark = pytest.mark.skipif(not PATH, reason="FASTRNN_VECTORS does not name the file of test vectors")
@@ -23,23 +24,30 @@ DEFAULT = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN
 ORDER = {"LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2], "RNN": [0]}
 
 
-def supported(record: dict[str, Any]) -> bool:
-    """No peephole, coupled gates or clipping, and the same ordinary activations in both directions."""
-    attrs, op = record["attrs"], record["op"]
-    inputs = record["inputs"] + [None] * (8 - len(record["inputs"]))
-    activations = [name.lower() for name in attrs.get("activations") or DEFAULT[op]]
-    plain = activations in (DEFAULT[op], DEFAULT[op] * 2, ["relu"], ["relu"] * 2)
-    return (
-        record["expect"] == "ok"
-        and plain
-        and attrs.get("clip", 9999) >= 999
-        and not attrs.get("input_forget")
-        and inputs[7] is None
-    )
+# ONNX's names of activations where they are not ours in other letters, and the numbers that each takes
+NAMES = {
+    "leakyrelu": "leaky_relu",
+    "thresholdedrelu": "thresholded_relu",
+    "scaledtanh": "scaled_tanh",
+    "hardsigmoid": "hard_sigmoid",
+}
 
 
 def records() -> list[dict[str, Any]]:
-    return [r for r in json.loads(Path(PATH).read_text()) if supported(r)] if PATH else []
+    return [r for r in json.loads(Path(PATH).read_text()) if r["expect"] == "ok"] if PATH else []
+
+
+def activations(attrs: dict[str, Any], op: str, directions: int) -> Any:
+    """ONNX lists alphas and betas of those activations that take them, in their order."""
+    names = [name.lower() for name in attrs.get("activations") or DEFAULT[op] * directions]
+    alphas, betas = (list(attrs.get(f"activation_{letter}") or []) for letter in ("alpha", "beta"))
+    entries: list[Any] = []
+    for name in names:
+        own = NAMES.get(name, name)
+        numbers = [a.pop(0) for a, default in zip((alphas, betas), FUNCTIONS[own], strict=False) if a]
+        entries.append((own, *numbers) if numbers else own)
+    each = len(DEFAULT[op])
+    return tuple(tuple(entries[i : i + each]) for i in range(0, len(entries), each))
 
 
 def array(entry: Any) -> Any:
@@ -53,7 +61,7 @@ def array(entry: Any) -> Any:
 def test_vector(record: dict[str, Any]) -> None:
     op, attrs = record["op"], record["attrs"]
     padded = record["inputs"] + [None] * (8 - len(record["inputs"]))
-    x, w, r, b, lengths, h_0, c_0, _ = (array(entry) for entry in padded)
+    x, w, r, b, lengths, h_0, c_0, peepholes = (array(entry) for entry in padded)
     hidden, gates, directions = attrs["hidden_size"], len(ORDER[op]), w.shape[0]
 
     def rows(a: np.ndarray) -> np.ndarray:
@@ -68,11 +76,17 @@ def test_vector(record: dict[str, Any]) -> None:
         if b is not None:
             halves = np.split(b[d], 2)
             params["bias_ih_l0" + way], params["bias_hh_l0" + way] = rows(halves[0]), rows(halves[1])
+        if peepholes is not None:
+            for gate, part in zip("iof", np.split(peepholes[d], 3), strict=True):
+                params[f"weight_c{gate}_l0{way}"] = part
     kwargs: dict[str, Any] = {"bias": b is not None, "bidirectional": only_reverse or directions == 2}
     if op == "GRU":
         kwargs["reset_after"] = bool(attrs.get("linear_before_reset", 0))
-    if op == "RNN":
-        kwargs["nonlinearity"] = (attrs.get("activations") or ["tanh"])[0].lower()
+    each = activations(attrs, op, directions)
+    kwargs["activations"] = each * 2 if only_reverse else each
+    kwargs["clip"] = attrs.get("clip") or None
+    if op == "LSTM":
+        kwargs |= {"peepholes": peepholes is not None, "input_forget": bool(attrs.get("input_forget"))}
     layer = getattr(fastrnn, op)(w.shape[2], hidden, **kwargs)
     layer.load_state_dict(params)
 

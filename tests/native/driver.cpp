@@ -31,6 +31,22 @@ struct Sizes {
   Numbers numbers = Numbers::ordinary;
 };
 
+// Options that between them have every kind of activation, clipping and peepholes.
+std::shared_ptr<const CellSettings> settings_of(Cell cell) {
+  typedef CellFunction F;
+  auto settings = std::make_shared<CellSettings>();
+  const CellSettings::Function functions[2][CellSettings::most_gates + 1] = {
+      {{F::hard_sigmoid, 0.2, 0.5}, {F::softplus, 0, 0}, {F::elu, 0.5, 0}, {F::sigmoid, 0, 0}, {F::softsign, 0, 0}},
+      {{F::scaled_tanh, 1.1, 0.7}, {F::affine, 0.3, 0.1}, {F::leaky_relu, 0.1, 0}, {F::tanh, 0, 0}, {F::tanh, 0, 0}}};
+  for (size_t d = 0; d < 2; ++d)
+    for (size_t i = 0; i <= CellSettings::most_gates; ++i) settings->functions[d][i] = functions[d][i];
+  settings->clip = 0.9;
+  settings->peepholes = is_lstm(cell);
+  if (cell == Cell::rnn_general) settings->leak = 0.4;
+  if (cell == Cell::gru_general) settings->zoneout_h = 0.2;
+  return settings;
+}
+
 template <class T> struct Case {
   Shape shape;
   size_t steps, rows;
@@ -45,6 +61,7 @@ template <class T> struct Case {
     shape.proj = proj;
     shape.layers = s.layers;
     shape.directions = s.directions;
+    if (is_general(cell)) shape.settings = settings_of(cell);
     Random random{uint64_t(s.hidden * 1000 + s.steps * 10 + s.rows)};
     const double scale = s.numbers == Numbers::tiny ? sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022 : 1;
     flat = random.array<T>(parameter_count(), 1.5 / std::sqrt(double(s.hidden)));
@@ -71,7 +88,7 @@ template <class T> struct Case {
     size_t n = 0;
     for (size_t i = 0; i < shape.count(); ++i)
       n += shape.gates() * shape.hidden * (shape.layer_input(i / shape.directions) + shape.output() + 2) +
-           shape.proj * shape.hidden;
+           shape.proj * shape.hidden + (shape.peepholes() ? 3 * shape.hidden : 0);
     return n;
   }
   template <class P> std::vector<Parameters<P>> parameters(P *at) const {
@@ -84,6 +101,9 @@ template <class T> struct Case {
       all[i].b_ih = next(GH);
       all[i].b_hh = next(GH);
       if (shape.proj) all[i].w_hr = next(shape.proj * shape.hidden);
+      if (!shape.peepholes()) continue;
+      for (const auto member : {&Parameters<P>::w_ci, &Parameters<P>::w_cf, &Parameters<P>::w_co})
+        all[i].*member = next(shape.hidden);
     }
     return all;
   }
@@ -204,9 +224,17 @@ const struct {
   const char *name;
   Cell cell;
   bool proj;
-} kinds[] = {{"rnn_tanh", Cell::rnn_tanh, false}, {"rnn_relu", Cell::rnn_relu, false},
-             {"lstm", Cell::lstm, false},         {"lstm-proj", Cell::lstm, true},
-             {"gru", Cell::gru, false},           {"gru_before", Cell::gru_before, false}};
+} kinds[] = {{"rnn_tanh", Cell::rnn_tanh, false},
+             {"rnn_relu", Cell::rnn_relu, false},
+             {"lstm", Cell::lstm, false},
+             {"lstm-proj", Cell::lstm, true},
+             {"gru", Cell::gru, false},
+             {"gru_before", Cell::gru_before, false},
+             {"rnn_general", Cell::rnn_general, false},
+             {"lstm_general", Cell::lstm_general, false},
+             {"lstm_general-proj", Cell::lstm_general, true},
+             {"gru_general", Cell::gru_general, false},
+             {"gru_before_general", Cell::gru_before_general, false}};
 
 std::string name_of(const char *kind, bool is_double, const Sizes &s) {
   std::string name = kind + std::string(is_double ? "-f64" : "-f32");
@@ -281,7 +309,7 @@ std::vector<Way> ways(const Shape &shape, size_t steps) {
     for (int threads = 1; threads <= 3; ++threads)
       for (const size_t checkpoint : {size_t(0), size_t(4)})
         for (const bool fuse : {false, true}) {
-          if (fuse && shape.cell == Cell::gru_before) continue;
+          if (fuse && resets_before(shape.cell)) continue;
           Way way;
           way.plan.threads = threads;
           way.plan.split = split;

@@ -162,7 +162,7 @@ py::tuple plan_of(const std::string &cell, size_t total, size_t steps, size_t ro
   p.layers = layers;
   p.directions = directions;
   p.packed = packed;
-  p.one_product = p.cell != Cell::gru_before;
+  p.one_product = !resets_before(p.cell);
   p.panels = panels;
   p.backward = backward;
   const Plan plan = schedule(p);

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <optional>
 
+#include "bindings/cell_options.hpp"
+#include "bindings/drawn.hpp"
 #include "bindings/interpreter.hpp"
 #include "bindings/register.hpp"
 #include "engine/layer.hpp"
@@ -12,17 +14,6 @@
 namespace fastrnn {
 
 namespace {
-
-Cell cell_named(const std::string &name) {
-  const std::pair<const char *, Cell> names[] = {{"rnn_tanh", Cell::rnn_tanh},
-                                                 {"rnn_relu", Cell::rnn_relu},
-                                                 {"lstm", Cell::lstm},
-                                                 {"gru", Cell::gru},
-                                                 {"gru_before", Cell::gru_before}};
-  for (const auto &[known, cell] : names)
-    if (name == known) return cell;
-  throw py::value_error("cell: expected a cell of the core, got '" + name + "'");
-}
 
 // How the threads of a call share it, and the helpers that it has leased. Lives as long as the call.
 struct SharedCall {
@@ -145,20 +136,6 @@ size_t positions_of(const Layout &layout) {
   return layout.ragged ? layout.starts.back() : product(layout.steps, layout.rows);
 }
 
-// The masks [L - 1, positions, width] of dropout between layers, by layer.
-std::vector<const uint8_t *> mask_pointers(const Shape &shape, const py::object &masks, size_t size) {
-  std::vector<const uint8_t *> by_layer;
-  if (masks.is_none()) return by_layer;
-  const bool flags = py::isinstance<py::array_t<bool>>(masks);
-  if (!flags || !(py::reinterpret_borrow<py::array>(masks).flags() & py::array::c_style) ||
-      size_t(py::reinterpret_borrow<py::array>(masks).nbytes()) != (shape.layers - 1) * size)
-    throw py::value_error("masks: expected a C-contiguous array of " + std::to_string((shape.layers - 1) * size) +
-                          " flags, got something else");
-  const auto *first = static_cast<const uint8_t *>(py::reinterpret_borrow<py::array>(masks).data());
-  for (size_t l = 0; l + 1 < shape.layers; ++l) by_layer.push_back(first + l * size);
-  return by_layer;
-}
-
 // dL/dy of each sequence's last step. Returns what must live as long as the call.
 template <class T> py::array take_dy_last(Gradients<T> &g, const py::object &dy, const Layout &layout, size_t width) {
   const Sizes last = layout.batched ? Sizes{layout.rows, width} : Sizes{width};
@@ -205,10 +182,10 @@ template <class T> py::array new_parameter_gradients(Gradients<T> &g, const Shap
 } // namespace
 
 Network::Network(const std::string &cell, size_t input, size_t hidden, size_t proj, size_t layers, bool bidirectional,
-                 bool bias, bool batch_first, bool is_double)
+                 bool bias, bool batch_first, bool is_double, py::handle options)
     : batch_first_(batch_first), is_double_(is_double) {
-  shape_.cell = cell_named(cell);
-  if (proj && shape_.cell != Cell::lstm) throw py::value_error("proj_size: expected 0 for this cell, which has none");
+  shape_.cell = cell_named(cell, !options.is_none());
+  if (proj && !is_lstm(shape_.cell)) throw py::value_error("proj_size: expected 0 for this cell, which has none");
   if (!hidden || !layers) throw py::value_error("hidden_size and num_layers: expected at least 1, got 0");
   shape_.input = input;
   shape_.hidden = hidden;
@@ -216,6 +193,9 @@ Network::Network(const std::string &cell, size_t input, size_t hidden, size_t pr
   shape_.layers = layers;
   shape_.directions = bidirectional ? 2 : 1;
   shape_.bias = bias;
+  shape_.settings = settings_of(shape_.cell, shape_.directions, options);
+  if (proj && shape_.settings && shape_.settings->zoneout_h > 0)
+    throw py::value_error("proj_size: expected 0 with zoneout of h");
 }
 
 py::tuple Network::forward(py::object weights, py::object x, py::object state, py::object lengths, py::object reset,
@@ -262,13 +242,12 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   arrays.c_n = last.c_numbers();
   if (layout.ragged) arrays.starts = layout.starts.data();
   const size_t positions = positions_of(layout);
-  if (!masks.is_none()) masks = masks(positions); // drawn now that nothing is wrong with the other arguments
-  const std::vector<const uint8_t *> mask_by_layer = mask_pointers(shape_, masks, positions * width);
-  if (!mask_by_layer.empty()) arrays.dropout = mask_by_layer.data();
+  if (!masks.is_none()) masks = masks(positions, layout.rows); // drawn now that nothing is wrong with the others
+  const Drawn<T> drawn(shape_, masks, positions, layout.rows, arrays);
   arrays.dropout_scale = T(scale);
 
   SharedCall threads;
-  threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(weights), false);
+  threads.choose<T>(shape_, batch, arrays.dropout != nullptr, are_packed(weights), false);
   Execution &how = threads.how;
   const CallWeights<T> use(shape_, weights, how.plan, true, false);
   const Kernels<T> &k = kernels().of<T>();
@@ -276,7 +255,7 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   if (keep) {
     const auto root = size_t(std::ceil(std::sqrt(double(batch.steps))));
     tape = std::make_unique<Tape<T>>(batch, checkpoint < 0 ? root : std::min(size_t(checkpoint), batch.steps));
-    allocate(*tape, k, shape_, positions, !mask_by_layer.empty());
+    allocate(*tape, k, shape_, positions, arrays.dropout != nullptr);
   }
   without_interpreter([&] {
     return fastrnn::forward(k, shape_, *use.weights, use.pack, keep ? tape->batch : batch, arrays, tape.get(), how);
@@ -313,8 +292,7 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
   if (!handle.h0.is_none()) arrays.h0 = data<T>(py::reinterpret_borrow<py::array>(handle.h0));
   arrays.y = view_of<T>(py::reinterpret_borrow<py::array>(handle.y), layout);
   if (layout.ragged) arrays.starts = layout.starts.data();
-  const auto mask_by_layer = mask_pointers(shape_, handle.masks, positions_of(layout) * width);
-  if (!mask_by_layer.empty()) arrays.dropout = mask_by_layer.data();
+  const Drawn<T> drawn(shape_, handle.masks, positions_of(layout), layout.rows, arrays);
   arrays.dropout_scale = T(handle.scale);
 
   Gradients<T> g;
@@ -338,7 +316,7 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
   const py::array flat = new_parameter_gradients<T>(g, shape_, bool(arrays.x));
 
   SharedCall threads;
-  threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(handle.weights), true);
+  threads.choose<T>(shape_, batch, arrays.dropout != nullptr, are_packed(handle.weights), true);
   Execution &how = threads.how;
   const CallWeights<T> use(shape_, handle.weights, how.plan, tape->segment > 0, true);
   const TapePointer<T> serving = tape.use_up();
@@ -356,7 +334,10 @@ void register_network(py::module_ &m) {
       .def_property_readonly("nbytes", &TapeHandle::bytes)
       .def_property_readonly("weights", &TapeHandle::current_weights);
   py::class_<Network>(m, "Network")
-      .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool>())
+      .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool, py::handle>(),
+           py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
+           py::arg("bidirectional"), py::arg("bias"), py::arg("batch_first"), py::arg("is_double"),
+           py::arg("options") = py::none())
       .def("forward", &Network::forward)
       .def("infer", &Network::infer)
       .def("backward", &Network::backward, py::arg("tape"), py::arg("dy"), py::arg("dstate"), py::arg("need_dx") = true,

@@ -12,8 +12,9 @@ namespace fastrnn {
 
 class Network {
 public:
+  // options: None for a plain cell, or those of a general one (cell_options.hpp).
   Network(const std::string &cell, size_t input, size_t hidden, size_t proj, size_t layers, bool bidirectional,
-          bool bias, bool batch_first, bool is_double);
+          bool bias, bool batch_first, bool is_double, py::handle options);
 
   // y and the final state; with `keep` the tape as well. checkpoint: steps between checkpoints, 0 for none, negative
   // for about the square root of all. masks: None, or a function that draws dropout masks for so many positions.

@@ -29,6 +29,8 @@ template <class T, class F> void each_parameter(const Shape &shape, F &&f) {
     if (shape.bias) f(i, &P::b_ih, GH, size_t(1));
     if (shape.bias) f(i, &P::b_hh, GH, size_t(1));
     if (shape.proj) f(i, &P::w_hr, shape.proj, shape.hidden);
+    if (!shape.peepholes()) continue;
+    for (const auto member : {&P::w_ci, &P::w_cf, &P::w_co}) f(i, member, shape.hidden, size_t(1));
   }
 }
 

@@ -9,7 +9,7 @@ template <class T> class BackwardPass {
 public:
   BackwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, Tape<T> &tape,
                const Arrays<T> &arrays, const Gradients<T> &gradients, Execution &how)
-      : tape_(tape), pass_(k, shape, weights, tape.batch, arrays, &tape.outputs, &tape.dropped, how.plan),
+      : tape_(tape), pass_(k, shape, weights, tape.batch, arrays, &tape.outputs, &tape.dropped, how.plan, true),
         loop_(pass_, tape, gradients), threads_(how, shape, weights, pack), positions_(shape.count()) {
     joined_.assign(shape.layers, 0);
   }

@@ -23,6 +23,7 @@ public:
   BackwardLoop(Pass<T> &pass, Tape<T> &tape, const Gradients<T> &gradients)
       : p(pass), tape_(tape), g_(gradients), buffers_(pass, tape, gradients),
         products_(p, g_, buffers_.ld_d, buffers_.held) {
+    if (p.draws()) drawn_.resize(size_t(p.plan.threads));
     if (tape.segment) loop_ = std::make_unique<ForwardLoop<T>>(p, true, true);
   }
 
@@ -139,7 +140,7 @@ private:
   // How many steps from s back one call of the kernel may take: those between which nothing else is to be done, and
   // whose neighbours in time are like them.
   size_t steps_at_once(const Worker &w, const Direction<T> &dir, size_t s, const Chunk &chunk) const {
-    if (p.in_step(w) || p.shape.proj || p.shape.cell == Cell::gru_before || s + 1 == chunk.end) return 1;
+    if (p.in_step(w) || p.draws() || p.shape.proj || resets_before(p.shape.cell) || s + 1 == chunk.end) return 1;
     const size_t first = std::max(std::max(chunk.begin, chunk.kept_from + 1), size_t(1)); // c_0 and h_0 lie elsewhere
     const size_t work = p.shape.gates() * p.H * p.R * p.batch.active(s);
     if (s <= first || !work) return 1;
@@ -155,7 +156,7 @@ private:
     const Shape &shape = p.shape;
     const PackedDirection<T> &weights = p.weights(dir.layer, dir.direction);
     const TapeDirection<T> &kept = tape_.directions[dir.index];
-    const bool before = shape.cell == Cell::gru_before;
+    const bool before = resets_before(shape.cell);
     auto mine = [&](size_t n) { return n > rows.begin ? std::min(n, rows.end) - rows.begin : 0; };
     const size_t n = mine(batch.active(s));
     const size_t continuing = s + 1 < batch.steps ? mine(batch.active(s + 1)) : 0;
@@ -171,6 +172,7 @@ private:
     const size_t row_d = batch.first(s) + rows.begin - batch.first(chunk.begin); // in the chunk
 
     BackwardStep<T> q;
+    if (shape.settings) q.options = options_at(w, dir, s, rows.begin);
     q.steps = steps;
     q.rows = n;
     q.continuing = continuing;
@@ -213,6 +215,10 @@ private:
       q.c_step = q.c ? -active * ptrdiff_t(p.Hp) : 0;
       q.d_step = -active * ptrdiff_t(buffers_.ld_d);
     }
+    if (p.arrays.dropped) {
+      drop(q, output_panels);
+      keep_dropped(w, q, own.dropped[chunk.buffer].get() + row_d * p.R);
+    }
     if (shape.proj) {
       // dh_t = dy + dG R, then dm = dh_t W_hr and through the cell
       BackwardStep<T> dh = q;
@@ -221,7 +227,7 @@ private:
       dh.last_panel = output_panels.end;
       dh.d = own.dh[chunk.buffer].get() + row_d * p.R;
       dh.ld_d = p.R;
-      if (n) p.k.backward_store(dh);
+      if (n) (p.arrays.dropped ? p.k.backward_store_carried : p.k.backward_store)(dh);
       if (p.in_step(w) && !w.wait()) return false;
       q.dy = {};
       q.dh_already_cut = true;
@@ -247,12 +253,40 @@ private:
       q.d_later = q.d;
       q.depth = p.H;
       q.r = weights.r_n_back.get();
-      if (n) p.k.backward_gates(q);
+      if (n) (shape.settings ? p.k.backward_gates_general : p.k.backward_gates)(q);
     }
     const size_t work = shape.gates() * p.H * p.R * steps;
     w.poll(work * std::max<size_t>(n, 1));
     w.did(double(work * n) * double(panels.size()) / double(all_panels));
     return p.in_step(w) ? w.wait_and_share() : !w.stopped();
+  }
+
+  // Those of a step; what is drawn for it is kept by the thread.
+  const CellOptions<T> *options_at(const Worker &w, const Direction<T> &dir, size_t s, size_t r0) {
+    if (!p.draws()) return &p.options[dir.index];
+    return &(drawn_[size_t(w.thread)] = p.options_at(dir, s, r0));
+  }
+
+  // Recurrent dropout: the later step's gradient of m h_t, times m, goes into carry_h before the step, and the step has
+  // no product of its own.
+  void drop(BackwardStep<T> &q, const Range &output_panels) {
+    BackwardStep<T> v = q;
+    v.rows = q.continuing;
+    v.hidden = p.R;
+    v.first_panel = output_panels.begin;
+    v.last_panel = output_panels.end;
+    v.dy = {};
+    if (v.rows) (p.shape.proj ? p.k.backward_drop : p.k.backward_drop_carried)(v);
+    q.depth = 0;
+    q.dh_already_cut = true;
+  }
+  // m h_{t-1}, for the gradient of R
+  void keep_dropped(const Worker &w, const BackwardStep<T> &q, T *to) {
+    const Range some = p.in_step(w) ? share(q.rows, w) : Range{0, q.rows};
+    for (size_t r = some.begin; r < some.end; ++r) {
+      const T *const h = q.reset && q.reset[r] ? q.zeros : q.h_prev[r], *const m = q.options->dropped[r];
+      for (size_t i = 0; i < p.R; ++i) to[r * p.R + i] = h[i] * m[i];
+    }
   }
 
   // where, in a row of gradients, the numbers begin that the recurrent product reads
@@ -282,7 +316,11 @@ private:
     q.ld_later = buffers_.ld_d;
     q.d = own.dh0.get() + rows.begin * p.R;
     q.ld_d = p.R;
-    (carries_h(p.shape.cell) ? p.k.backward_store_carried : p.k.backward_store)(q);
+    if (p.arrays.dropped) {
+      q.options = options_at(w, dir, 0, rows.begin);
+      drop(q, panels);
+    }
+    (p.shape.carries_h() || p.arrays.dropped ? p.k.backward_store_carried : p.k.backward_store)(q);
   }
   void store_initial_state(const Worker &w, const Direction<T> &dir) {
     const Batch &batch = p.batch;
@@ -307,6 +345,7 @@ private:
   BackwardBuffers<T> buffers_;
   ChunkGradients<T> products_;
   std::unique_ptr<ForwardLoop<T>> loop_; // computes segments again
+  std::vector<CellOptions<T>> drawn_;    // by thread, where something is drawn for every step
 };
 
 } // namespace fastrnn

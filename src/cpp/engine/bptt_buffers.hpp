@@ -10,6 +10,7 @@ namespace fastrnn {
 template <class T> struct Workspace {
   Buffer<T> d[2];                     // [rows of a chunk][slot][H], alternating between chunks
   Buffer<T> m[2], dh[2];              // [rows of a chunk][H], [output]: see BackwardStep
+  Buffer<T> dropped[2];               // [rows of a chunk][output]: h_{t-1} as recurrent dropout left it
   Buffer<T> carry_h, carry_c, dh0;    // [B][max(H, output) padded], the same, [B][output]
   Buffer<T> segment_gates, segment_c; // with checkpoints: of the segment that BPTT is in
 };
@@ -24,12 +25,13 @@ public:
   };
 
   BackwardBuffers(const Pass<T> &pass, const Tape<T> &tape, const Gradients<T> &gradients)
-      : ld_d(Pass<T>::round_up_row(pass.k.gate_slots(pass.shape.cell) * pass.H)), ld_carry(std::max(pass.Hp, pass.Rp)),
-        chunk_rows(rows_of_a_chunk(pass, ld_d)), held(std::max(chunk_rows, pass.batch.rows)), p(pass), g_(gradients) {
+      : ld_d(Pass<T>::round_up_row(pass.shape.gradient_slots(pass.k.gate_slots(pass.shape.cell)) * pass.H)),
+        ld_carry(std::max(pass.Hp, pass.Rp)), chunk_rows(rows_of_a_chunk(pass, ld_d)),
+        held(std::max(chunk_rows, pass.batch.rows)), p(pass), g_(gradients) {
     const Batch &batch = p.batch;
     const Shape &shape = p.shape;
     const bool wavefront = p.plan.split == Split::wavefront;
-    const bool two_products = shape.proj || shape.cell == Cell::gru_before;
+    const bool two_products = shape.proj || resets_before(shape.cell);
     // segments hold different numbers of rows; the first is the largest
     const size_t segment_rows = tape.segment ? batch.first(std::min(tape.segment, batch.steps)) : 0;
     workspaces_ = std::vector<Workspace<T>>(wavefront ? shape.count() : 1);
@@ -37,6 +39,7 @@ public:
       for (auto &d : own.d) d = Buffer<T>(product(held, ld_d));
       for (auto &m : own.m) m = Buffer<T>(two_products ? product(held, p.H) : 0);
       for (auto &dh : own.dh) dh = Buffer<T>(shape.proj ? product(held, p.R) : 0);
+      for (auto &h : own.dropped) h = Buffer<T>(p.arrays.dropped ? product(held, p.R) : 0);
       own.carry_h = Buffer<T>(product(batch.rows, ld_carry));
       if (shape.has_c()) own.carry_c = Buffer<T>(product(batch.rows, ld_carry));
       own.dh0 = Buffer<T>(product(batch.rows, p.R));

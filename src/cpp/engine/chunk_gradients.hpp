@@ -27,7 +27,7 @@ public:
     for (Own &own : own_) {
       own.scratch = Buffer<T>(scratch);
       for (auto *v : {&own.rows.d, &own.rows.x, &own.rows.h}) v->reserve(rows);
-      if (p.shape.proj || p.shape.cell == Cell::gru_before)
+      if (p.shape.proj || resets_before(p.shape.cell))
         for (auto *v : {&own.rows.m, &own.rows.dh}) v->reserve(rows);
       own.a = Buffer<const T *>(rows);
       own.out = Buffer<T *>(rows);
@@ -147,7 +147,10 @@ private:
   void list_rows(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk) {
     ChunkRows<T> &rows = own_[size_t(w.thread)].rows;
     list(rows.d, chunk, own.d[chunk.buffer].get(), ld_d_);
-    if (p.batch.rows == 1 && p.batch.any_reset[dir.direction].empty()) {
+    if (own.dropped[0].size()) {
+      list(rows.h, chunk, own.dropped[chunk.buffer].get(), p.R);
+      if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
+    } else if (p.batch.rows == 1 && p.batch.any_reset[dir.direction].empty()) {
       const size_t n = chunk.end - chunk.begin, last = chunk.end - 1;
       rows.h.resize(n);
       evenly(rows.h.data(), dir.h_prev(last, 0)[0], -dir.y.step, n - (chunk.begin == 0));

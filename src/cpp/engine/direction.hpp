@@ -42,22 +42,34 @@ template <class T> void evenly(T **to, T *from, ptrdiff_t step, size_t n) {
 template <class T> class Pass {
 public:
   Pass(const Kernels<T> &kernels, const Shape &shape, const Packed<T> &weights, const Batch &batch,
-       const Arrays<T> &arrays, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped, const Plan &plan)
+       const Arrays<T> &arrays, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped, const Plan &plan,
+       bool training)
       : k(kernels), shape(shape), weights(weights), batch(batch), arrays(arrays), plan(plan), H(shape.hidden),
         Hp(round_up(shape.hidden, kernels.lanes)), R(shape.output()), Rp(round_up(R, kernels.lanes)),
-        slots(kernels.gate_slots(shape.cell)), row(round_up_row(slots * Hp)) {
+        slots(kernels.gate_slots(shape.cell)), row(row_numbers(kernels, shape, training)) {
     size_t widest = std::max(Hp, Rp);
     for (size_t l = 0; l < shape.layers; ++l) widest = std::max(widest, shape.layer_input(l));
     zeros_ = Buffer<T>::zeroed(widest + kernels.lanes);
     directions.reserve(shape.count());
     for (size_t l = 0; l < shape.layers; ++l)
       for (size_t d = 0; d < shape.directions; ++d) directions.push_back(make(l, d, outputs, dropped));
+    for (size_t i = 0; i < shape.count() && shape.settings; ++i) {
+      options.push_back(weights(i / shape.directions, i % shape.directions).options);
+      if (training && keeps_slopes(shape.cell)) options.back().slopes = ptrdiff_t(slots * Hp);
+      if (arrays.draws()) drawn_.push_back(drawn_for(i));
+    }
   }
 
   // The leading dimension of packed rows. It is a cache line longer where all rows would fall into the same cache sets.
   static size_t round_up_row(size_t n) {
     const size_t line = 64 / sizeof(T);
     return n * sizeof(T) % 1024 == 0 ? n + line : n;
+  }
+
+  // The same for packed rows of a cell. In training its slopes lie behind its gates, where it has any.
+  static size_t row_numbers(const Kernels<T> &k, const Shape &shape, bool training) {
+    const size_t gates = k.gate_slots(shape.cell) * round_up(shape.hidden, k.lanes);
+    return round_up_row(training && keeps_slopes(shape.cell) ? 2 * gates : gates);
   }
 
   const Kernels<T> &k;
@@ -68,6 +80,20 @@ public:
   const Plan &plan;
   const size_t H, Hp, R, Rp, slots, row;
   std::vector<Direction<T>> directions;
+  std::vector<CellOptions<T>> options; // by direction, of general cells
+
+  // Whether options differ from step to step, because something is drawn for every step or sequence.
+  bool draws() const { return !drawn_.empty(); }
+  // The options of step s, for the sequences from r0 on.
+  CellOptions<T> options_at(const Direction<T> &dir, size_t s, size_t r0) const {
+    CellOptions<T> o = options[dir.index];
+    const Drawn &drawn = drawn_[dir.index];
+    if (drawn.zoned_h.base) o.zoned_h = drawn.zoned_h.read(s, r0);
+    if (drawn.zoned_c.base) o.zoned_c = drawn.zoned_c.read(s, r0);
+    if (drawn.noise.base) o.noise = drawn.noise.read(s, r0);
+    if (arrays.dropped) o.dropped = {arrays.dropped + dir.index * batch.rows * R, drawn.dropped_at.data() + r0};
+    return o;
+  }
 
   // Whether the threads share the units of a step, and so need barriers within it.
   bool in_step(const Worker &w) const { return plan.split == Split::units && w.n_threads > 1; }
@@ -114,6 +140,25 @@ public:
   Range panels_of(size_t panels, const Worker &w) const { return in_step(w) ? share(panels, w) : Range{0, panels}; }
 
 private:
+  struct Drawn {
+    Track<const T> zoned_h, zoned_c, noise;
+    SmallVector<ptrdiff_t> dropped_at; // [B] sorted row -> its factors
+  };
+  Drawn drawn_for(size_t index) const {
+    Drawn drawn;
+    const auto track = [&](const T *base) {
+      if (!base) return Track<const T>();
+      const View<const T> view = hidden_view<const T>(base + index * arrays.positions * H, batch, arrays.starts, H);
+      return Track<const T>(view, batch, int(index % shape.directions));
+    };
+    drawn.zoned_h = track(arrays.zoned_h);
+    drawn.zoned_c = track(arrays.zoned_c);
+    drawn.noise = track(arrays.noise);
+    drawn.dropped_at.assign(batch.rows, 0);
+    for (size_t r = 0; r < batch.rows; ++r) drawn.dropped_at[r] = ptrdiff_t(batch.order[r] * R);
+    return drawn;
+  }
+
   Direction<T> make(size_t l, size_t d, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped) {
     Direction<T> dir;
     dir.layer = l;
@@ -142,6 +187,7 @@ private:
   }
 
   Buffer<T> zeros_;
+  std::vector<Drawn> drawn_; // by direction
 };
 
 } // namespace fastrnn

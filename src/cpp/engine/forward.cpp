@@ -11,7 +11,7 @@ public:
               const Arrays<T> &arrays, Tape<T> *tape, Execution &how)
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
         pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
-              how.plan),
+              how.plan, tape != nullptr),
         loop_(pass_, tape && !tape->segment, false), threads_(how, shape, weights, pack) {
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
@@ -174,7 +174,7 @@ private:
 template <class T>
 void allocate(Tape<T> &tape, const Kernels<T> &k, const Shape &shape, size_t positions, bool dropout) {
   const Batch &batch = tape.batch;
-  const size_t Hp = round_up(shape.hidden, k.lanes), row = Pass<T>::round_up_row(k.gate_slots(shape.cell) * Hp);
+  const size_t Hp = round_up(shape.hidden, k.lanes), row = Pass<T>::row_numbers(k, shape, true);
   tape.directions.resize(shape.count());
   for (TapeDirection<T> &d : tape.directions) {
     if (tape.segment) {

@@ -45,7 +45,7 @@ public:
     at_.assign(p.batch.rows, 0);
     for (size_t r = 0; r < p.batch.rows; ++r) at_[r] = ptrdiff_t(r * width);
     // a call of a single step, for instance, needs none of these
-    const bool two_products = p.shape.proj || p.shape.cell == Cell::gru_before;
+    const bool two_products = p.shape.proj || resets_before(p.shape.cell);
     const bool lists = !p.plan.fuse_input || two_products;
     const bool kept = keeps_gates && p.k.saved_slots(p.shape.cell) > 0;
     scratch_ = std::vector<Scratch>(size_t(p.plan.threads));
@@ -56,6 +56,7 @@ public:
       for (int i = 0; i < (pipelined ? 2 : 1); ++i)
         scratch.chunk[i] = Buffer<T>(own && lists && !kept ? product(rows, p.row) : 0);
       scratch.nowhere = Buffer<T>(own && recomputes ? product(p.batch.rows, width) : 0);
+      scratch.dropped = Buffer<T>(p.arrays.dropped ? product(p.batch.rows, width) : 0);
       scratch.m = Buffer<T>(own && two_products ? product(p.batch.rows, width) : 0);
     }
   }
@@ -208,13 +209,16 @@ private:
     }
     step.r = weights.r.get();
     step.r_rows = weights.r_rows;
-    step.bias_n = weights.bias_n.get();
+    if (p.shape.settings)
+      step.options = &p.options[dir.index];
+    else
+      step.bias_n = weights.bias_n.get();
     step.zeros = dir.zeros;
     step.ld_gates = p.row;
     step.ld_c = p.Hp;
     if (p.shape.has_c()) step.c_prev = step.c = task.store.c + task.rows.begin * p.Hp;
     if (p.shape.proj) step.h = Rows<T>{scratch_[task.own].m.get(), at_.data() + task.rows.begin};
-    if (p.shape.cell == Cell::gru_before) {
+    if (resets_before(p.shape.cell)) {
       step.ld_rh = std::max(p.H, p.R);
       step.rh = scratch_[task.own].m.get() + task.rows.begin * step.ld_rh;
     }
@@ -226,7 +230,7 @@ private:
     const Direction<T> &dir = task.dir;
     const Storage<T> &store = task.store;
     const Shape &shape = p.shape;
-    const bool before = shape.cell == Cell::gru_before;
+    const bool before = resets_before(shape.cell);
     const size_t r0 = task.rows.begin, work = shape.gates() * p.H * (p.R + dir.input);
     for (size_t s = span.begin; s < span.end; s += step.steps) {
       const size_t n = active(task, s);
@@ -244,6 +248,7 @@ private:
       }
       if (dir.input && !task.product_first) step.x = dir.x.read(s, r0);
       step.h_prev = dir.h_prev(s, r0);
+      if (p.draws()) take_drawn(task, s, n, step);
       const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
       step.reset = reset ? reset + r0 : nullptr;
       if (task.keep || before) step.gates = pre(task, span, s);
@@ -270,7 +275,7 @@ private:
         second.last_panel = task.candidate_panels.end;
         second.recurrent = from_zero ? 0 : p.H;
         second.r = task.weights.r_n.get();
-        if (n) p.k.forward_candidate(second);
+        if (n) (shape.settings ? p.k.forward_candidate_general : p.k.forward_candidate)(second);
       }
       if (shape.proj && store.write_h) {
         if (p.in_step(w) && !w.wait()) return false;
@@ -282,6 +287,22 @@ private:
       if (w.share_changed(task.changes)) task.take_share(p);
     }
     return true;
+  }
+
+  // The options of a step for which something is drawn. With recurrent dropout the product reads m h_{t-1}; threads
+  // that share units compute all of it, each for itself, since a barrier would cost more.
+  void take_drawn(const Task &task, size_t s, size_t n, ForwardStep<T> &step) {
+    Scratch &own = scratch_[size_t(task.w.thread)];
+    own.options = p.options_at(task.dir, s, task.rows.begin);
+    step.options = &own.options;
+    if (!own.options.dropped.base) return;
+    own.options.h_direct = step.h_prev;
+    const Rows<T> to{own.dropped.get(), at_.data() + task.rows.begin};
+    for (size_t r = 0; r < n; ++r) {
+      const T *const h = own.options.h_direct[r], *const m = own.options.dropped[r];
+      for (size_t i = 0; i < p.R; ++i) to[r][i] = h[i] * m[i];
+    }
+    step.h_prev = {to.base, to.at};
   }
 
   // h = W_hr m
@@ -307,7 +328,8 @@ private:
   // How many steps, from s on, one call of the kernel may take: as long as nothing else is to be done in between.
   size_t steps_at_once(const Worker &w, const Direction<T> &dir, const Storage<T> &store, size_t s, size_t end,
                        size_t work) const {
-    if (s == 0 || !work || p.in_step(w) || p.shape.proj || p.shape.cell == Cell::gru_before) return 1; // step 0: h_0
+    if (s == 0 || !work || p.in_step(w) || p.draws() || p.shape.proj || resets_before(p.shape.cell))
+      return 1; // step 0: h_0
     size_t most = std::min(end - s, w.steps_between_polls(work));
     if (store.segment) most = std::min(most, store.segment - s % store.segment);
     return std::max<size_t>(p.batch.alike(int(dir.direction), s, most, 1), 1);
@@ -327,6 +349,8 @@ private:
     Buffer<T *> to;
     Buffer<T> chunk[2];   // the second one where threads are pipelined
     Buffer<T> m, nowhere; // [B][max(H, output)]
+    Buffer<T> dropped;    // the same, of the thread itself: m h_{t-1} of recurrent dropout
+    CellOptions<T> options;
   };
   std::vector<Scratch> scratch_; // by thread; where threads share units or are pipelined, all use the rows of the first
   SmallVector<ptrdiff_t> at_;

@@ -15,6 +15,11 @@ template <class T> struct Arrays {
   T *h_n = nullptr, *c_n = nullptr;        // as h0, c0
   const uint8_t *const *dropout = nullptr; // [L - 1] masks in the layout of the hidden layers; null: none
   T dropout_scale = T(1);
+  // What cells with options have drawn for a training call; null: none. The first three: [L D][positions][H] in the
+  // layout of the hidden layers. The last: [L D][B][output] in the caller's order. See CellOptions.
+  const T *zoned_h = nullptr, *zoned_c = nullptr, *noise = nullptr, *dropped = nullptr;
+  size_t positions = 0; // of a hidden layer
+  bool draws() const { return zoned_h || zoned_c || noise || dropped; }
   const size_t *starts = nullptr; // ragged: where each row begins; null: hidden layers are [t][b]
 };
 

@@ -9,7 +9,7 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
       in_pieces_(in_pieces), w_in_pieces_(w_in_pieces), directions_(shape.count()) {
   const size_t H = shape.hidden, R = shape.output(), G = shape.gates();
   const size_t Hp = round_up(H, k_.lanes), Rp = round_up(R, k_.lanes);
-  const bool before = shape.cell == Cell::gru_before;
+  const bool before = resets_before(shape.cell);
   for (size_t i = 0; i < shape.count(); ++i) {
     const size_t I = shape.layer_input(i / shape.directions), Ip = round_up(I, k_.lanes);
     PackedDirection<T> &d = directions_[i];
@@ -21,7 +21,13 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
     }
     if (forward) {
       d.bias = Buffer<T>(k_.gate_slots(shape.cell) * Hp);
-      if (shape.cell == Cell::gru) d.bias_n = Buffer<T>::zeroed(Hp);
+      if (resets_after(shape.cell)) d.bias_n = Buffer<T>::zeroed(Hp);
+    }
+    if (shape.peepholes()) d.peepholes = Buffer<T>(product(3, Hp));
+    if (shape.settings) {
+      d.options = shape.settings->template options<T>(i % shape.directions);
+      d.options.bias_n = d.bias_n.get();
+      for (size_t j = 0; j < 3 && shape.peepholes(); ++j) d.options.peephole[j] = d.peepholes.get() + j * Hp;
     }
     if (forward && !w_in_pieces) d.w = Buffer<T>(product(G, Hp, I));
     if (in_pieces) continue;
@@ -43,6 +49,7 @@ template <class T> void Packed<T>::pack(const Worker &w) {
   for (size_t i = 0; i < shape_.count(); ++i) {
     if (forward_) pack_forward(i, w);
     if (backward_ && !in_pieces_) pack_backward(i, w);
+    if (shape_.peepholes() && w.index == 0) pack_peepholes(i);
   }
 }
 
@@ -51,10 +58,10 @@ template <class T> void Packed<T>::pack_forward(size_t i, const Worker &w) {
                I = shape_.layer_input(i / shape_.directions);
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
-  const bool before = shape_.cell == Cell::gru_before;
+  const bool before = resets_before(shape_.cell);
   if (w.index == 0) {
     k_.pack_bias(d.bias.get(), p.b_ih, p.b_hh, shape_.cell, H);
-    if (shape_.cell == Cell::gru && p.b_hh) k_.pack_unit_row(d.bias_n.get(), p.b_hh + 2 * H, H);
+    if (resets_after(shape_.cell) && p.b_hh) k_.pack_unit_row(d.bias_n.get(), p.b_hh + 2 * H, H);
   }
   const auto gates = [&](Buffer<T> &to, const T *from, size_t first, size_t count, size_t hidden, size_t depth) {
     const Range part = share(k_.gate_panels(count, hidden), w);
@@ -72,7 +79,7 @@ template <class T> void Packed<T>::pack_backward(size_t i, const Worker &w) {
                I = shape_.layer_input(i / shape_.directions);
   const Parameters<const T> &p = parameters_[i];
   PackedDirection<T> &d = directions_[i];
-  const bool before = shape_.cell == Cell::gru_before;
+  const bool before = resets_before(shape_.cell);
   // rows [first, first + rows) of a matrix become rows from `at` on of the `depth` there are
   const auto plain = [&](Buffer<T> &to, const T *from, size_t first, size_t at, size_t rows, size_t depth,
                          size_t columns) {
@@ -90,11 +97,19 @@ template <class T> void Packed<T>::pack_backward(size_t i, const Worker &w) {
   if (shape_.proj) plain(d.project_back, p.w_hr, 0, 0, R, R, H);
 }
 
+template <class T> void Packed<T>::pack_peepholes(size_t i) {
+  const Parameters<const T> &p = parameters_[i];
+  const size_t Hp = round_up(shape_.hidden, k_.lanes);
+  T *const to = directions_[i].peepholes.get();
+  size_t j = 0;
+  for (const T *from : {p.w_ci, p.w_cf, p.w_co}) k_.pack_unit_row(to + j++ * Hp, from, shape_.hidden);
+}
+
 template <class T> size_t Packed<T>::bytes() const {
   size_t n = 0;
   for (const auto &d : directions_)
     n += d.w.bytes() + d.r.bytes() + d.r_n.bytes() + d.bias.bytes() + d.bias_n.bytes() + d.project.bytes() +
-         d.w_back.bytes() + d.r_back.bytes() + d.r_n_back.bytes() + d.project_back.bytes();
+         d.w_back.bytes() + d.r_back.bytes() + d.r_n_back.bytes() + d.project_back.bytes() + d.peepholes.bytes();
   return n;
 }
 

@@ -1,9 +1,10 @@
 // network: the shape of a network, its parameters, and the parameters packed for the kernels.
 #pragma once
 
+#include <memory>
 #include <vector>
 
-#include "kernels/kernels.hpp"
+#include "engine/cell_settings.hpp"
 #include "runtime/memory.hpp"
 #include "runtime/team.hpp"
 
@@ -14,10 +15,12 @@ struct Shape {
   size_t input = 0, hidden = 0, proj = 0; // proj 0: none
   size_t layers = 1, directions = 1;
   bool bias = true;
+  std::shared_ptr<const CellSettings> settings; // of general cells; else null
 
   bool operator==(const Shape &other) const {
     return cell == other.cell && input == other.input && hidden == other.hidden && proj == other.proj &&
-           layers == other.layers && directions == other.directions && bias == other.bias;
+           layers == other.layers && directions == other.directions && bias == other.bias &&
+           (settings == other.settings || (settings && other.settings && *settings == *other.settings));
   }
 
   size_t output() const { return proj ? proj : hidden; } // h_t, and what the recurrent product reads
@@ -25,18 +28,24 @@ struct Shape {
   size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
   size_t count() const { return layers * directions; }
   // Gates of the product with R that begins a step: all, but not the candidate of a GRU that resets before its product.
-  size_t step_gates() const { return cell == Cell::gru_before ? 2 : gates(); }
+  size_t step_gates() const { return resets_before(cell) ? 2 : gates(); }
   // Whether a step is one product with R, from whose result the cell computes h_t.
-  bool one_product() const { return !proj && cell != Cell::gru_before; }
-  bool has_c() const { return cell == Cell::lstm; }
+  bool one_product() const { return !proj && !resets_before(cell); }
+  bool has_c() const { return is_lstm(cell); }
+  bool peepholes() const { return settings && settings->peepholes; }
+  // Slots of a row of gradients, in numbers of H: the kernel's gates and, behind them, what peepholes add up.
+  size_t gradient_slots(size_t gate_slots) const { return gate_slots + (peepholes() ? 3 : 0); }
+  // A part of dL/dh_{t-1} does not pass through the recurrent product (nor, then, through a projection).
+  bool carries_h() const { return fastrnn::carries_h(cell) && !proj; }
 };
 
 // Parameters of one direction of one layer, as PyTorch lays them out; absent ones null.
 template <class T> struct Parameters {
-  T *w_ih = nullptr;                  // [G H, I]
-  T *w_hh = nullptr;                  // [G H, output]
-  T *b_ih = nullptr, *b_hh = nullptr; // [G H]
-  T *w_hr = nullptr;                  // [P, H]
+  T *w_ih = nullptr;                                   // [G H, I]
+  T *w_hh = nullptr;                                   // [G H, output]
+  T *b_ih = nullptr, *b_hh = nullptr;                  // [G H]
+  T *w_hr = nullptr;                                   // [P, H]
+  T *w_ci = nullptr, *w_cf = nullptr, *w_co = nullptr; // [H] peepholes
 };
 
 template <class T> struct PackedDirection {
@@ -46,6 +55,8 @@ template <class T> struct PackedDirection {
   Buffer<T> w, r, r_n, bias, bias_n, project;
   // backward: panels of columns, rows in the order of a row of gradients
   Buffer<T> w_back, r_back, r_n_back, project_back;
+  Buffer<T> peepholes;    // [3][H padded]
+  CellOptions<T> options; // of a general cell
 };
 
 template <class T> class Packed {
@@ -64,6 +75,7 @@ public:
 private:
   void pack_forward(size_t i, const Worker &);
   void pack_backward(size_t i, const Worker &);
+  void pack_peepholes(size_t i);
   const Kernels<T> &k_;
   Shape shape_;
   std::vector<Parameters<const T>> parameters_;

@@ -40,7 +40,7 @@ size_t widest_fused(const Plan &plan, const Problem &p) {
   return p.panels == 2 ? 24 : 8;
 }
 bool fuses_input(const Plan &plan, const Problem &p) {
-  return p.cell != Cell::gru_before && (p.input <= widest_fused(plan, p) || p.steps == 1);
+  return !resets_before(p.cell) && (p.input <= widest_fused(plan, p) || p.steps == 1);
 }
 
 // Operations of a thread between two barriers. From here on, the time at barriers is a small part of the whole.

@@ -26,7 +26,7 @@ Stream<T>::Stream(const Kernels<T> &kernels, const Shape &shape, std::shared_ptr
 
 template <class T> void Stream<T>::step(T *y, const T *x) {
   const size_t R = shape_.output();
-  const bool before = shape_.cell == Cell::gru_before;
+  const bool before = resets_before(shape_.cell);
   for (size_t l = 0; l < shape_.layers; ++l) {
     const PackedDirection<T> &w = (*weights_)(l, 0);
     const Rows<const T> input =
@@ -67,7 +67,10 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
     s.h_prev = h_prev;
     s.recurrent = R;
     s.r = w.r.get();
-    s.bias_n = w.bias_n.get();
+    if (shape_.settings)
+      s.options = &w.options;
+    else
+      s.bias_n = w.bias_n.get();
     s.zeros = zeros_.get();
     if (shape_.has_c()) {
       s.c = c_.get() + l * rows_ * Hp_;
@@ -80,7 +83,7 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
       s.last_panel = k_.gate_panels(1, shape_.hidden);
       s.recurrent = shape_.hidden;
       s.r = w.r_n.get();
-      k_.forward_candidate(s);
+      (shape_.settings ? k_.forward_candidate_general : k_.forward_candidate)(s);
     }
     if (shape_.proj) {
       for (size_t r = 0; r < rows_; ++r) {

@@ -23,7 +23,7 @@ public:
       : p(pass), g_(gradients), input_(dir.input) {
     typedef ChunkRows<T> Rows;
     const size_t H = p.H, GH = product(p.shape.gates(), H), lanes = p.k.lanes;
-    const bool gru = p.shape.cell == Cell::gru, before = p.shape.cell == Cell::gru_before;
+    const bool gru = resets_after(p.shape.cell), before = resets_before(p.shape.cell);
     const int *order = order_of(p.shape.cell);
     // The sum for w_ih is computed as it is or transposed, whichever leaves fewer lanes of the registers idle. A
     // transposed sum is transposed back at the end: for a number, that takes about as many instructions as 30 lanes of
@@ -31,7 +31,7 @@ public:
     const size_t transposed = input_ * round_up(GH, lanes) + GH, straight = GH * round_up(input_, lanes);
     transposed_ = transposed < straight && p.batch.total() * (straight - transposed) > 30 * GH * input_;
     const size_t all = p.batch.total(), after_first = all - (dir.starts_at_zero && all ? p.batch.active(0) : 0);
-    sums_.reserve(4); // the most that a cell has
+    sums_.reserve(7); // the most that a cell has
     if (transposed_)
       add_sum({&Rows::x, 0, input_, input_, natural}, {&Rows::d, 0, GH}, all, nullptr);
     else if (input_)
@@ -44,6 +44,11 @@ public:
     }
     if (g_.b_ih) add_sum({&Rows::d, 0, GH, H, order}, {nullptr, 0, 1}, all, g_.b_ih);
     if (g_.b_hh && gru) add_sum({&Rows::d, H, GH, H, natural}, {nullptr, 0, 1}, all, g_.b_hh);
+    size_t behind = p.k.gate_slots(p.shape.cell) * H; // where the terms of peepholes begin
+    for (T *to : {g_.w_ci, g_.w_cf, g_.w_co}) {
+      if (to) add_sum({&Rows::d, behind, H, H, natural}, {nullptr, 0, 1}, all, to);
+      behind += H;
+    }
     if (p.shape.proj) add_sum({&Rows::dh, 0, p.R, p.R, natural}, {&Rows::m, 0, H}, all, g_.w_hr);
   }
 
@@ -84,7 +89,7 @@ public:
     if (!p.batch.total()) {
       for (Sum &sum : sums_) std::memset(sum.result, 0, sum.left.rows * sum.right.columns * sizeof(T));
     }
-    if (g_.b_hh && p.shape.cell != Cell::gru) std::memcpy(g_.b_hh, g_.b_ih, GH * sizeof(T));
+    if (g_.b_hh && !resets_after(p.shape.cell)) std::memcpy(g_.b_hh, g_.b_ih, GH * sizeof(T));
   }
 
 private:

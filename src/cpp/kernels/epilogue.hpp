@@ -29,6 +29,7 @@ template <class T, class C> struct CellForward {
   static constexpr int gates = C::gates, slots = C::gates == 1 ? 1 : C::saved, first_slot = 0,
                        mid_values = C::mid_values;
   static constexpr bool split_candidate = C::split_candidate;
+  static FASTRNN_INLINE const T *bias_n(const ForwardStep<T> &s) { return s.bias_n; } // where the candidate is split
   template <int N>
   static FASTRNN_INLINE void finish(const ForwardStep<T> &s, const cell_place (&at)[N], const vecs<T, N> *pre,
                                     const vecs<T, N> &x_n) {

@@ -112,7 +112,7 @@ FASTRNN_INLINE void few_rows(const ForwardStep<T> &s, panel_place place, size_t 
     unroll<N>([&](auto r) __attribute__((always_inline)) {
       unroll<P>([&](auto p) __attribute__((always_inline)) {
         x_n[r][p] = sum[r][p * W + candidate];
-        sum[r][p * W + candidate] = load(s.bias_n + unit0 + p * VL);
+        sum[r][p * W + candidate] = load(E::bias_n(s) + unit0 + p * VL);
       });
     });
   }

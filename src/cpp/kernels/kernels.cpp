@@ -8,10 +8,15 @@
 
 namespace fastrnn {
 namespace FASTRNN_ISA {
+
+template <class T> void add_general_cells(Kernels<T> &); // general.cpp
+
 namespace {
 
-size_t gate_slots(Cell cell) { return gate_count(cell) + (cell == Cell::gru ? 1 : 0); } // the candidate's two parts
-size_t saved_slots(Cell cell) { return gate_count(cell) == 1 ? 0 : gate_slots(cell); }  // Elman: y is enough
+size_t gate_slots(Cell cell) { return gate_count(cell) + (resets_after(cell) ? 1 : 0); } // the candidate's two parts
+size_t saved_slots(Cell cell) {
+  return cell == Cell::rnn_tanh || cell == Cell::rnn_relu ? 0 : gate_slots(cell); // Elman: y is enough
+}
 
 template <class T> size_t gate_panels(size_t gates, size_t hidden) {
   return gate_panel_count(gates, blocks<T>(hidden));
@@ -37,7 +42,7 @@ template <class T> void pack_bias(T *to, const T *b_ih, const T *b_hh, Cell cell
       if (g < gates) {
         if (b_ih) sum = load_first(b_ih + g * hidden + unit, valid);
         // b_hn of the GRU is multiplied by r together with the recurrent sum, so that sum starts from it
-        if (b_hh && !(cell == Cell::gru && g == 2)) sum = sum + load_first(b_hh + g * hidden + unit, valid);
+        if (b_hh && !(resets_after(cell) && g == 2)) sum = sum + load_first(b_hh + g * hidden + unit, valid);
       }
       store(to + (block * slots + g) * VL, sum);
     }
@@ -138,6 +143,7 @@ template <class T> Kernels<T> kernels_of() {
   k.backward_gates = backward_steps<T, BeforeGatesBackward<T>>;
   k.backward_store = backward_steps<T, StoreBackward<T>>;
   k.backward_store_carried = backward_steps<T, StoreCarriedBackward<T>>;
+  add_general_cells(k);
   k.outer_scratch = outer_scratch<T>;
   k.outer_rows = tile_rows(outer_width);
   k.outer = outer_product<T>;

@@ -11,8 +11,19 @@
 
 namespace fastrnn {
 
-enum class Cell { rnn_tanh, rnn_relu, lstm, gru, gru_before };
-constexpr size_t cell_count = 5;
+// Of every kind there is a plain cell and a general one, which takes options (CellOptions). The order matters below.
+enum class Cell {
+  rnn_tanh,
+  rnn_relu,
+  rnn_general,
+  lstm,
+  lstm_general,
+  gru,
+  gru_general,
+  gru_before,
+  gru_before_general
+};
+constexpr size_t cell_count = 9;
 
 // What the time loops must know about a cell. The functions are static because every kernel set compiles this file with
 // its own instructions: a shared copy might contain some that this CPU lacks.
@@ -20,20 +31,34 @@ static inline size_t gate_count(Cell cell) {
   switch (cell) {
   case Cell::rnn_tanh:
   case Cell::rnn_relu:
+  case Cell::rnn_general:
     return 1;
   case Cell::lstm:
+  case Cell::lstm_general:
     return 4;
   case Cell::gru:
+  case Cell::gru_general:
   case Cell::gru_before:
+  case Cell::gru_before_general:
     return 3;
   }
   return 0;
 }
-static inline bool is_gru(Cell cell) { return cell == Cell::gru || cell == Cell::gru_before; }
+static inline bool is_lstm(Cell cell) { return cell == Cell::lstm || cell == Cell::lstm_general; }
+static inline bool is_gru(Cell cell) { return cell >= Cell::gru; }
+// Where the GRU applies its reset gate: before the recurrent product of the candidate, or after it.
+static inline bool resets_before(Cell cell) { return cell >= Cell::gru_before; }
+static inline bool resets_after(Cell cell) { return cell == Cell::gru || cell == Cell::gru_general; }
+static inline bool is_general(Cell cell) {
+  return cell == Cell::rnn_general || cell == Cell::lstm_general || cell == Cell::gru_general ||
+         cell == Cell::gru_before_general;
+}
+// The tape keeps the slopes of the gates beside the gates. (The general Elman cell keeps nothing but its slope.)
+static inline bool keeps_slopes(Cell cell) { return is_general(cell) && gate_count(cell) > 1; }
 // A row of gradients begins with the candidate's, which is the last gate of the weights.
 static inline bool candidate_first(Cell cell) { return is_gru(cell); }
-// A part of dL/dh_{t-1} does not pass through the recurrent product.
-static inline bool carries_h(Cell cell) { return is_gru(cell); }
+// A part of dL/dh_{t-1} does not pass through the recurrent product. (A general cell may have none; then it is zero.)
+static inline bool carries_h(Cell cell) { return is_gru(cell) || is_general(cell); }
 
 // Rows at any distances: row r starts at base + at[r]. This describes time-major and batch-major arrays, sequences of
 // different lengths and reversed time.
@@ -41,6 +66,45 @@ template <class T> struct Rows {
   T *base = nullptr;
   const ptrdiff_t *at = nullptr; // [rows], in numbers
   T *operator[](size_t r) const { return base + at[r]; }
+};
+
+// What a gate, the candidate or the output of a general cell applies; activations.hpp has the equations.
+enum class CellFunction {
+  sigmoid,
+  tanh,
+  relu,
+  linear,
+  affine,
+  leaky_relu,
+  thresholded_relu,
+  scaled_tanh,
+  hard_sigmoid,
+  elu,
+  softsign,
+  softplus
+};
+template <class T> struct CellActivation {
+  CellFunction kind = CellFunction::linear;
+  T alpha = T(0), beta = T(0);
+};
+
+// The options of a general cell in one direction of one layer; general_cells.hpp has the equations.
+template <class T> struct CellOptions {
+  CellActivation<T> gate[4];                          // in the order of the gates, the candidate among them
+  CellActivation<T> output;                           // LSTM: of c_t
+  T clip = T(0);                                      // bound of every pre-activation; 0: none
+  bool coupled = false;                               // LSTM: f = 1 - i
+  const T *peephole[3] = {nullptr, nullptr, nullptr}; // [H padded] LSTM: w_ci, w_cf, w_co, or all null
+  const T *bias_n = nullptr;                          // [H padded] reset-after GRU: b_hn
+  T leak = T(1);                                      // Elman: h_t = (1 - leak) h_{t-1} + leak f(a)
+  bool zoneout = false;                               // of h and, for the LSTM, c
+  T expected_h = T(0), expected_c = T(0);             // zoneout at inference: its probabilities
+  ptrdiff_t slopes = 0;                               // from gates that are kept to their slopes; 0: not kept
+  // What differs from step to step; base null: none. [rows][H]
+  Rows<const T> zoned_h, zoned_c; // zoneout in training: 1 where the old value stays, else 0
+  Rows<const T> noise;            // Elman: added to the pre-activation
+  Rows<const T> h_direct;         // h_{t-1} beside the recurrent product, which reads h_prev ...
+  Rows<const T> dropped;          // ... the product of h_{t-1} and this, recurrent dropout's factors
 };
 
 // The most rows that share a piece of weights which are packed while they are read (RowMajor).
@@ -81,8 +145,11 @@ template <class T> struct ForwardStep {
   RowMajor<T> w_rows, r_rows; // W and R where they are not packed
   Rows<const T> h_prev;       // [rows][recurrent]
   size_t recurrent = 0;
-  const T *r = nullptr;           // packed R
-  const T *bias_n = nullptr;      // [H padded] GRU: b_hn
+  const T *r = nullptr;        // packed R
+  union {                      // which of them, the cell says
+    const T *bias_n = nullptr; // [H padded] plain GRU: b_hn
+    const CellOptions<T> *options;
+  };
   const uint8_t *reset = nullptr; // [rows] or null: sequences that start from a zero state here
   const T *zeros = nullptr;       // that state: zeros, as many as the longest row has
   T *gates = nullptr;             // [rows] packed, out, for the tape; null: not kept
@@ -104,13 +171,14 @@ template <class T> struct BackwardStep {
   size_t rows = 0, continuing = 0; // sequences [0, continuing) have a later step
   size_t first_panel = 0, last_panel = 0, hidden = 0;
   bool descending = false;
-  Rows<const T> dy;           // [rows][hidden]; base null: none
-  const T *d_later = nullptr; // [continuing][depth] gradients of the later step
+  bool dh_already_cut = false; // the caller has set dh to zero where cut, so only the carry of c remains to be cut
+  Rows<const T> dy;            // [rows][hidden]; base null: none
+  const T *d_later = nullptr;  // [continuing][depth] gradients of the later step
   size_t ld_later = 0, depth = 0;
   const T *r = nullptr; // packed, plain panels: [depth][hidden]
   RowMajor<T> r_rows;
-  const uint8_t *cut = nullptr; // [rows] or null: the later step started from a zero state
-  bool dh_already_cut = false;  // the caller has set dh to zero where cut, so only the carry of c remains to be cut
+  const uint8_t *cut = nullptr;             // [rows] or null: the later step started from a zero state
+  const CellOptions<T> *options = nullptr;  // of a general cell
   T *carry_h = nullptr, *carry_c = nullptr; // [rows][H padded], in and out
   size_t ld_carry = 0;
   const T *gates = nullptr; // [rows] packed
@@ -120,7 +188,7 @@ template <class T> struct BackwardStep {
   Rows<const T> h, h_prev;        // [rows][H]
   const uint8_t *reset = nullptr; // [rows] or null: this step started from a zero state
   const T *zeros = nullptr;       // as in ForwardStep
-  T *d = nullptr;                 // [rows][slot][H], out
+  T *d = nullptr;                 // [rows][slot][H], out; behind the gates' slots those of peepholes
   size_t ld_d = 0;
   T *m = nullptr; // [rows][H] projected LSTM: o * tanh(c); reset-before GRU: r * h_prev
   size_t ld_m = 0;
@@ -194,12 +262,18 @@ template <class T> struct Kernels {
 
   void (*gate_product)(const Product<T> &, Cell);
   void (*plain_product)(const Product<T> &);
-  void (*forward[cell_count])(const ForwardStep<T> &);     // by Cell; reset-before GRU: r, z and r * h_prev
-  void (*forward_candidate)(const ForwardStep<T> &);       // reset-before GRU: the candidate and h
-  void (*backward[cell_count])(const BackwardStep<T> &);   // by Cell; reset-before GRU: the candidate and z
-  void (*backward_gates)(const BackwardStep<T> &);         // reset-before GRU: r
+  void (*forward[cell_count])(const ForwardStep<T> &); // by Cell; reset-before GRU: r, z and r * h_prev
+  void (*forward_candidate)(const ForwardStep<T> &);   // reset-before GRU: the candidate and h
+  void (*forward_candidate_general)(const ForwardStep<T> &);
+  void (*backward[cell_count])(const BackwardStep<T> &); // by Cell; reset-before GRU: the candidate and z
+  void (*backward_gates)(const BackwardStep<T> &);       // reset-before GRU: r
+  void (*backward_gates_general)(const BackwardStep<T> &);
   void (*backward_store)(const BackwardStep<T> &);         // only d = dh: for the initial state and projections
   void (*backward_store_carried)(const BackwardStep<T> &); // the same for cells where carries_h is true
+
+  // recurrent dropout: carry_h = m times the product, plus what it was with `carried`
+  void (*backward_drop)(const BackwardStep<T> &);
+  void (*backward_drop_carried)(const BackwardStep<T> &);
 
   size_t (*outer_scratch)(size_t columns, size_t depth);
   size_t outer_rows; // the most rows of a tile of `outer`

@@ -76,7 +76,8 @@ template <class T, class E> struct ForwardPanel {
       T *const to = sum_of(r);
       copy_gates<gates - (E::split_candidate ? 1 : 0)>(to, input_of(r), input_block);
       if constexpr (E::split_candidate) // but for the candidate's, which starts from b_hn
-        for (size_t b = 0; b < blocks; ++b) store(to + (b * gates + gates - 1) * VL, load(s.bias_n + unit0 + b * VL));
+        for (size_t b = 0; b < blocks; ++b)
+          store(to + (b * gates + gates - 1) * VL, load(E::bias_n(s) + unit0 + b * VL));
     }
   }
   // While their product runs: what the next tile starts from, and what their cells will read.

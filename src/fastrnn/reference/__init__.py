@@ -1,6 +1,7 @@
 """The layers in plain NumPy: the equations to read, and the results that the core is tested against.
 
-Nothing here is fast. The equations of one step are in `fastrnn.reference.cells`; `forward` and `backward` run them over
+Nothing here is fast. The equations of one step are in `fastrnn.reference.cells`, and with options in
+`fastrnn.reference.general`; `forward` and `backward` run them over
 layers, directions and time. All arrays are time-major; for ``batch_first``, transpose before and after.
 
 Examples
@@ -17,20 +18,23 @@ array([1., 2., 3.])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn.reference.cells import CELLS, Array, Cell, Params, State
+from fastrnn._cell_options import CellOptions
+from fastrnn.reference.cells import CELLS, Array, Params, State
+from fastrnn.reference.general import Given, general
 
-__all__ = ["CELLS", "Tape", "backward", "forward"]
+__all__ = ["CELLS", "Given", "Tape", "backward", "forward"]
 
 
 class Tape(NamedTuple):
     """What `backward` needs of a call of `forward`."""
 
     kind: str
+    cells: Sequence[Any]  # by direction
     params: dict[str, Array]
     masks: Sequence[Array] | None
     state: State  # initial, each [L D, B, .]
@@ -65,7 +69,14 @@ def select(params: Params, suffix: str) -> dict[str, Array]:
 
 
 def run(
-    cell: Cell, x: Array, state: State, p: Params, lengths: Array, reset: Array, reverse: bool
+    cell: Any,
+    x: Array,
+    state: State,
+    p: Params,
+    lengths: Array,
+    reset: Array,
+    reverse: bool,
+    given: Given | None = None,
 ) -> tuple[Array, State, list[Any]]:
     """Run one layer in one direction; return outputs ``[T, B, H]``, final state, and the steps in the order of running.
 
@@ -81,7 +92,8 @@ def run(
         boundary = t + 1 if reverse else t
         cut = (boundary < lengths[rows]) & reset[boundary, rows]
         before = tuple(np.where(cut[:, None], 0, s[rows]).astype(x.dtype) for s in state)
-        after, saved = cell.forward(x[t, rows], before, p)
+        extra = () if given is None else (_of_step(given, t, rows),)
+        after, saved = cell.forward(x[t, rows], before, p, *extra)
         for s, new in zip(state, after, strict=True):
             s[rows] = new
         y[t, rows] = after[0]
@@ -89,8 +101,14 @@ def run(
     return y, state, made
 
 
+def _of_step(given: Given, t: int, rows: Array) -> Given:
+    """Return what one step is given, for some sequences: of arrays [T, B, H], [B, H] and numbers."""
+    parts = (np.asarray(value) for value in given)
+    return Given(*(a[t, rows] if a.ndim == 3 else a[rows] if a.ndim == 2 else a[()] for a in parts))
+
+
 def run_backward(
-    cell: Cell, dy: Array, dstate: State, p: Params, g: dict[str, Array], inputs: int, made: list[Any]
+    cell: Any, dy: Array, dstate: State, p: Params, g: dict[str, Array], inputs: int, made: list[Any]
 ) -> tuple[Array, State]:
     """Run `run` backward: the same steps in the opposite order."""
     dx = np.zeros((*dy.shape[:2], inputs), dy.dtype)
@@ -113,6 +131,8 @@ def forward(
     lengths: Any = None,
     reset: Any = None,
     masks: Sequence[Array] | None = None,
+    options: Mapping[str, Any] | None = None,
+    given: Sequence[Given] | None = None,
 ) -> tuple[Array, Any, Tape]:
     """Run a stack of recurrent layers over a batch of sequences.
 
@@ -135,6 +155,11 @@ def forward(
         True where a step begins a new segment: neither state nor gradient crosses that boundary.
     masks : list of L - 1 arrays [T, B, D*H], optional
         Factors between one layer and the next (dropout masks, scaling included).
+    options : dict, optional
+        Keyword options of the layers that change their cells, such as ``peepholes`` and ``activations``.
+    given : list of L * D Given, optional
+        What the steps of each layer and direction are given beside their input, with options that draw something:
+        arrays ``[T, B, H]``, ``[B, H]`` or numbers.
 
     Returns
     -------
@@ -153,6 +178,10 @@ def forward(
            [1., 0., 0.]])
     """
     cell, ends, dtype = CELLS[kind], suffixes(params), params["weight_ih_l0"].dtype
+    cells: list[Any] = [cell] * len(ends[0])
+    if options is not None:
+        projected = params["weight_hr_l0"].shape[0] if "weight_hr_l0" in params else 0
+        cells = list(general(kind, CellOptions(kind, len(ends[0]), projected, options)))
     if x is None:
         if steps is None:
             raise TypeError("steps: expected an int when x is None, got None")
@@ -181,13 +210,16 @@ def forward(
         outputs = []
         for direction, suffix in enumerate(directions):
             start = tuple(s[len(last)] for s in first)
-            h, end, made = run(cell, y, start, select(params, suffix), lengths, segments, direction == 1)
+            h, end, made = run(
+                cells[direction], y, start, select(params, suffix), lengths, segments, direction == 1,
+                given[len(last)] if given is not None else None,
+            )  # fmt: skip
             outputs.append(h)
             last.append(end)
             passes.append(made)
         y = np.concatenate(outputs, axis=2)
     final = tuple(np.stack(s) for s in zip(*last, strict=True))
-    tape = Tape(kind, dict(params), masks, first, (steps, batch), passes)
+    tape = Tape(kind, cells, dict(params), masks, first, (steps, batch), passes)
     return y, final if cell.states == 2 else final[0], tape
 
 
@@ -237,7 +269,7 @@ def backward(tape: Tape, dy: Array | None = None, dstate: Any = None) -> tuple[A
         for direction, suffix in enumerate(ends[layer]):
             k = layer * directions + direction
             dx_one, dstart = run_backward(
-                cell,
+                tape.cells[direction],
                 dout[:, :, direction * width : (direction + 1) * width],
                 tuple(d[k] for d in dlast),
                 select(params, suffix),
