@@ -3,8 +3,8 @@
     python benchmarks/cells.py
     python benchmarks/cells.py --hidden 256 --batch 64 --rounds 30
 
-A number is the median, over the rounds, of the ratio of the two times in one round. Times are of the calling thread, with
-one thread a call, so other processes disturb them little.
+A number is the median, over the rounds, of the ratio of the two times in one round. Times are of the calling thread,
+with one thread a call, so other processes disturb them little.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def work_of(layer: Any, x: np.ndarray, train: bool) -> Callable[[], None]:
     dy = np.ones((*x.shape[:2], layer.hidden_size), x.dtype)
 
     def step() -> None:
-        y, _, tape = layer.forward(x)
+        _, _, tape = layer.forward(x)
         layer.backward(tape, dy, need_dx=False)
 
     return step
