@@ -1,6 +1,7 @@
 """Single steps: RNNCell, LSTMCell and GRUCell, as those of ``torch.nn``, with forward and backward.
 
-A cell is a layer of one step: the same core, the same bits as one step of the layer.
+A cell is a layer of one step: the same core, the same bits as one step of the layer. Options mean what they mean in the
+layer; there are none that draw something, since what is drawn would change from step to step.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn._arrays import as_array, expect
+from fastrnn._cell_options import DEFAULT
 from fastrnn._final_hidden import State
 from fastrnn._parameters import Parameters
 from fastrnn._recurrent import Recurrent
@@ -148,12 +150,17 @@ class RNNCell(Cell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: str = "tanh",
+        nonlinearity: Any = "tanh",
         *,
+        clip: float | None = None,
+        leak: float = 1.0,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        super().__init__(RNN(input_size, hidden_size, 1, nonlinearity, bias, dtype=dtype, rng=rng))
+        layer = RNN(
+            input_size, hidden_size, 1, nonlinearity, bias, clip=clip, leak=leak, dtype=dtype, rng=rng
+        )
+        super().__init__(layer)
 
 
 class LSTMCell(Cell):
@@ -171,10 +178,18 @@ class LSTMCell(Cell):
         hidden_size: int,
         bias: bool = True,
         *,
+        peepholes: bool = False,
+        input_forget: bool = False,
+        activations: Any = DEFAULT["lstm"],
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        super().__init__(LSTM(input_size, hidden_size, 1, bias, dtype=dtype, rng=rng))
+        layer = LSTM(
+            input_size, hidden_size, 1, bias, peepholes=peepholes, input_forget=input_forget,
+            activations=activations, clip=clip, dtype=dtype, rng=rng,
+        )  # fmt: skip
+        super().__init__(layer)
 
 
 class GRUCell(Cell):
@@ -192,7 +207,13 @@ class GRUCell(Cell):
         bias: bool = True,
         *,
         reset_after: bool = True,
+        activations: Any = DEFAULT["gru"],
+        clip: float | None = None,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        super().__init__(GRU(input_size, hidden_size, 1, bias, reset_after=reset_after, dtype=dtype, rng=rng))
+        layer = GRU(
+            input_size, hidden_size, 1, bias, reset_after=reset_after, activations=activations, clip=clip,
+            dtype=dtype, rng=rng,
+        )  # fmt: skip
+        super().__init__(layer)

@@ -16,6 +16,7 @@ from fastrnn._arrays import as_array, as_lengths, expect, readable
 from fastrnn._deprecated import renamed
 from fastrnn.layers import LSTM, Recurrent
 from fastrnn.ragged import Ragged
+from fastrnn.reference.activations import activate
 
 Array = NDArray[Any]
 
@@ -280,15 +281,22 @@ def _bptt(one: Recurrent, x: Array, state: Any, dy: Array, valid: Array) -> tupl
 
 
 def _dh_dc(one: Recurrent, x_t: Array, state: Any, c: Array) -> Array:
-    """Return the derivative of h_t before its projection with respect to c_t: o * (1 - tanh(c)^2) [B, H]."""
+    """Return the derivative of h_t before its projection with respect to c_t: o y'(c) + o' p y(c) [B, H]."""
     last = slice(3 * one.hidden_size, None)  # gates i, f, g, o
     z = x_t @ one.params["weight_ih_l0"][last].T
     if state is not None:
         z = z + state[0][0] @ one.params["weight_hh_l0"][last].T
     if one.bias:
         z = z + one.params["bias_ih_l0"][last] + one.params["bias_hh_l0"][last]
-    o: Array = 0.5 * (1 + np.tanh(z / 2))
-    return np.asarray(o * (1 - np.tanh(c) ** 2))
+    chosen = one._chosen
+    assert chosen is not None
+    if chosen.zoneout_c:  # h_t is computed from the cell state before zoneout
+        return np.zeros_like(c)
+    p = one.params["weight_co_l0"] if chosen.peepholes else 0.0
+    *_, of_o, of_c = chosen.functions[0]
+    o, slope_o = activate(of_o, z + p * c, chosen.clip)
+    y, slope_y = activate(of_c, c)
+    return np.asarray((1 - chosen.zoneout_h) * (o * slope_y + slope_o * p * y))
 
 
 def _map(f: Any, state: Any) -> Any:

@@ -45,7 +45,7 @@ def torch_uniform(target: Target, rng: Seed = None) -> Target:
 
 
 def xavier(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target:
-    """Fill every gate with U(-k, k), k = gain * sqrt(6 / (fan_in + fan_out)); biases become 0.
+    """Fill every gate with U(-k, k), k = gain * sqrt(6 / (fan_in + fan_out)); biases become 0. Peepholes stay.
 
     Glorot and Bengio 2010, equation 16.
 
@@ -156,12 +156,12 @@ def _hidden_size(arrays: dict[str, Array]) -> int:
 
 
 def _gates(target: Any, prefix: str = "weight") -> list[Array]:
-    """Return every matrix whose name starts with `prefix`, split into its gates."""
+    """Return every matrix whose name starts with `prefix`, split into its gates. Peepholes, vectors, are left out."""
     arrays = _arrays(target)
     size = _hidden_size(arrays)
     gates: list[Array] = []
     for name, array in arrays.items():
-        if name and not name.startswith(prefix):
+        if name and (not name.startswith(prefix) or name.startswith(("weight_ci", "weight_cf", "weight_co"))):
             continue
         expect(array.ndim == 2, name or "target", "a matrix", f"shape {array.shape}")
         stacked = size and name.startswith(("weight_ih", "weight_hh"))

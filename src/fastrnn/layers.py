@@ -125,7 +125,7 @@ class RNN(Recurrent):
     def _options(self) -> list[str]:
         given = [] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]
         options = super()._options()
-        return given + [o for o in options if not given or not o.startswith("activations=")]
+        return [o for o in options if not given or not o.startswith("activations=")] + given
 
 
 @_documented

@@ -290,6 +290,45 @@ def test_activations_of_each_direction(kind: str) -> None:
         assert_same_bits(got[..., d * v.H : (d + 1) * v.H], y[::-1] if d else y)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_stays_in_its_sequence(kind: str) -> None:
+    v = Variant(kind, 2, True, B=4, H=17, options=tuple(GENERAL[kind].items()))
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    want = run_layer(layer, case)
+    case.x[2, 1, 0] = np.nan
+    got = run_layer(layer, case)
+    others = [0, 2, 3]
+    for key in ("y", "h_n", "dx", "dh_0"):
+        assert_same_bits(got[key][:, others], want[key][:, others], key)
+    assert np.isnan(got["y"][2:, 1, : v.H]).all()
+
+
+def test_gradient_flow_of_c_with_options() -> None:
+    """dL/dc_t by finite differences: through h_t, whose output gate sees c_t, and through the later steps."""
+    options = {"peepholes": True, "activations": ("sigmoid", "tanh", "softsign"), "clip": 2.0}
+    v = Variant("lstm", T=4, B=1, dtype=np.float64, options=tuple(options.items()))
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    got = fastrnn.diagnostics.gradient_flow(layer, case.x, case.dy, wrt="c").ravel()
+    p = {name.removesuffix("_l0"): value for name, value in case.params.items()}
+    o = slice(3 * v.H, None)
+    state: Any = None
+    for t in range(v.T):
+        h_prev = np.zeros(v.H) if state is None else state[0][0, 0]
+        a = (p["weight_ih"] @ case.x[t, 0] + p["bias_ih"] + p["weight_hh"] @ h_prev + p["bias_hh"])[o]
+        _, state = layer(case.x[t : t + 1], state)
+        c = state[1].copy()
+
+        def loss(t: int = t, a: Any = a, c: Any = c) -> float:
+            out = activate(("sigmoid", 0, 0), a + p["weight_co"] * c[0, 0], 2.0)[0]
+            h = out * activate(("softsign", 0, 0), c[0, 0])[0]
+            later = layer(case.x[t + 1 :], (h[None, None], c))[0]
+            return float(h @ case.dy[t, 0] + (later * case.dy[t + 1 :]).sum())
+
+        np.testing.assert_allclose(got[t], np.linalg.norm(numeric_gradient(loss, c)), rtol=1e-5)
+
+
 def test_default_options_are_the_plain_cell() -> None:
     for layer in (
         fastrnn.LSTM(3, 4, activations=("sigmoid", "tanh", "tanh"), clip=None, peepholes=False),
@@ -301,6 +340,24 @@ def test_default_options_are_the_plain_cell() -> None:
     rnn = fastrnn.RNN(3, 4, activations=("relu",), rng=0)
     x = np.ones((2, 1, 3), np.float32)
     assert_same_bits(rnn(x)[0], fastrnn.RNN(3, 4, nonlinearity="relu", rng=0)(x)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_take_options_too(kind: str) -> None:
+    v = Variant(
+        kind, options=tuple(GENERAL[kind].items()) if kind != "rnn_tanh" else (("leak", 0.4), ("clip", 0.5))
+    )
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    kwargs = dict(v.options) | ({"reset_after": kind == "gru"} if kind.startswith("gru") else {})
+    make = getattr(fastrnn, kind.split("_")[0].upper() + "Cell")
+    cell = make(v.I, v.H, **kwargs)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in case.params.items()})
+    state = tuple(s[0] for s in case.state) if v.states == 2 else case.state[0]
+    for t in range(v.T):
+        state = cell(case.x[t], state)
+    want = layer(case.x, case.state)[1]
+    assert_same_bits(state, tuple(s[0] for s in want) if v.states == 2 else want[0])
 
 
 def test_copies_keep_options() -> None:

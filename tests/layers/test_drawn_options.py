@@ -189,6 +189,17 @@ def test_recurrent_dropout_has_one_mask_for_each_sequence() -> None:
     assert (rnn(np.zeros((3, 2, 1), np.float32), np.ones((1, 2, 300), np.float32))[0] == 1).all()
 
 
+@pytest.mark.parametrize(("kind", "options"), DRAWN)
+def test_diagnostics_show_what_is_expected(kind: str, options: dict[str, Any]) -> None:
+    v = Variant(kind, 2, True, options=tuple(options.items()))
+    case = make_case(v)
+    layer = make_layer(v, case.params)
+    shown = fastrnn.diagnostics.hidden_states(layer, case.x, state=case.state)
+    y = layer(case.x, case.state)[0]
+    np.testing.assert_allclose(np.concatenate([*shown[-2:]], axis=-1), y, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(fastrnn.diagnostics.gradient_flow(layer, case.x, case.dy, state=case.state)).all()
+
+
 def test_nothing_is_drawn_for_plain_layers() -> None:
     rnn = fastrnn.RNN(3, 4, leak=0.5, rng=0)
     state = rnn.rng.bit_generator.state

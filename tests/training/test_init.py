@@ -125,3 +125,13 @@ def test_a_failed_initialisation_changes_nothing() -> None:
         with pytest.raises(ValueError, match=r"weight_ih_l0: expected (a matrix|gates of 3 rows)"):
             init.xavier(params)
         assert not params["weight_hh_l0"].any()
+
+
+def test_peepholes_stay_as_they_are() -> None:
+    lstm = fastrnn.LSTM(3, 4, peepholes=True, rng=0)
+    before = {name: lstm.params[name].copy() for name in ("weight_ci_l0", "weight_cf_l0", "weight_co_l0")}
+    for fill in (init.xavier, init.orthogonal):
+        fill(lstm, rng=1)
+    init.forget_bias(lstm)
+    for name, value in before.items():
+        np.testing.assert_array_equal(lstm.params[name], value)
