@@ -1,8 +1,11 @@
 // callers: how many threads a call gets, given who else computes.
 //
 // Callers of one process share its cores. What cannot be seen, other processes and other libraries' threads, shows when
-// a helper loses its core: then calls that would wait at a barrier in every step do without helpers for a while.
+// a helper loses its core again and again: then calls that would wait at a barrier in every step do without helpers for
+// a while.
 #pragma once
+
+#include <cstdint>
 
 #include "runtime/cpus.hpp"
 
@@ -38,11 +41,12 @@ private:
   int now_;
 };
 
-// A helper lost its core to somebody else and kept a team waiting.
-void note_lost_core();
-// Whether that happened lately: a call is not to wait for helpers at a barrier in every step.
+// A helper kept a team waiting, after so many nanoseconds of work without that; `preempted`: while another thread had
+// its core. Returns whether this happens again and again: then somebody else computes there.
+bool note_lost_core(int64_t worked, bool preempted);
+// Whether that was so lately: a call is not to wait for helpers at a barrier in every step.
 bool cores_are_contended();
-// A call with a barrier in every step went through without losing a core.
-void note_undisturbed();
+// A team with a barrier in every step worked for so long without losing a core.
+void note_undisturbed(int64_t worked);
 
 } // namespace fastrnn

@@ -15,6 +15,7 @@
 #if defined(__linux__)
 #include <ctime>
 #include <linux/futex.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #endif
 
@@ -40,6 +41,13 @@ void cpu_relax() {
 void yield_thread() { sched_yield(); }
 
 #if defined(__linux__)
+bool was_preempted() {
+  static thread_local long seen = 0;
+  rusage usage;
+  if (getrusage(RUSAGE_THREAD, &usage) != 0) return true;
+  return std::exchange(seen, usage.ru_nivcsw) != usage.ru_nivcsw;
+}
+
 namespace {
 void wait_on(const std::atomic<unsigned> &word, unsigned value, const timespec *most) {
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, most, nullptr, 0);
@@ -54,6 +62,7 @@ void wake_all(const std::atomic<unsigned> &word) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 #else
+bool was_preempted() { return true; }
 void sleep_while(const std::atomic<unsigned> &, unsigned) { yield_thread(); }
 void sleep_until_woken(const std::atomic<unsigned> &, unsigned) { yield_thread(); }
 void wake_all(const std::atomic<unsigned> &) {}
@@ -232,9 +241,11 @@ Lease::Lease(int wanted, bool patient) {
     }
   };
   take(true);
-  running_ = int(helpers_.size());
   if (patient) {
+    const size_t running = helpers_.size();
     take(false);
+    for (size_t i = running; i < helpers_.size(); ++i)
+      if (helpers_[i]->asleep.load(std::memory_order_seq_cst)) wake(*helpers_[i]);
   } else if (series) {
     for (size_t i = 0, left = size_t(wanted) - helpers_.size(); i < count && left > 0; ++i) {
       Helper &helper = *pool->helpers[i].load(std::memory_order_relaxed);
@@ -250,7 +261,17 @@ void Lease::keep(int size) {
     helpers_.back()->leased.store(false, std::memory_order_release);
     helpers_.pop_back();
   }
-  running_ = std::min(running_, size);
+}
+
+int Lease::running(int64_t patience) {
+  const int64_t begin = clock_now();
+  for (int64_t now = begin;; now = clock_now()) {
+    size_t running = 0;
+    for (Helper *&helper : helpers_)
+      if (is_running(*helper, now)) std::swap(helper, helpers_[running++]);
+    if (running == helpers_.size() || now - begin >= patience) return int(running);
+    cpu_relax();
+  }
 }
 
 void Lease::begin(HelperBody body, void *context) {
