@@ -25,8 +25,26 @@ class Network:
         bias: bool,
         batch_first: bool,
         is_double: bool,
+        reverse: bool,
+        merge: str,
+        learned_state: bool,
         /,
     ) -> None: ...
+    def forward_layers(
+        self,
+        weights: tuple[NDArray[Any], ...] | PackedWeights,
+        x: Any,
+        state: Any,
+        lengths: Any,
+        reset: Any,
+        steps: int | None,
+        ragged: bool,
+        keep: bool,
+        checkpoint: int,
+        masks: Callable[[int], NDArray[Any]] | None,
+        scale: float,
+        /,
+    ) -> tuple[Any, ...]: ...
     def forward(
         self,
         weights: tuple[NDArray[Any], ...] | PackedWeights,
@@ -52,7 +70,13 @@ class Network:
         /,
     ) -> tuple[Any, Any]: ...
     def backward(
-        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool = True, dy_last: Any = None
+        self,
+        tape: Tape,
+        dy: Any,
+        dstate: Any,
+        need_dx: bool = True,
+        dy_last: Any = None,
+        dlayers: list[Any] | None = None,
     ) -> tuple[Any, Any, NDArray[Any]]: ...
     def pack(self, weights: tuple[NDArray[Any], ...], /) -> PackedWeights: ...
 
