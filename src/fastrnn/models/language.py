@@ -208,7 +208,11 @@ class LanguageModel(Model):
         self._check_fitted()
 
         def read(steps: list[Any]) -> Array:
-            return np.concatenate([self._indices([step], "x") for step in steps])
+            one = self.config_["text"]
+            ids = [self._indices(s if one and isinstance(s, str) else [s], "x") for s in steps]
+            for i in ids:
+                expect(len(i) == 1, "x", "one token of each text", len(i))
+            return np.concatenate(ids)
 
         return ModelStream(self, batch_size, read, lambda outputs: np.exp(log_softmax(outputs[0])))
 

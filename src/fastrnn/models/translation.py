@@ -129,7 +129,7 @@ class Seq2Seq(Writer):
             as `y` was in fit.
         scores : array [n], if asked for
         attention : list of arrays [T + 1, S], if asked for
-            for each token that was written, and for the end, how much each token of the source counted.
+            for each token that was written, and for the end if it was, how much each token of the source counted.
         """
         needed = (coverage_penalty != 0, copy_unknown, return_attention)
         self._check_fitted()
@@ -149,6 +149,7 @@ class Seq2Seq(Writer):
         if extra is None:
             return sources, targets
         given = items("alignments", extra, "a list of arrays")
+        expect(self.guided_attention, "guided_attention", "above 0 to go with alignments", 0)
         shapes = [(len(t), len(s)) for s, t in zip(sources, targets, strict=True)]
         expect(len(given) == len(shapes), "alignments", f"one for each of {len(shapes)} pairs", len(given))
         arrays = []
