@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 # The training utilities are imported on first use, so that `import fastrnn` stays quick.
+_doors = ("onnx",)  # packages that need another library; import them, or use them as attributes
 _lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference")
 _lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "fastrnn.nn")
 
@@ -54,7 +55,7 @@ _lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "f
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in _lazy:
+    if name in _lazy + _doors:
         return importlib.import_module(f"fastrnn.{name}")
     if name in _lazy_names:
         return getattr(importlib.import_module(_lazy_names[name]), name)
