@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 # The training utilities are imported on first use, so that `import fastrnn` stays quick.
-_doors = ("onnx",)  # packages that need another library; import them, or use them as attributes
+_doors = ("keras", "onnx")  # packages that need another library; import them, or use them as attributes
 _lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference")
 _lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "fastrnn.nn")
 

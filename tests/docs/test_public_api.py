@@ -32,6 +32,7 @@ MODULES = [
     "models",
 ]
 MODULES += ["nn", "optim", "ragged", "reference"]
+MODULES += ["keras"]
 MODULES += ["onnx"] * (importlib.util.find_spec("onnx") is not None)
 
 
