@@ -133,6 +133,28 @@ def _named(end: str, weights: Weights) -> dict[str, Array]:
     return {name + end: array for name, array in arrays.items()}
 
 
+def option(layer: Recurrent, name: str, default: Any = None) -> Any:
+    """Return an option of a layer, which the layer itself or the options of its cells hold."""
+    given: Mapping[str, Any] = getattr(getattr(layer, "_chosen", None), "given", {})
+    return given.get(name, getattr(layer, name, default))
+
+
+def functions_of(layer: Recurrent, cell: str) -> tuple[tuple[Any, ...], ...] | None:
+    """Return the activations of each direction in the order of `ACTIVATIONS`; None where gates have different ones."""
+    directions = 1 + layer.bidirectional
+    chosen = getattr(layer, "_chosen", None)
+    if chosen is None:
+        last = getattr(layer, "nonlinearity", ACTIVATIONS[cell][-1])
+        return ((*ACTIVATIONS[cell][:-1], last),) * directions
+    found = []
+    for each in chosen.functions:  # of every gate, and of the output of an LSTM
+        gates = [each[k] for k in ((0, 1, 3) if cell == "LSTM" else (0, 1) if cell == "GRU" else ())]
+        if len(set(gates)) > 1:
+            return None
+        found.append((*gates[:1], *((each[2], each[4]) if cell == "LSTM" else each[-1:])))
+    return tuple(found)
+
+
 def activations(cell: str, functions: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Return the options that say a layer's activations.
 

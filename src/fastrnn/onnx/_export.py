@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._arrays import _size, expect
-from fastrnn._conversion import CELLS, ONNX_ORDER, inverse, reordered
+from fastrnn._conversion import ACTIVATIONS, CELLS, ONNX_ORDER, functions_of, inverse, option, reordered
 from fastrnn._recurrent import Recurrent
 from fastrnn.io import write_atomically
 from fastrnn.onnx._library import onnx_library
@@ -23,7 +23,7 @@ OLDEST = 10  # the operators around the recurrent ones take their arguments as i
 # Options of layers that the operators have, and those that make no difference to inference.
 SAID = {"bias", "batch_first", "bidirectional", "num_layers", "nonlinearity", "reset_after", "dtype"}
 SAID |= {"activations", "clip", "input_forget", "peepholes", "reverse", "merge", "learned_state"}
-TRAINING = {"dropout", "recurrent_dropout", "rng"}
+TRAINING = {"dropout", "recurrent_dropout", "noise", "rng"}
 
 
 def export(
@@ -89,9 +89,9 @@ class _Graph:
         self.cell = next(name for name, kind in CELLS.items() if isinstance(layer, kind))
         self.kind = self.onnx.helper.np_dtype_to_tensor_dtype(layer.dtype)
         self.directions = 2 if layer.bidirectional else 1
-        self.merge = getattr(layer, "merge", "concat") if layer.bidirectional else "concat"
+        self.merge = option(layer, "merge", "concat") if layer.bidirectional else "concat"
         self.states = ("h", "c") if self.cell == "LSTM" else ("h",)
-        self.learned = bool(getattr(layer, "learned_state", False))
+        self.learned = bool(option(layer, "learned_state"))
         self.nodes: list[Any] = []
         self.tensors: dict[str, Any] = {}
         self._refuse()
@@ -111,7 +111,7 @@ class _Graph:
         for name, parameter in inspect.signature(type(layer)).parameters.items():
             if name in SAID | TRAINING | {"input_size", "hidden_size", "proj_size"}:
                 continue
-            value = getattr(layer, name, parameter.default)
+            value = option(layer, name, parameter.default)
             same = value is parameter.default or value == parameter.default
             expect(same, "layer", f"no {name}, which ONNX does not have", f"{name}={value!r}")
 
@@ -156,7 +156,7 @@ class _Graph:
 
     def tensor(self, name: str, values: Any) -> str:
         """Add a stored tensor, and return its name."""
-        self.tensors[name] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)
+        self.tensors[name] = self.onnx.numpy_helper.from_array(np.asarray(values, order="C"), name)
         return name
 
     def _level(self, level: int, x: str) -> tuple[str, dict[str, str]]:
@@ -214,7 +214,7 @@ class _Graph:
 
     def _peepholes(self, level: int) -> str:
         """Return the name of P [D, 3 * H] of a layer, in the order i, o, f; "" where there is none."""
-        if not getattr(self.layer, "peepholes", False):
+        if not option(self.layer, "peepholes"):
             return ""
         params = self.layer.params
         rows = [
@@ -249,26 +249,23 @@ class _Graph:
 
     def _attributes(self) -> dict[str, Any]:
         layer = self.layer
-        reverse = bool(getattr(layer, "reverse", False))
+        reverse = bool(option(layer, "reverse"))
         direction = "bidirectional" if self.directions == 2 else "reverse" if reverse else "forward"
         found: dict[str, Any] = {"hidden_size": layer.hidden_size, "direction": direction}
         if self.cell == "GRU":
             found["linear_before_reset"] = int(layer.reset_after)  # type: ignore[attr-defined]
-        if getattr(layer, "input_forget", False):
+        if option(layer, "input_forget"):
             found["input_forget"] = 1
-        if getattr(layer, "clip", None) is not None:
-            found["clip"] = float(layer.clip)  # type: ignore[attr-defined]
+        if option(layer, "clip") is not None:
+            found["clip"] = float(option(layer, "clip"))
         return found | self._activations()
 
     def _activations(self) -> dict[str, Any]:
         """Return the attributes that say the activations, where they are not the operator's own."""
-        functions = getattr(self.layer, "activations", None)
-        if getattr(self.layer, "nonlinearity", "tanh") == "relu":
-            functions = ("relu",)
-        if functions is None:
-            return {}
+        each = functions_of(self.layer, self.cell)
+        expect(each is not None, "layer", "one activation for all gates, as ONNX has", repr(self.layer))
+        assert each is not None
         spelled = {name: onnx for onnx, (name, _) in FUNCTIONS.items()}
-        each = [functions] * self.directions if _is_one(functions) else list(functions)
         names: list[str] = []
         numbers: dict[str, list[float]] = {"activation_alpha": [], "activation_beta": []}
         for function in (f for direction in each for f in direction):
@@ -277,10 +274,13 @@ class _Graph:
             name, values = plain.get(name, (name, values))
             expect(name in spelled, "layer", "activations that ONNX has", repr(function))
             defaults = FUNCTIONS[spelled[name]][1]
-            values = [*values, *defaults[len(values) :]]
+            values = [*values, *defaults[len(values) :]][: len(defaults)]
             names.append(SPELLED[spelled[name]])
             for key, value in zip(numbers, values, strict=False):
                 numbers[key].append(float(value))
+        own = [SPELLED[name] for name in ACTIVATIONS[self.cell]] * self.directions
+        if names == own:
+            return {}
         return {"activations": names} | {key: held for key, held in numbers.items() if held}
 
 
@@ -288,11 +288,3 @@ class _Graph:
 SPELLED = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "affine": "Affine", "leakyrelu": "LeakyRelu"}
 SPELLED |= {"thresholdedrelu": "ThresholdedRelu", "scaledtanh": "ScaledTanh", "hardsigmoid": "HardSigmoid"}
 SPELLED |= {"elu": "Elu", "softsign": "Softsign", "softplus": "Softplus"}
-
-
-def _is_one(functions: Any) -> bool:
-    """Whether activations are those of one direction: names and (name, numbers), not tuples of them."""
-    return all(
-        isinstance(f, str) or (isinstance(f, tuple) and not isinstance(f[-1], (str, tuple)))
-        for f in functions
-    )
