@@ -19,7 +19,7 @@ from fastrnn import io
 
 LONG = pytest.param(10_000, marks=pytest.mark.slow, id="10000")
 COUNTS = pytest.mark.parametrize("count", [100, LONG])
-ROOM = 4_000_000  # of what libraries keep from their first call on
+ROOM = 12_000_000  # of what libraries keep from their first call on
 
 
 def attempt(load: Callable[[Any], Any], path: Path) -> bool:

@@ -14,7 +14,7 @@ from conftest import Variant, make_case, make_layer, variants
 import fastrnn
 from fastrnn import io
 
-SIZES = "input_size hidden_size num_layers bidirectional bias proj_size dtype".split()
+SIZES = ["input_size", "hidden_size", "num_layers", "bidirectional", "bias", "proj_size", "dtype"]
 
 
 @pytest.mark.parametrize("v", variants(I=3, H=5), ids=str)
@@ -156,7 +156,7 @@ def test_other_contents_are_refused(make: Any, message: str, torch: Any, tmp_pat
 def test_files_of_other_kinds(torch: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match="expected a file of PyTorch 1.6 or newer, got another kind"):
+    with pytest.raises(ValueError, match=r"expected a file of PyTorch 1.6 or newer, got another kind"):
         io.load(path)
     import zipfile
 
@@ -242,7 +242,7 @@ def test_hints() -> None:
         (y[::-1], "its steps in the reverse order"),
         (np.concatenate(halves[::-1], axis=2), "its directions in the other order"),
         (np.concatenate([halves[0], halves[1][::-1]], axis=2), "the order in which that direction runs"),
-        (y + [[0], [1], [0]], r"only sequences \[1\] differ"),
+        (y + np.eye(3)[1][:, None], r"only sequences \[1\] differ"),
         (y + np.eye(8)[3] + np.eye(8)[6], "only 2 of 8 units differ"),
         (y + 1, "the first step differs in all units"),
     ]:
