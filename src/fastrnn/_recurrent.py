@@ -80,7 +80,8 @@ class Recurrent(FinalHidden, Parameters):
         Parameters
         ----------
         state : dict of str to array
-            As of ``torch.nn``: sizes, layers, directions, biases and the projection of an LSTM follow from it.
+            As of ``torch.nn``: sizes, layers, directions, biases and the projection of an LSTM follow from it. The
+            names of a cell (``weight_ih``) are those of a layer of one.
         prefix : str
             What the names of the layer's parameters begin with, such as "gru." in the state dict of a model.
         options

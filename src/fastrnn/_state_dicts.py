@@ -26,6 +26,14 @@ def options_of(cell: str, state: Mapping[str, Any], prefix: str) -> tuple[dict[s
     expect(isinstance(state, Mapping), "state_dict", "a mapping", type(state).__name__, TypeError)
     expect(isinstance(prefix, str), "prefix", "a str", type(prefix).__name__, TypeError)
     own = {str(name)[len(prefix) :]: value for name, value in state.items() if str(name).startswith(prefix)}
+    names = (
+        "weight_ih",
+        "weight_hh",
+        "bias_ih",
+        "bias_hh",
+    )  # the names of a cell, such as torch.nn.LSTMCell's
+    if "weight_ih" in own and "weight_ih_l0" not in own:
+        own = {f"{name}_l0" if name in names else name: value for name, value in own.items()}
     named = {name: match for name in own if (match := NAME.fullmatch(name))}
     if "weight_ih_l0" not in named or "weight_hh_l0" not in named:
         hint = prefix_hint({"weight_ih_l0": (), "weight_hh_l0": ()}, state)

@@ -41,6 +41,12 @@ def test_doubles_and_other_options() -> None:
     assert fastrnn.GRU.from_state_dict(layer.state_dict(), dtype=np.float32).dtype == np.float32
 
 
+def test_names_of_cells() -> None:
+    layer = fastrnn.LSTM(3, 4)
+    state = {f"rnn.{name.removesuffix('_l0')}": array for name, array in layer.state_dict().items()}
+    np.testing.assert_array_equal(fastrnn.LSTM.from_state_dict(state, prefix="rnn.").flat, layer.flat)
+
+
 class Own(fastrnn.LSTM):
     """A class of a user."""
 
