@@ -88,7 +88,7 @@ def accepted(
         own = {name: value for name, value in own.items() if name in shapes}
         expect(own or not shapes, "state_dict", f"some of the names {some(shapes)}", some(state))
     if own.keys() != shapes.keys():
-        hint = _prefix_hint(shapes, state)
+        hint = prefix_hint(shapes, state)
         if hint and not any(name in own for name in shapes):
             wanted = f"the names {some(shapes)}" + f" after {prefix!r}" * bool(prefix)
             raise ValueError(f"state_dict: expected {wanted}, got names that {hint}")
@@ -104,7 +104,7 @@ def accepted(
     return arrays
 
 
-def _prefix_hint(shapes: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+def prefix_hint(shapes: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """Say which prefix makes the names of a state dict those of the parameters; "" if none does."""
     name = next(iter(shapes), "")
     found = [str(key).removesuffix(name) for key in state if name and str(key).endswith(name)]

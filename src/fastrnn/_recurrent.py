@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,6 +91,40 @@ class Recurrent(FinalHidden, Parameters):
             chunk = weights[start : start + (1 << 20)]
             chunk[:] = self.rng.uniform(-bound, bound, chunk.size)
         self._connect(tuple(self.params.values()))
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], prefix: str = "", **options: Any) -> Self:
+        """Return a layer with the parameters of a state dict, whose names and shapes say its sizes.
+
+        Parameters
+        ----------
+        state : dict of str to array
+            As of ``torch.nn``: sizes, layers, directions, biases and the projection of an LSTM follow from it. The
+            names of a cell (``weight_ih``) are those of a layer of one.
+        prefix : str
+            What the names of the layer's parameters begin with, such as "gru." in the state dict of a model.
+        options
+            Of the class, for what no parameter shows: ``batch_first``, ``nonlinearity``, ``reset_after``, ``dropout``.
+
+        Raises
+        ------
+        ValueError
+            The entries are not those of such a layer. The message says which prefix they have.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> model = {f"gru.{k}": v for k, v in fastrnn.GRU(3, 4, num_layers=2, bidirectional=True).state_dict().items()}
+        >>> fastrnn.GRU.from_state_dict(model, prefix="gru.", batch_first=True)
+        GRU(3, 4, num_layers=2, batch_first=True, bidirectional=True)
+        """
+        from fastrnn._state_dicts import options_of
+
+        cell = next(c.__name__ for c in cls.__mro__ if c.__name__ in ("RNN", "LSTM", "GRU"))
+        found, arrays = options_of(cell, state, prefix)
+        layer = cls(**found | options)
+        layer.load_state_dict(arrays)
+        return layer
 
     def _cell(self) -> str:
         """Return the core's name of the cell."""
