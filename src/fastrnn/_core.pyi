@@ -76,7 +76,9 @@ class Network:
         dstate: Any,
         need_dx: bool = True,
         dy_last: Any = None,
-        dlayers: list[Any] | None = None,
+    ) -> tuple[Any, Any, NDArray[Any]]: ...
+    def backward_layers(
+        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool, dy_last: Any, dlayers: list[Any], /
     ) -> tuple[Any, Any, NDArray[Any]]: ...
     def pack(self, weights: tuple[NDArray[Any], ...], /) -> PackedWeights: ...
 
