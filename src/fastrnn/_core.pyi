@@ -25,10 +25,9 @@ class Network:
         bias: bool,
         batch_first: bool,
         is_double: bool,
-        reverse: bool,
-        merge: str,
-        learned_state: bool,
-        /,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
     ) -> None: ...
     def forward_layers(
         self,

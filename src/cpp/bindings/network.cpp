@@ -375,7 +375,10 @@ void register_network(py::module_ &m) {
       .def_property_readonly("weights", &TapeHandle::current_weights);
   py::class_<Network>(m, "Network")
       .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool, bool,
-                    const std::string &, bool>())
+                    const std::string &, bool>(),
+           py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
+           py::arg("bidirectional"), py::arg("bias"), py::arg("batch_first"), py::arg("is_double"),
+           py::arg("reverse") = false, py::arg("merge") = "concat", py::arg("learned_state") = false)
       .def("forward", &Network::forward)
       .def("forward_layers", &Network::forward_layers)
       .def("infer", &Network::infer)
