@@ -25,10 +25,9 @@ class Network:
         bias: bool,
         batch_first: bool,
         is_double: bool,
-        reverse: bool,
-        merge: str,
-        learned_state: bool,
-        /,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
     ) -> None: ...
     def forward_layers(
         self,
@@ -76,7 +75,9 @@ class Network:
         dstate: Any,
         need_dx: bool = True,
         dy_last: Any = None,
-        dlayers: list[Any] | None = None,
+    ) -> tuple[Any, Any, NDArray[Any]]: ...
+    def backward_layers(
+        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool, dy_last: Any, dlayers: list[Any], /
     ) -> tuple[Any, Any, NDArray[Any]]: ...
     def pack(self, weights: tuple[NDArray[Any], ...], /) -> PackedWeights: ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastrnn._arrays import _float_dtype, _probability, _size, expect
 from fastrnn._final_hidden import FinalHidden, State
 from fastrnn._masks import MaskedTape, masked_backward, masked_forward
 from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
+from fastrnn._signatures import BackwardOptions, CallOptions, ForwardOptions, passes_on
 from fastrnn._stream import Stream
 from fastrnn._tapes import RaggedTape
 from fastrnn._trace import trace
@@ -21,7 +22,7 @@ from fastrnn.gradients import Gradients
 from fastrnn.ragged import Ragged
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
@@ -168,16 +169,25 @@ class Recurrent(FinalHidden, Parameters):
 
     # -- calls --------------------------------------------------------------------------------------------
 
-    def __call__(
+    def _call(
         self,
         x: ArrayLike | Ragged | None,
-        state: State = None,
+        state: State,
         *,
         lengths: ArrayLike | None = None,
         reset: ArrayLike | None = None,
         steps: int | None = None,
         mask: ArrayLike | None = None,
         return_layers: bool = False,
+    ) -> tuple[Any, ...]:
+        taken = type(x) is _ndarray or not (x is None or isinstance(x, Ragged))
+        if taken and lengths is None and mask is None and not return_layers:
+            return self._network.infer(self._weights, x, state, reset, steps)
+        return self._forward(x, state, lengths, reset, steps, False, 0, mask, return_layers)
+
+    @passes_on(_call)
+    def __call__(
+        self, x: ArrayLike | Ragged | None, state: State = None, **options: Unpack[CallOptions]
     ) -> tuple[Any, ...]:
         """Run the layer for inference: no tape is kept.
 
@@ -219,15 +229,14 @@ class Recurrent(FinalHidden, Parameters):
         MemoryError
             There is no memory for the outputs.
         """
-        taken = type(x) is _ndarray or not (x is None or isinstance(x, Ragged))
-        if taken and lengths is None and mask is None and not return_layers:
-            return self._network.infer(self._weights, x, state, reset, steps)
-        return self._forward(x, state, lengths, reset, steps, False, 0, mask, return_layers)
+        if type(x) is _ndarray and not options:
+            return self._network.infer(self._weights, x, state, None, None)
+        return self._call(x, state, **options)
 
-    def forward(
+    def _train(
         self,
         x: ArrayLike | Ragged | None,
-        state: State = None,
+        state: State,
         *,
         lengths: ArrayLike | None = None,
         reset: ArrayLike | None = None,
@@ -235,6 +244,13 @@ class Recurrent(FinalHidden, Parameters):
         mask: ArrayLike | None = None,
         return_layers: bool = False,
         checkpoint: int | str | None = None,
+    ) -> tuple[Any, ...]:
+        every = _checkpoint(checkpoint)
+        return self._forward(x, state, lengths, reset, steps, True, every, mask, return_layers)
+
+    @passes_on(_train)
+    def forward(
+        self, x: ArrayLike | Ragged | None, state: State = None, **options: Unpack[ForwardOptions]
     ) -> tuple[Any, ...]:
         """Run the layer for training: a call that also returns the tape which :meth:`backward` needs.
 
@@ -270,13 +286,9 @@ class Recurrent(FinalHidden, Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
-        plain = lengths is None and steps is None and checkpoint is None and not self.dropout
-        if plain and type(x) is _ndarray and mask is None and not return_layers:
-            return self._network.forward(
-                self._weights, x, state, None, reset, None, False, True, 0, None, 1.0
-            )
-        every = _checkpoint(checkpoint)
-        return self._forward(x, state, lengths, reset, steps, True, every, mask, return_layers)
+        if type(x) is _ndarray and not options and not self.dropout:
+            return self._network.forward(self._weights, x, state, None, None, None, False, True, 0, None, 1.0)
+        return self._train(x, state, **options)
 
     def _forward(
         self,
@@ -325,15 +337,64 @@ class Recurrent(FinalHidden, Parameters):
         width = self._output_width
         return self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
 
+    def _backward(
+        self,
+        tape: Any,
+        dy: Any,
+        dstate: State,
+        dy_last: Any = None,
+        need_dx: bool = True,
+        dlayers: Any = None,
+    ) -> Gradients:
+        if dlayers is not None:
+            dy, dlayers = self._split_dlayers(dy, dy_last, dlayers)
+        # The core's warning about the old use of dy points at the caller of the function that calls this one.
+        ragged = isinstance(tape, RaggedTape)
+        if ragged:
+            lengths, tape = tape.lengths, tape.tape
+            if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
+                total = int(lengths.sum())
+                expected = (
+                    f"a Ragged or dy_last, since {total} vectors may be of all steps or of the last ones"
+                )
+                expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
+            if isinstance(dy, Ragged):
+                if not np.array_equal(dy.lengths, lengths):
+                    expected, got = (
+                        np.array2string(np.asarray(a), threshold=8) for a in (lengths, dy.lengths)
+                    )
+                    raise ValueError(f"dy.lengths: expected {expected}, got {got}")
+                dy = dy.values
+            if dlayers is not None:
+                dlayers = [d.values if isinstance(d, Ragged) else d for d in dlayers]
+        elif not isinstance(tape, _core.Tape):
+            if type(tape) is MaskedTape:
+                return masked_backward(self, tape, dy, dstate, dy_last, need_dx, dlayers)
+            raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
+        no_dstate = dstate is None or (isinstance(dstate, (tuple, list)) and all(d is None for d in dstate))
+        if dy is None and dy_last is None and no_dstate and dlayers is None:
+            raise ValueError("dy: expected a gradient in dy, dy_last or dstate, got none in any of them")
+        weights = tape.weights
+        if weights is not self._arrays and type(weights) is tuple and weights[0] is self._arrays[0]:
+            raise ValueError(
+                "tape: expected the parameters to be those of its forward, got others: they were changed since by "
+                f"{self._change}. Call backward before you change them, or forward again"
+            )
+        if dlayers is None:
+            dx, dstate0, flat = self._network.backward(tape, dy, dstate, need_dx, dy_last)
+        else:
+            dx, dstate0, flat = self._network.backward_layers(tape, dy, dstate, need_dx, dy_last, dlayers)
+        if ragged and dx is not None:
+            dx = Ragged._of(dx, lengths)
+        return Gradients(dx, dstate0, self.shapes, flat)
+
+    @passes_on(_backward)
     def backward(
         self,
         tape: Any,
         dy: ArrayLike | Ragged | None = None,
         dstate: State = None,
-        *,
-        dy_last: ArrayLike | None = None,
-        need_dx: bool = True,
-        dlayers: Sequence[Any] | None = None,
+        **options: Unpack[BackwardOptions],
     ) -> Gradients:
         """Return the gradients of a loss with respect to input, initial state and parameters (BPTT).
 
@@ -378,49 +439,7 @@ class Recurrent(FinalHidden, Parameters):
         Gradients(x=None, state=(array(1, 2, 4), array(1, 2, 4)), params=[weight_ih_l0 (16, 3), \
 weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         """
-        return self._backward(tape, dy, dstate, dy_last, need_dx, dlayers)
-
-    def _backward(
-        self, tape: Any, dy: Any, dstate: State, dy_last: Any, need_dx: bool, dlayers: Any = None
-    ) -> Gradients:
-        if dlayers is not None:
-            dy, dlayers = self._split_dlayers(dy, dy_last, dlayers)
-        if type(tape) is MaskedTape:
-            return masked_backward(self, tape, dy, dstate, dy_last, need_dx, dlayers)
-        # The core's warning about the old use of dy points at the caller of the function that calls this one.
-        ragged = isinstance(tape, RaggedTape)
-        if ragged:
-            lengths, tape = tape.lengths, tape.tape
-            if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
-                total = int(lengths.sum())
-                expected = (
-                    f"a Ragged or dy_last, since {total} vectors may be of all steps or of the last ones"
-                )
-                expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
-            if isinstance(dy, Ragged):
-                if not np.array_equal(dy.lengths, lengths):
-                    expected, got = (
-                        np.array2string(np.asarray(a), threshold=8) for a in (lengths, dy.lengths)
-                    )
-                    raise ValueError(f"dy.lengths: expected {expected}, got {got}")
-                dy = dy.values
-            if dlayers is not None:
-                dlayers = [d.values if isinstance(d, Ragged) else d for d in dlayers]
-        elif not isinstance(tape, _core.Tape):
-            raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
-        no_dstate = dstate is None or (isinstance(dstate, (tuple, list)) and all(d is None for d in dstate))
-        if dy is None and dy_last is None and no_dstate and dlayers is None:
-            raise ValueError("dy: expected a gradient in dy, dy_last or dstate, got none in any of them")
-        weights = tape.weights
-        if weights is not self._arrays and type(weights) is tuple and weights[0] is self._arrays[0]:
-            raise ValueError(
-                "tape: expected the parameters to be those of its forward, got others: they were changed since by "
-                f"{self._change}. Call backward before you change them, or forward again"
-            )
-        dx, dstate0, flat = self._network.backward(tape, dy, dstate, need_dx, dy_last, dlayers)
-        if ragged and dx is not None:
-            dx = Ragged._of(dx, lengths)
-        return Gradients(dx, dstate0, self.shapes, flat)
+        return self._backward(tape, dy, dstate, **options) if options else self._backward(tape, dy, dstate)
 
     def _split_dlayers(self, dy: Any, dy_last: Any, dlayers: Any) -> tuple[Any, Any]:
         """Return dL/dy, and the gradients of the layers below the last or None where there are none."""

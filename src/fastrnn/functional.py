@@ -16,9 +16,8 @@ Examples
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +26,7 @@ from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readabl
 from fastrnn._final_hidden import State
 from fastrnn._parameters import GATES
 from fastrnn._recurrent import Recurrent, warn_needless_dropout
+from fastrnn._signatures import CallOptions, ForwardOptions, passes_on
 from fastrnn._tapes import LayerTape
 from fastrnn.gradients import Gradients
 from fastrnn.layers import elman, gated
@@ -38,28 +38,21 @@ __all__ = ["gru", "gru_backward", "gru_forward", "lstm", "lstm_backward", "lstm_
 __all__ += ["rnn", "rnn_backward", "rnn_forward"]
 
 Params = Mapping[str, Any]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class InferenceOptions(TypedDict, total=False):
-    """Keyword arguments of the inference functions, as of a call of a layer."""
+class InferenceOptions(CallOptions, total=False):
+    """Keyword arguments of the inference functions: those of a call, and those of the layer that it stands for."""
 
     batch_first: bool
-    lengths: ArrayLike | None
-    reset: ArrayLike | None
-    steps: int | None
-    mask: ArrayLike | None
-    return_layers: bool
     reverse: bool
     merge: str
 
 
-class TrainingOptions(InferenceOptions, total=False):
+class TrainingOptions(InferenceOptions, ForwardOptions, total=False):
     """Keyword arguments of the training passes, as of ``forward`` of a layer."""
 
     dropout: float
     rng: np.random.Generator | int | None
-    checkpoint: int | str | None
 
 
 class _Borrowed(Recurrent):
@@ -167,20 +160,7 @@ def _layer_of(tape: Any) -> Recurrent:
     return layer
 
 
-def _passes_on(shared: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Let help show the keyword arguments of `shared`, where a function hands them on as ``**options``."""
-    options = [p for p in inspect.signature(shared).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-    def decorate(function: Function) -> Function:
-        signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
-        return function
-
-    return decorate
-
-
-@_passes_on(_infer)
+@passes_on(_infer)
 def lstm(
     x: ArrayLike | None, state: State, params: Params, **options: Unpack[InferenceOptions]
 ) -> tuple[Any, ...]:
@@ -188,7 +168,7 @@ def lstm(
     return _infer("lstm", x, state, params, **options)
 
 
-@_passes_on(_forward)
+@passes_on(_forward)
 def lstm_forward(
     x: ArrayLike | None, state: State, params: Params, **options: Unpack[TrainingOptions]
 ) -> tuple[Any, ...]:
@@ -209,7 +189,7 @@ def lstm_backward(
     return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx, dlayers)
 
 
-@_passes_on(_infer)
+@passes_on(_infer)
 def gru(
     x: ArrayLike | None,
     state: State,
@@ -222,7 +202,7 @@ def gru(
     return _infer(gated(reset_after), x, state, params, **options)
 
 
-@_passes_on(_forward)
+@passes_on(_forward)
 def gru_forward(
     x: ArrayLike | None,
     state: State,
@@ -248,7 +228,7 @@ def gru_backward(
     return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx, dlayers)
 
 
-@_passes_on(_infer)
+@passes_on(_infer)
 def rnn(
     x: ArrayLike | None,
     state: State,
@@ -261,7 +241,7 @@ def rnn(
     return _infer(elman(nonlinearity), x, state, params, **options)
 
 
-@_passes_on(_forward)
+@passes_on(_forward)
 def rnn_forward(
     x: ArrayLike | None,
     state: State,

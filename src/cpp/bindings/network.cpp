@@ -209,8 +209,14 @@ py::tuple Network::infer(py::object weights, py::object x, py::object state, py:
   return run(weights, x, state, {py::none(), reset, steps, false}, false, 0, py::none(), 1.0, false);
 }
 
-py::tuple Network::backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last,
-                            py::object dlayers) const {
+py::tuple Network::backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx,
+                            py::object dy_last) const {
+  return is_double_ ? backward_as<double>(tape, dy, dstate, need_dx, dy_last, py::none())
+                    : backward_as<float>(tape, dy, dstate, need_dx, dy_last, py::none());
+}
+
+py::tuple Network::backward_layers(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last,
+                                   py::object dlayers) const {
   return is_double_ ? backward_as<double>(tape, dy, dstate, need_dx, dy_last, dlayers)
                     : backward_as<float>(tape, dy, dstate, need_dx, dy_last, dlayers);
 }
@@ -370,12 +376,16 @@ void register_network(py::module_ &m) {
       .def_property_readonly("weights", &TapeHandle::current_weights);
   py::class_<Network>(m, "Network")
       .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool, bool,
-                    const std::string &, bool>())
+                    const std::string &, bool>(),
+           py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
+           py::arg("bidirectional"), py::arg("bias"), py::arg("batch_first"), py::arg("is_double"),
+           py::arg("reverse") = false, py::arg("merge") = "concat", py::arg("learned_state") = false)
       .def("forward", &Network::forward)
       .def("forward_layers", &Network::forward_layers)
       .def("infer", &Network::infer)
       .def("backward", &Network::backward, py::arg("tape"), py::arg("dy"), py::arg("dstate"), py::arg("need_dx") = true,
-           py::arg("dy_last") = py::none(), py::arg("dlayers") = py::none())
+           py::arg("dy_last") = py::none())
+      .def("backward_layers", &Network::backward_layers)
       .def("pack", &Network::pack);
 }
 

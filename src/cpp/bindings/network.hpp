@@ -27,10 +27,11 @@ public:
   // Inference with the few arguments that most calls have: converting arguments is a good part of a call of one step.
   py::tuple infer(py::object weights, py::object x, py::object state, py::object reset, py::object steps) const;
   // dx (None where it is not needed or there is no x), the gradient of the initial state, and that of all parameters.
-  // dy is of all steps, dy_last of each sequence's last one; at most one of them is given. dlayers: None, or a list of
-  // the gradients of the outputs of the layers below the last, any of them None.
-  py::tuple backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last,
-                     py::object dlayers) const;
+  // dy is of all steps, dy_last of each sequence's last one; at most one of them is given.
+  py::tuple backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last) const;
+  // The same with a list of the gradients of the outputs of the layers below the last, any of them None.
+  py::tuple backward_layers(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last,
+                            py::object dlayers) const;
   PackedWeights pack(py::object weights) const;
 
   const Shape &shape() const { return shape_; }
