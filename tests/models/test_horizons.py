@@ -178,6 +178,35 @@ def test_horizons_in_training_begin_where_they_are_told_to() -> None:
     assert [t + 103 - len(data[0]) for batch in model._plan(data, None) for _, t in batch] == [89, 97]
 
 
+def test_a_season_is_read_one_season_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rhythm whose shape differs from season to season: the last one is the best guess."""
+    rng = np.random.default_rng(0)
+    shapes = np.cumsum(0.3 * rng.standard_normal((120, 12)), axis=0)
+    series = (np.sin(np.arange(12) / 2) + shapes).reshape(-1)
+    truth, errors = np.lib.stride_tricks.sliding_window_view(series, 12)[1200::12], []
+    for season in (None, 12):
+        model = Forecaster(**KW, horizon=12, stride=12, season=season, epochs=40, schedule="cosine").fit(
+            series[:1200]
+        )
+        errors.append(float(np.abs(model.backtest(series, 1200, 12) - truth).mean()))
+    assert errors[1] < 0.8 * errors[0]
+
+    read: list[np.ndarray] = []
+    call = type(model.modules_["decoder"]).__call__
+
+    def watched(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(np.array(x))
+        return call(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.modules_["decoder"]), "__call__", watched)
+    longer = Forecaster(**KW, horizon=7, season=3, scaling="fit", epochs=1).fit(series)
+    for t in (30, 2):
+        longer.predict(series[:t])
+        want = series[[max(t - 3 + k % 3, 0) for k in range(7)]]
+        scaled = (want - longer.config_["mean"][0]) / longer.config_["scale"][0]
+        np.testing.assert_allclose(read[-1][:, 0, 1], scaled, rtol=1e-5, atol=1e-6)
+
+
 def test_columns_by_name() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
@@ -205,6 +234,8 @@ def test_bad_arguments_of_horizons() -> None:
         ({"scaling": "window"}, "horizon: expected a number of steps, for scaling='window'"),
         ({"stride": 3}, "horizon: expected a number of steps, for a stride"),
         ({"horizon": 0}, "horizon: expected an integer of at least 1, got 0"),
+        ({"season": 3}, "horizon: expected a number of steps, for a season"),
+        ({"horizon": 3, "season": 21}, "season: expected at most the 20 steps of a history, got 21"),
         ({"known": 2}, r"known: expected a column among \[0, 1\], got 2"),
         ({"known": [0, 1]}, "known: expected a column that is left to forecast"),
         ({"known": 0, "target": 0}, "known: expected columns that are no target"),

@@ -74,7 +74,9 @@ DRIVEN = np.stack([np.sin(np.arange(40.0)), np.cos(np.arange(40.0) ** 2), GAPS],
 @pytest.mark.parametrize("loss", ["gaussian", "quantile", "mae", "mse"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize(
-    "options", [{}, {"scaling": "window", "stride": 3}, {"missing": "mask", "target": [2, 0]}], ids=str
+    "options",
+    [{}, {"scaling": "window", "stride": 3, "season": 3}, {"missing": "mask", "target": [2, 0]}],
+    ids=str,
 )
 def test_gradients_of_forecasts_of_a_horizon(loss: str, cell: str, options: dict[str, Any]) -> None:
     model = Forecaster(

@@ -23,12 +23,14 @@ class Direct:
 
     def __init__(self, made: Any, columns: Columns) -> None:
         self.made, self.columns, self.output = made, columns, output_of(made)
+        self.season = getattr(made, "season", None)
 
     def build(self, make: Factory) -> dict[str, Any]:
         """Make the modules of a network."""
         c = self.columns
         rnn = make.recurrent(c.width + len(c.marked))
-        decoder = make.recurrent(1 + len(c.known))
+        seasonal = len(c.forecast) if self.season else 0
+        decoder = make.recurrent(1 + len(c.known) + seasonal)
         head = make.linear(make.model.hidden_size, self.output.size * len(c.forecast))
         head.flat *= 0.1  # begin near "no change, variance 1"
         return {"rnn": rnn, "decoder": decoder, "drop_out": make.dropout(), "head": head}
@@ -103,5 +105,9 @@ class Direct:
         _, state = run("rnn", x, None, lengths=lengths)
         ahead = np.arange(1, len(known) + 1, dtype=x.dtype) / self.made.horizon
         ahead = np.broadcast_to(ahead[:, None, None], (len(known), n, 1))
-        h, _ = run("decoder", np.concatenate([ahead, known.astype(x.dtype)], axis=2), state)
+        inputs = [ahead, known.astype(x.dtype)]
+        if self.season:  # the values one season before, or those of the season before that, which are known
+            places = lengths - self.season + np.arange(len(known))[:, None] % self.season
+            inputs += [x[np.maximum(places, 0), np.arange(n)][..., self.columns.forecast]]
+        h, _ = run("decoder", np.concatenate(inputs, axis=2), state)
         return run("head", run("drop_out", h)), base

@@ -34,6 +34,7 @@ class SeriesModel(Model):
     quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
     scaling: str = "series"
     missing: str = "error"
+    season: int | None = None
     stride: int | None = None
     n_estimators: int = 1
 
@@ -45,8 +46,11 @@ class SeriesModel(Model):
             ("loss='quantile'", self.loss == "quantile"),
             ("scaling='window'", self.scaling == "window"),
             ("a stride", self.stride is not None),
+            ("a season", self.season is not None),
         ):
             expect(self.horizon is not None or not needs, "horizon", f"a number of steps, for {name}", "None")
+        within = f"at most the {self.steps} steps of a history"
+        expect(self.season is None or self.season <= self.steps, "season", within, self.season)
         parts, series = _series.parts_of(X), _series.read(X, self.missing)
         width = width_of(series)
         every = np.concatenate([s for s in series if s.size])

@@ -58,6 +58,9 @@ class Forecaster(SeriesModel):
     missing : "error" or "mask"
         what NaN is. With "mask" it is a missing value of a column to forecast: it does not count in the loss and in
         `score`, and the network reads the last value that was there, and that it is missing.
+    season : int, optional
+        of a model with a horizon: the second network also reads the values of so many steps before each step. 24 is a
+        good choice for hourly data with a daily rhythm. At most `steps`.
     stride : int, optional
         number of steps from one horizon in training to the next, counted from the end of the series: 24 for hourly
         data if forecasts are made at midnight. By default horizons follow one another from a random start.
