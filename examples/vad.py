@@ -1,10 +1,10 @@
 """Speech detection in a stream, with the weights of silero-vad.
 
 silero-vad is a small network that tells for every 32 ms of sound whether somebody speaks: convolutions around an LSTM.
-`fastrnn.onnx.accelerate` cuts its ONNX file at the LSTM, runs that in fastrnn and the rest in onnxruntime. The stream is
-made of recordings of a voice that names loudspeakers, with pauses and noise between them. The baseline is the whole model
-in onnxruntime: both must take the same decisions. What is speech is known from the clean recordings: a chunk counts as
-spoken if it is at most 30 dB below the loudest one of its recording.
+`fastrnn.onnx.accelerate` cuts its ONNX file at the LSTM, runs that in fastrnn and the rest in onnxruntime. The stream
+is made of recordings of a voice that names loudspeakers, with pauses and noise between them. The baseline is the whole
+model in onnxruntime: both must take the same decisions. What is speech is known from the clean recordings: a chunk
+counts as spoken if it is at most 30 dB below the loudest one of its recording.
 
     python examples/vad.py
 """
