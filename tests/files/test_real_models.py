@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,23 +200,33 @@ def layer_of_madmom(part: Any) -> tuple[dict[str, np.ndarray], str]:
     return {name: np.asarray(array, np.float32) for name, array in found.items()}, kind.removesuffix("Layer")
 
 
-def run_madmom(layers: list[Any], x: np.ndarray) -> np.ndarray:
-    """The layers of a network of madmom's, the recurrent ones in fastrnn."""
+def prepare_madmom(layers: list[Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """The layers of a network of madmom's as one function, the recurrent ones in fastrnn."""
+    ready: list[Any] = []
     for layer in layers:
         ways = [layer.fwd_layer, layer.bwd_layer] if hasattr(layer, "fwd_layer") else [layer]
-        if hasattr(ways[0], "cell"):
-            found, kinds = {}, set()
-            for way, suffix in zip(ways, ("", "_reverse"), strict=False):
-                arrays, kind = layer_of_madmom(way)
-                kinds.add(kind)
-                for name, array in arrays.items():
-                    key = name if name == "h_0" else name + suffix
-                    found[key] = np.concatenate([found[key], array]) if key in found else array
-            x = getattr(fastrnn, kinds.pop()).from_state_dict(found)(x)[0]
-        else:
-            x = x @ layer.weights + layer.bias
-            x = 1 / (1 + np.exp(-x)) if layer.activation_fn[1] == "sigmoid" else x
-    return x
+        if not hasattr(ways[0], "cell"):
+            ready.append(layer)
+            continue
+        found: dict[str, np.ndarray] = {}
+        kind = ""
+        for way, suffix in zip(ways, ("", "_reverse"), strict=False):
+            arrays, kind = layer_of_madmom(way)
+            for name, array in arrays.items():
+                key = name if name == "h_0" else name + suffix
+                found[key] = np.concatenate([found[key], array]) if key in found else array
+        ready.append(getattr(fastrnn, kind).from_state_dict(found).freeze())
+
+    def run(x: np.ndarray) -> np.ndarray:
+        for layer in ready:
+            if hasattr(layer, "params"):
+                x = layer(x)[0]
+            else:
+                x = x @ layer.weights + layer.bias
+                x = 1 / (1 + np.exp(-x)) if layer.activation_fn[1] == "sigmoid" else x
+        return x
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -231,7 +242,7 @@ def test_madmom(kind: str, path: str, options: list[str]) -> None:
     needs_option(*options)
     layers = real_models.madmom_layers(of("madmom", path))
     x = np.random.default_rng(1).random((60, real_models.madmom_width(layers[0]))).astype(np.float32)
-    got = run_madmom(layers, x)
+    got = prepare_madmom(layers)(x)
     np.testing.assert_allclose(got.ravel(), expected(f"madmom_{kind}").ravel(), atol=1e-5)
 
 

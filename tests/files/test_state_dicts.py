@@ -17,7 +17,7 @@ from fastrnn import io
 SIZES = ["input_size", "hidden_size", "num_layers", "bidirectional", "bias", "proj_size", "dtype"]
 
 
-@pytest.mark.parametrize("v", variants(I=3, H=5), ids=str)
+@pytest.mark.parametrize("v", [v for v in variants(I=3, H=5) if "options" not in str(v)], ids=str)
 @pytest.mark.parametrize("prefix", ["", "model.rnn."])
 def test_everything_is_found(v: Variant, prefix: str) -> None:
     options: dict[str, Any] = {

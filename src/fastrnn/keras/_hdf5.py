@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,7 @@ class File:
                 raise
             raise ValueError(f"{where}: not a sound HDF5 file: {error}") from error
         self.root = self._file["/"]
+        self.size = source.getbuffer().nbytes if hasattr(source, "getbuffer") else os.stat(source).st_size
 
     def __enter__(self) -> File:
         return self
@@ -78,7 +80,8 @@ class File:
         plain = dataset.compression is None and dataset.id.get_create_plist().get_nfilters() == 0
         expect(plain, what, "numbers that are not compressed", "a compressed array")
         held, declared = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
-        expect(held >= declared, what, f"the {declared} bytes that it declares", held)
+        fits = held >= declared <= self.size  # what it is said to hold may be more than the file has
+        expect(fits, what, f"the {declared} bytes that it declares", min(held, self.size))
         expect(dataset.ndim <= 2, what, "one or two axes", f"shape {dataset.shape}")
         array = np.asarray(dataset[()])
         kind = np.float64 if array.dtype.itemsize > 4 else np.float32
@@ -94,14 +97,22 @@ class File:
         return [text for texts in found for text in texts]
 
     def _texts(self, group: Any, name: str) -> list[str]:
-        values = np.asarray(group.attrs[name]).ravel()
+        values = np.asarray(self._attribute(group, name)).ravel()
         return [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
+
+    def _attribute(self, group: Any, name: str) -> Any:
+        """Return the value of an attribute that declares no more than the file has."""
+        found = group.attrs.get_id(name)
+        declared = math.prod(found.shape) * found.dtype.itemsize
+        what = f"{self.where}: attribute {name}"
+        expect(declared <= self.size, what, f"at most {self.size} bytes", declared)
+        return group.attrs[name]
 
     def text(self, group: Any, name: str) -> str:
         """Return a text that an attribute holds, "" where there is none."""
         if name not in group.attrs:
             return ""
-        value = group.attrs[name]
+        value = self._attribute(group, name)
         value = value.decode() if isinstance(value, bytes) else value
         expect(isinstance(value, str), f"{self.where}: attribute {name}", "text", type(value).__name__)
         return str(value)

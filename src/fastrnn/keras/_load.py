@@ -122,7 +122,10 @@ def _members(path: Path, where: str) -> dict[str, Any]:
         expect(not missing, where, f"an archive of Keras with {', '.join(MEMBERS)}", f"none with {missing}")
         for name in MEMBERS:
             member = archive.getinfo(name)
-            plain = member.compress_type == zipfile.ZIP_STORED and member.file_size <= size
+            plain = (
+                member.compress_type == zipfile.ZIP_STORED
+                and member.compress_size == member.file_size <= size
+            )
             expect(
                 plain,
                 f"{where}: {name}",

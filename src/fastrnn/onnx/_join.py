@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn._conversion import Weights
 from fastrnn.onnx._model import FOLDED, MAX_DEPTH, Scope, evaluate
-from fastrnn.onnx._nodes import Node, is_recurrent
+from fastrnn.onnx._nodes import Node
 
 # Operators that may stand between two layers, if together they only put the directions side by side.
 BETWEEN = FOLDED & {"Identity", "Dropout", "Squeeze", "Unsqueeze", "Transpose", "Reshape", "Flatten", "Cast"}
@@ -41,9 +41,9 @@ def stands_on(upper: Node, lower: Node, scope: Scope, counts: dict[str, int]) ->
     while name != lower.output(0):
         _, made = scope.find(name)
         between = made is not None and hasattr(made, "op_type") and made.domain in ("", "ai.onnx")
-        if not between or made.op_type not in BETWEEN or counts.get(name) != 1 or len(chain) >= MAX_DEPTH:
+        if not between or not made.input or made.op_type not in BETWEEN:
             return False
-        if is_recurrent(made):
+        if counts.get(name) != 1 or len(chain) >= MAX_DEPTH:
             return False
         chain.append(made)
         name = made.input[0]

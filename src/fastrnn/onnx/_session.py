@@ -28,6 +28,7 @@ class Value:
     name: str
     shape: list[int | str | None]
     type: str
+    dtype: Any = None  # of NumPy, where it has one
 
 
 class Session:
@@ -48,7 +49,8 @@ class Session:
         graph = model.proto.graph
         stored = {t.name for t in graph.initializer}
         self._inputs = [_value(info) for info in graph.input if info.name not in stored]
-        self._optional = {info.name for info in graph.input if info.name in stored}
+        self._needed = {value.name for value in self._inputs}
+        self._known = {info.name for info in graph.input}
         self._part = _Part(model.main, {i.name: i.type for i in graph.input}, self._builder)
         self._outputs = [_value(info) for info in graph.output]
 
@@ -71,21 +73,24 @@ class Session:
             An input is missing or unknown, or does not fit.
         """
         expect(isinstance(inputs, Mapping), "inputs", "a dict of arrays", type(inputs).__name__, TypeError)
-        missing = [value.name for value in self._inputs if value.name not in inputs]
-        expect(not missing, "inputs", f"also {some(missing)}", some(inputs) or "none")
-        known = {value.name for value in self._inputs} | self._optional
-        expect(known >= inputs.keys(), "inputs", f"only {some(known)}", some(inputs.keys() - known))
+        if not self._known.issuperset(inputs) or not self._needed.issubset(inputs):
+            missing, others = sorted(self._needed - inputs.keys()), sorted(inputs.keys() - self._known)
+            expect(not missing, "inputs", f"also {some(missing)}", some(inputs) or "none")
+            expect(not others, "inputs", f"only {some(sorted(self._known))}", some(others))
         values: dict[str, Any] = {}
         for name, value in inputs.items():
             tensor = not isinstance(value, (list, tuple))
             values[name] = readable(f"inputs: {name}", value, "an array") if tensor else value
         for value in self._inputs:
             _check(value, values[value.name])
-        names = [value.name for value in self._outputs]
-        found = dict(zip(names, self._part.run(values, run_options), strict=True))
-        for name in output_names or ():
-            expect(name in found, "output_names", f"some of {some(names)}", repr(name))
-        return [found[name] for name in output_names or names]
+        outputs = self._part.run(values, run_options)
+        if not output_names:
+            return outputs
+        found = dict(zip(self._part.outputs, outputs, strict=True))
+        unknown = [name for name in output_names if name not in found]
+        if unknown:
+            raise ValueError(f"output_names: expected some of {some(found)}, got {unknown[0]!r}")
+        return [found[name] for name in output_names]
 
     def get_inputs(self) -> list[Value]:
         """Return the inputs that a call needs."""
@@ -152,7 +157,7 @@ class _Cell:
     layer: Recurrent | None
     needs: dict[str, str]  # names in the graph by the places of the operator's inputs
 
-    def run(self, values: Mapping[str, Any]) -> list[Any]:
+    def run(self, values: Mapping[str, Any], _: Any) -> list[Any]:
         inputs = {place: values[name] for place, name in self.needs.items()}
         if self.layer is None:
             return run_with_weights(self.node, inputs)
@@ -244,6 +249,10 @@ class _Part:
         read = [name for k in needs for name in needs[k]] + self.outputs
         self._constants |= {n: value for n in read if (value := scope.value(n)) is not None}
         self._nodes = nodes
+        self._steps = [
+            (session, stage, [(self._special[numbers[id(n)]], list(n.output)) for n in stage.special])
+            for session, stage in self._stages
+        ]
 
     def _compile(self, stage: Stage) -> Any:
         """Return onnxruntime's session of a stage, after which the types of what it makes are known."""
@@ -332,15 +341,13 @@ class _Part:
 
     def run(self, outer: Mapping[str, Any], run_options: Any) -> list[Any]:
         """Return the outputs of the graph; ``outer`` holds its inputs and what it sees of the graphs around it."""
-        values = self._constants | dict(outer)
-        for session, stage in self._stages:
+        values = {**self._constants, **outer}
+        for session, stage, units in self._steps:
             if session is not None:
                 feeds = {name: values[name] for name in stage.inputs}
                 values.update(zip(stage.outputs, session.run(stage.outputs, feeds, run_options), strict=True))
-            for node in stage.special:
-                unit = self._special[self._numbers[id(node)]]
-                made = unit.run(values) if isinstance(unit, _Cell) else unit.run(values, run_options)
-                values.update((n, v) for n, v in zip(node.output, made, strict=False) if n)
+            for unit, names in units:
+                values.update(zip(names, unit.run(values, run_options), strict=False))
         return [values[name] for name in self.outputs]
 
 
@@ -355,23 +362,22 @@ def _value(info: Any) -> Value:
         return Value(info.name, [], info.type.WhichOneof("value") or "unknown")
     tensor = info.type.tensor_type
     shape = [d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in tensor.shape.dim]
-    return Value(info.name, shape, f"tensor({_kind_names(onnx).get(tensor.elem_type, 'unknown')})")
+    kind = _kind_names(onnx).get(tensor.elem_type, "unknown")
+    known = tensor.elem_type and kind not in ("unknown", "undefined", "string")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if known else None
+    return Value(info.name, shape, f"tensor({kind})", dtype)
 
 
 def _check(value: Value, array: Any) -> None:
     """Raise unless an input has the type and the fixed sizes that the model declares."""
-    if not value.type.startswith("tensor(") or not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray):
         return
-    kind = value.type[7:-1]
-    kind = {"float": "float32", "double": "float64"}.get(kind, kind)
-    fits = kind in ("unknown", "string") or array.dtype.name == kind
-    expect(fits, f"inputs: {value.name}", f"an array of {kind}", array.dtype)
-    if value.shape:
-        fits = array.ndim == len(value.shape)
-        fits = fits and all(
-            not isinstance(n, int) or n == m for n, m in zip(value.shape, array.shape, strict=True)
-        )
-        expect(fits, f"inputs: {value.name}", f"shape {value.shape}", array.shape)
+    if value.dtype is not None and array.dtype != value.dtype:
+        raise ValueError(f"inputs: {value.name}: expected an array of {value.dtype}, got {array.dtype}")
+    pairs = zip(value.shape, array.shape, strict=False)
+    fits = array.ndim == len(value.shape) and all(n == m for n, m in pairs if isinstance(n, int))
+    if value.shape and not fits:
+        raise ValueError(f"inputs: {value.name}: expected shape {value.shape}, got {array.shape}")
 
 
 def _kind_names(onnx: Any) -> dict[int, str]:

@@ -5,12 +5,9 @@
 """
 
 import importlib
-import importlib.util
 import sys
 import tempfile
-import types
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import onnxruntime
@@ -18,7 +15,7 @@ import torch
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "files"))
-real_models = importlib.import_module("real_models")
+real_models, own_engines = map(importlib.import_module, ("real_models", "own_engines"))
 file_of = importlib.import_module("packages").file_of
 
 made = {}
@@ -41,12 +38,7 @@ def silero():
 
 
 def g2p():
-    names = ["nltk", "nltk.corpus", "nltk.tokenize", "g2p_en", "g2p_en.expand"]
-    with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in names}):
-        spec = importlib.util.spec_from_file_location("g2p_en.g2p", of("g2p_en", "g2p.py"))
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        own = module.G2p()
+    own = own_engines.g2p_en(of("g2p_en", "g2p.py"))
     made["g2p_words"] = np.array([" ".join(own.predict(word)) for word in real_models.WORDS])
 
 
@@ -68,39 +60,17 @@ def medaka():
 
 
 def madmom():
-    for name in ("madmom", "madmom.ml", "madmom.ml.nn"):
-        sys.modules[name] = types.ModuleType(name)
-        sys.modules[name].__path__ = []
-    for name in ("activations", "layers"):
-        full = f"madmom.ml.nn.{name}"
-        spec = importlib.util.spec_from_file_location(full, of("madmom", f"ml/nn/{name}.py"))
-        sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full])
-    layers = sys.modules["madmom.ml.nn.layers"]
-    functions = sys.modules["madmom.ml.nn.activations"]
-
-    def real(part):
-        """Madmom's own object for what its pickle holds."""
-        if isinstance(part, real_models.Part):
-            new = getattr(layers, type(part).__name__).__new__(getattr(layers, type(part).__name__))
-            state = {key: real(value) for key, value in vars(part).items()}
-            if hasattr(new, "__setstate__"):
-                new.__setstate__(state)
-            else:
-                vars(new).update(state)
-            return new
-        return getattr(functions, part[1]) if isinstance(part, tuple) else part
-
     kinds = {
         "beats": "models/beats/2016/beats_lstm_1.pkl",
         "beats_both": "models/beats/2015/beats_blstm_1.pkl",
         "bars": "models/downbeats/2016/downbeats_bgru_rhythmic_0.pkl",
     }
     for kind, path in kinds.items():
-        found = real_models.madmom_layers(of("madmom", path))
-        x = np.random.default_rng(1).random((60, real_models.madmom_width(found[0]))).astype(np.float32)
-        for layer in found:
-            x = real(layer).activate(x)
+        found = of("madmom", path)
+        width = real_models.madmom_width(real_models.madmom_layers(found)[0])
+        x = np.random.default_rng(1).random((60, width)).astype(np.float32)
+        for layer in own_engines.madmom(of("madmom", "ml/nn/layers.py").parent, found):
+            x = layer.activate(x)
         made[f"madmom_{kind}"] = x
 
 
