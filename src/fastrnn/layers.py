@@ -47,6 +47,16 @@ clip : float, optional
     zoneout : float
         Probability with which a unit of the state keeps its old value in a step of a training pass. At inference the
         state is what is expected of that (Krueger et al. 2017). For an LSTM, a pair is for h and for c.""",
+    "{directions}": """\
+reverse : bool
+        Whether the layer reads each sequence from its end; y_t stays beside x_t. Only without ``bidirectional``.
+    merge : {"concat", "sum", "mul", "ave"}
+        What becomes of the outputs of both directions: side by side, their sum, product or mean. It is done in every
+        layer, so the next one reads what was merged, as in a stack of Keras' Bidirectional. Only with
+        ``bidirectional``.
+    learned_state : bool
+        Whether there are parameters h_0 [L*D, output] and, for an LSTM, c_0 [L*D, hidden_size], zeros at first. They
+        are the initial state wherever none is given. ``reset`` of a call is refused then.""",
     "{numbers}": """\
 dtype : float32 or float64
     rng : numpy Generator or seed, optional
@@ -81,6 +91,7 @@ class RNN(Recurrent):
         h_t = (1 - leak) h_{t-1} + leak f(a_t), where a_t is the pre-activation: a leaky integrator.
     noise : float
         Standard deviation of Gaussian noise, which a training pass adds to the pre-activations.
+    {directions}
     {numbers}
 
     Examples
@@ -108,6 +119,9 @@ class RNN(Recurrent):
         zoneout: float = 0.0,
         leak: float = 1.0,
         noise: float = 0.0,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -116,6 +130,7 @@ class RNN(Recurrent):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng,
             activations=elman(nonlinearity, activations), clip=clip, recurrent_dropout=recurrent_dropout,
             zoneout=zoneout, leak=leak, noise=noise,
+            reverse=reverse, merge=merge, learned_state=learned_state,
         )  # fmt: skip
 
     def _cell(self) -> str:
@@ -147,6 +162,7 @@ class LSTM(Recurrent):
         Those of the gates, of the candidate and of the output, which is applied to c_t. Or one for each of i, f, g, o
         and the output; or such a tuple for each direction. An entry is a name, or a name with its numbers.
     {cells}
+    {directions}
     {numbers}
 
     Examples
@@ -174,6 +190,9 @@ class LSTM(Recurrent):
         clip: float | None = None,
         recurrent_dropout: float = 0.0,
         zoneout: float | tuple[float, float] = 0.0,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -181,6 +200,7 @@ class LSTM(Recurrent):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
             peepholes=peepholes, input_forget=input_forget, activations=activations, clip=clip,
             recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+            reverse=reverse, merge=merge, learned_state=learned_state,
         )  # fmt: skip
 
     def _cell(self) -> str:
@@ -202,6 +222,7 @@ class GRU(Recurrent):
         Those of the gates and of the candidate; or one for each of r, z and n; or such a tuple for each direction. An
         entry is a name, or a name with its numbers.
     {cells}
+    {directions}
     {numbers}
 
     Examples
@@ -227,6 +248,9 @@ class GRU(Recurrent):
         clip: float | None = None,
         recurrent_dropout: float = 0.0,
         zoneout: float = 0.0,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -234,6 +258,7 @@ class GRU(Recurrent):
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng,
             activations=activations, clip=clip, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+            reverse=reverse, merge=merge, learned_state=learned_state,
         )  # fmt: skip
 
     def _cell(self) -> str:

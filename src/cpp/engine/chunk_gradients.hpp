@@ -150,7 +150,7 @@ private:
     if (own.dropped[0].size()) {
       list(rows.h, chunk, own.dropped[chunk.buffer].get(), p.R);
       if (dir.input) list(rows.x, chunk, [&](size_t s) { return [x = dir.x.read(s, 0)](size_t r) { return x[r]; }; });
-    } else if (p.batch.rows == 1 && p.batch.any_reset[dir.direction].empty()) {
+    } else if (p.batch.rows == 1 && p.batch.any_reset[dir.way].empty()) {
       const size_t n = chunk.end - chunk.begin, last = chunk.end - 1;
       rows.h.resize(n);
       evenly(rows.h.data(), dir.h_prev(last, 0)[0], -dir.y.step, n - (chunk.begin == 0));
@@ -161,7 +161,7 @@ private:
       }
     } else {
       list(rows.h, chunk, [&](size_t s) {
-        const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
+        const uint8_t *reset = p.batch.reset_at(dir.way, s);
         const Rows<const T> h = dir.h_prev(s, 0);
         return [=, zeros = dir.zeros](size_t r) { return reset && reset[r] ? zeros : h[r]; };
       });
