@@ -41,7 +41,7 @@ class Network:
         ragged: bool,
         keep: bool,
         checkpoint: int,
-        masks: Callable[[int], NDArray[Any]] | None,
+        masks: Callable[[int, int], Any] | None,
         scale: float,
         /,
     ) -> tuple[Any, ...]: ...

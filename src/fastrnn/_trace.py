@@ -23,6 +23,8 @@ def trace(layer: Recurrent, x: Any, state: Any, lengths: Any, reset: Any) -> dic
     """Return the arrays of :meth:`fastrnn.LSTM.trace`."""
     from fastrnn import reference  # nothing else in a layer needs it
 
+    plain = layer._chosen is None or layer._chosen.core() is None
+    expect(plain, "trace", "a layer whose cells have no options", repr(layer))
     batch = _TimeFirst(layer, x, lengths)
     flags = None if reset is None else batch.by_time(as_reset(reset, batch.shape))
     wide = {name: value.astype(np.float64) for name, value in layer.params.items()}

@@ -430,3 +430,8 @@ def test_the_core_checks_options() -> None:
     network, packed = core("lstm", *sizes, good), core("lstm", *sizes).pack(fastrnn.LSTM(3, 4)._arrays)
     with pytest.raises(ValueError, match="packed weights of this network"):
         network.infer(packed, np.ones((1, 1, 3), np.float32), None, None, None)
+
+
+def test_a_trace_needs_plain_cells() -> None:
+    with pytest.raises(ValueError, match="trace: expected a layer whose cells have no options"):
+        fastrnn.GRU(3, 4, clip=1.0).trace(np.ones((2, 1, 3), np.float32))
