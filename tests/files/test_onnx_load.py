@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_graphs import arrays, constant, helper, inputs, model, needs, node, numpy_helper, onnx, reference
+from onnx_graphs import arrays, constant, helper, inputs, model, node, numpy_helper, onnx, reference
+from options import needs
 
 import fastrnn
 from fastrnn.onnx import load
