@@ -230,6 +230,10 @@ def test_layers_of_one_module_are_joined(op: str, directions: int, dropped: bool
 def test_nodes_stay_apart_where_others_read_between_them() -> None:
     whole, _ = stacked("LSTM", skip=True)
     assert list(load(whole)) == ["one", "two"]
+    whole, _ = stacked("LSTM")
+    assert list(load(whole)) == ["one"]
+    whole.graph.output.add(name="a")  # Y of the lower node itself
+    assert list(load(whole)) == ["one", "two"]
 
 
 def test_nodes_stay_apart_where_numbers_are_moved_between_them() -> None:
