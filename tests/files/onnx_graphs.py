@@ -1,30 +1,17 @@
-"""ONNX models for tests: nodes with drawn weights, and what the layers' options can say so far."""
+"""ONNX models for tests: nodes with drawn weights, and what they compute."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 import pytest
-
-import fastrnn
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 FLOAT = onnx.TensorProto.FLOAT
-
-
-def has(*options: str) -> bool:
-    """Whether layers have these options."""
-    return set(options) <= set(inspect.signature(fastrnn.LSTM).parameters)
-
-
-def needs(*options: str) -> pytest.MarkDecorator:
-    """A mark that skips a test where layers do not have options yet."""
-    return pytest.mark.skipif(not has(*options), reason=f"layers do not have {', '.join(options)}")
 
 
 def arrays(

@@ -156,9 +156,10 @@ def growing(kind: str) -> Any:
     "kind", ["expand", "gather", "doubling", "chain", "circle", "functions", "recursive"]
 )
 def test_graphs_that_grow(kind: str, tmp_path: Path) -> None:
+    made = growing(kind)
     import fastrnn.onnx
 
-    (tmp_path / "a.onnx").write_bytes(growing(kind).SerializeToString())
+    (tmp_path / "a.onnx").write_bytes(made.SerializeToString())
     assert not attempt(fastrnn.onnx.load, tmp_path / "a.onnx")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from keras_files import GATES, arrays, layer, model, named, outputs, reference, unpacked, write
-from onnx_graphs import needs
+from options import needs
 
 import fastrnn
 from fastrnn.keras import load, state_dict

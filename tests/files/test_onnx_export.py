@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_graphs import has, needs, onnx
+from onnx_graphs import onnx
+from options import has, needs
 
 import fastrnn
 from fastrnn.onnx import export, load

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx_graphs import GATES, has, helper, onnx
+from onnx_graphs import GATES, helper, onnx
+from options import has
 
 import fastrnn.onnx as door
 from fastrnn.onnx import backend

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import real_models
+from options import has
 from packages import PACKAGES, file_of
 
-import fastrnn
+import fastrnn.keras
 from fastrnn import io
 
 EXPECTED = Path(__file__).parents[1] / "data" / "real" / "expected.npz"
@@ -38,9 +39,16 @@ def of(package: str, path: str) -> Path:
     return found
 
 
-def needs_option(*names: str) -> None:
-    from onnx_graphs import has
+def onnx_door() -> Any:
+    """fastrnn.onnx, where what it needs is installed."""
+    for module in ("onnx", "onnxruntime"):
+        pytest.importorskip(module)
+    import fastrnn.onnx
 
+    return fastrnn.onnx
+
+
+def needs_option(*names: str) -> None:
     if not has(*names):
         pytest.skip(f"layers do not have {', '.join(names)}")
 
@@ -50,8 +58,7 @@ def needs_option(*names: str) -> None:
 
 @pytest.mark.parametrize("name", ["silero_vad.onnx", "silero_vad_16k_op15.onnx"])
 def test_silero_in_a_stream(name: str) -> None:
-    pytest.importorskip("onnxruntime")
-    door = pytest.importorskip("fastrnn.onnx")
+    door = onnx_door()
     session = door.accelerate(of("silero_vad", f"data/{name}"))
     assert session.layers
     assert not session.left
@@ -63,8 +70,7 @@ def test_silero_in_a_stream(name: str) -> None:
 
 
 def test_silero_in_one_sequence() -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    door = pytest.importorskip("fastrnn.onnx")
+    door, runtime = onnx_door(), pytest.importorskip("onnxruntime")
     path = of("silero_vad", "data/silero_vad_16k_sequence.onnx")
     zeros = np.zeros((1, 1, 128), np.float32)
     feeds = {"input": np.concatenate(real_models.chunks(real_models.audio())), "h": zeros, "c": zeros}
@@ -74,7 +80,7 @@ def test_silero_in_one_sequence() -> None:
 
 
 def test_silero_taken_apart_is_refused() -> None:
-    door = pytest.importorskip("fastrnn.onnx")
+    door = onnx_door()
     with pytest.raises(ValueError, match="its cells may be taken apart into MatMul, Sigmoid and Tanh"):
         door.load(of("silero_vad", "data/silero_vad_op18_ifless.onnx"))
 
@@ -83,7 +89,7 @@ def test_silero_taken_apart_is_refused() -> None:
 def test_silero_in_torchscript() -> None:
     """The state dict of the program holds the cell's weights: those of the ONNX file."""
     torch = pytest.importorskip("torch")
-    door = pytest.importorskip("fastrnn.onnx")
+    door = onnx_door()
     held = torch.jit.load(of("silero_vad", "data/silero_vad.jit")).state_dict()
     layer = fastrnn.LSTM.from_state_dict(held, prefix="_model.decoder.rnn.")
     layers = door.load(of("silero_vad", "data/silero_vad_16k_op15.onnx"))
@@ -93,8 +99,7 @@ def test_silero_in_torchscript() -> None:
 
 def test_dksplit_of_8_bits() -> None:
     """Three bidirectional layers with weights of 8 bits, which ONNX Runtime multiplies by inputs of 8 bits."""
-    pytest.importorskip("onnxruntime")
-    door = pytest.importorskip("fastrnn.onnx")
+    door = onnx_door()
     path = of("dksplit", "models/dksplit-int8.onnx")
     (layer,) = door.load(path).values()
     assert repr(layer) == "LSTM(384, 384, num_layers=3, bidirectional=True)"
@@ -251,9 +256,9 @@ def test_madmom(kind: str, path: str, options: list[str]) -> None:
 
 def test_textgenrnn_writes_english() -> None:
     """Weights of Keras 2.1 in CuDNN's layout. Read in a wrong way, the model would not predict English."""
-    door, h5py = pytest.importorskip("fastrnn.keras"), pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py")
     path = of("textgenrnn", "textgenrnn_weights.hdf5")
-    layers = door.load(path)
+    layers = fastrnn.keras.load(path)
     assert list(layers) == ["rnn_1", "rnn_2"]
     numbers = real_models.letters(of("textgenrnn", "textgenrnn_vocab.json"))
     with h5py.File(path) as file:
@@ -277,12 +282,12 @@ def test_textgenrnn_writes_english() -> None:
 def test_chars2vec() -> None:
     """Weights alone of Keras 2.2.0, whose gates were hard_sigmoid: the file does not say so."""
     needs_option("activations")
-    door, h5py = pytest.importorskip("fastrnn.keras"), pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py")
     from keras_files import reference
 
     path = of("chars2vec", "trained_models/eng_50/weights.h5")
     with pytest.warns(UserWarning, match="weights alone of Keras 2.2.0: 'hard_sigmoid' is taken"):
-        layers = door.load(path)
+        layers = fastrnn.keras.load(path)
     assert list(layers) == ["lstm_1", "lstm_2"]
     x = np.eye(layers["lstm_1"].input_size, dtype=np.float32)[
         np.random.default_rng(0).integers(0, 26, (3, 12))
