@@ -49,13 +49,14 @@ __all__ = [
 
 # The training utilities are imported on first use, so that `import fastrnn` stays quick.
 _lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference", "text")
+_doors = ("keras", "onnx")  # packages that need another library; import them, or use them as attributes
 _lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "fastrnn.nn")
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in _lazy:
+    if name in _lazy + _doors:
         return importlib.import_module(f"fastrnn.{name}")
     if name in _lazy_names:
         return getattr(importlib.import_module(_lazy_names[name]), name)
