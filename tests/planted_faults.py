@@ -435,6 +435,55 @@ PYTHON = [
         "return np.stack(np.split(raw, self.size, axis=-1)) + base",
         M + "test_horizons.py",
     ),
+    Fault(
+        "the guide of attention has no gradient of the memory",
+        "fastrnn/models/translation.py",
+        "dmemory = dmemory + (dscores",
+        "dmemory + (dscores",
+        M + "test_guided_attention.py",
+    ),
+    Fault(
+        "attention is guided in all epochs",
+        "fastrnn/models/translation.py",
+        "if not extra or len(self.history_) >= self.guided_epochs * self.epochs:",
+        "if not extra:",
+        M + "test_guided_attention.py",
+    ),
+    Fault(
+        "coverage counts the padding of a source",
+        "fastrnn/models/_writer.py",
+        "np.where(there, np.log(np.maximum(sums, 1e-9)), 0)",
+        "np.log(np.maximum(sums, 1e-9))",
+        M + "test_guided_attention.py",
+    ),
+    Fault(
+        "a stop that has begun is not held back",
+        "fastrnn/models/language.py",
+        "sure = len(out) - max((_begun(out, s) for s in stops), default=0)",
+        "sure = len(out)",
+        M + "test_guided_attention.py",
+    ),
+    Fault(
+        "a stream forgets that it was reset",
+        "fastrnn/models/_stream.py",
+        "        self.count[slice(None) if sequences is None else np.asarray(sequences)] = 0\n",
+        "",
+        M + "test_model_streams.py",
+    ),
+    Fault(
+        "columns of a CSV file stand in the file's order",
+        "fastrnn/_commands.py",
+        "[header.index(name) for name in names] if names else",
+        "list(range(len(names))) if names else",
+        M + "test_commands.py",
+    ),
+    Fault(
+        "word vectors of rows that follow each other in different texts",
+        "fastrnn/text.py",
+        "(owner[:-away] == owner[away:]) & (a >= 0)",
+        "(a >= 0)",
+        M + "test_text.py",
+    ),
 ]
 
 CPP = [

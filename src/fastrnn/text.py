@@ -6,6 +6,7 @@ They are thin: sub-words are those of the package ``tokenizers``, and word vecto
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -153,8 +154,9 @@ def word_vectors(
     """Return vectors of tokens from the company that they keep in texts, which need no labels.
 
     Positive pointwise mutual information of tokens that occur near each other, and its singular value decomposition
-    (Levy and Goldberg 2014). They are for the parameter ``embedding`` of `SequenceClassifier` and its relatives. Leave
-    out the texts on which a model is tested.
+    (Levy and Goldberg 2014). All are scaled to the length sqrt(size), which is that of the vectors with which an
+    embedding begins. They are for the parameter ``embedding`` of `SequenceClassifier` and its relatives. Leave out the
+    texts on which a model is tested.
 
     Parameters
     ----------
@@ -201,7 +203,10 @@ def word_vectors(
         positive = np.maximum(np.log(p), 0)
     matrix = sparse.csr_matrix((positive, (counts.row, counts.col)), (n, n))
     left, values, _ = randomized_svd(matrix, min(size, n), random_state=random_state)
-    return WordVectors(known[1:], (left * np.sqrt(values)).astype(np.float32))
+    vectors = left * np.sqrt(values)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors *= math.sqrt(vectors.shape[1]) / np.where(norms > 0, norms, 1)
+    return WordVectors(known[1:], vectors.astype(np.float32))
 
 
 class Subwords:

@@ -82,7 +82,7 @@ def test_word_vectors_of_one_topic_are_alike() -> None:
 
 
 def test_the_matrix_behind_word_vectors() -> None:
-    """Positive pointwise mutual information by loops; with all singular values, its square is what vectors give."""
+    """Positive pointwise mutual information by loops; with all singular values, it gives the cosines of the vectors."""
     pytest.importorskip("sklearn")
     texts = [["a", "b", "c", "a"], ["b", "c", "b"], ["c"], ["x", "a", "a"]]
     vectors = text.word_vectors(texts, 99, window=2, min_count=2, smoothing=1.0)
@@ -97,7 +97,10 @@ def test_the_matrix_behind_word_vectors() -> None:
     with np.errstate(divide="ignore"):
         ppmi = np.maximum(np.log(counts * counts.sum() / np.outer(counts.sum(axis=1), counts.sum(axis=0))), 0)
     left, values, _ = np.linalg.svd(ppmi)
-    np.testing.assert_allclose(vectors.vectors @ vectors.vectors.T, (left * values) @ left.T, atol=1e-5)
+    wanted = left * np.sqrt(values)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors.vectors @ vectors.vectors.T / 3, wanted @ wanted.T, atol=1e-5)
+    np.testing.assert_allclose(np.square(vectors.vectors).mean(axis=1), 1, rtol=1e-5)
 
 
 def test_bad_word_vectors(monkeypatch: pytest.MonkeyPatch) -> None:

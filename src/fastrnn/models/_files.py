@@ -69,6 +69,8 @@ def _header(text: str) -> dict[str, Any]:
             raise ValueError(f"config: {key} are not columns")
     if "target_mean" in config and len(config["target_mean"]) != len(config["target_scale"]):
         raise ValueError("config: target_mean and target_scale are not of one length")
+    if header["params"].get("embedding") is not None:
+        raise ValueError("params: embedding is not kept in files")
     if isinstance(header["params"].get("class_weight"), list):
         header["params"]["class_weight"] = dict(header["params"]["class_weight"])
     if isinstance(header["params"].get("quantiles"), list):

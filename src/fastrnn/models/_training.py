@@ -131,7 +131,8 @@ class Trainer(Estimator):
             and str of its own. Training ends when one of them returns True, and for no other value.
         resume : path ending in .safetensors or .npz
             the file of a checkpoint, which is written after each epoch. If it exists, training goes on from it and
-            ends with the same bits as if it had never been interrupted.
+            ends with the same bits as if it had never been interrupted. Several networks have a file each: run.npz,
+            run.1.npz and so on.
 
         Raises
         ------
