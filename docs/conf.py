@@ -104,7 +104,7 @@ html_copy_source = False
 html_theme_options = {
     "logo": {"text": "fastrnn"},
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 8,
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],

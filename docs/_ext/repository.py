@@ -86,6 +86,19 @@ def as_rst(text: str) -> str:
     return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", LINK.sub(r"\1", text))
 
 
+def docstring_as_rst(text: str) -> str:
+    """Return a program's docstring as prose; what is indented in it are commands."""
+    parts = []
+    for part in text.split("\n\n"):
+        if part.startswith("    "):
+            parts.append(".. code-block:: sh\n\n" + part)
+        else:
+            pieces = re.split(r"(`[^`]+`)", part)
+            pieces[::2] = [re.sub(r"([*|_\\])", r"\\\1", piece) for piece in pieces[::2]]
+            parts.append(as_rst("".join(pieces)))
+    return "\n\n".join(parts)
+
+
 def sections() -> dict[str, tuple[str, str]]:
     """Return the task of each example and the prose about its result, as examples/README.md has them."""
     text = (ROOT / "examples" / "README.md").read_text()
@@ -136,11 +149,8 @@ def example(path: Path, task: str, prose: str) -> str:
         ]
         kept = os.path.relpath(result.with_suffix(".png"), DOCS)
         thumbnail = f"# sphinx_gallery_thumbnail_path = {kept!r}\n"
-    about = ast.get_docstring(tree) or ""
-    about = "\n".join("    " + line for line in about.splitlines())
-    parts.append(
-        f"Run it in a clone with ``python examples/{path.name}``. What the program says of itself::\n\n{about}"
-    )
+    parts.append(f"Run it in a clone with ``python examples/{path.name}``. What the program says of itself:")
+    parts.append(docstring_as_rst(ast.get_docstring(tree) or ""))
     text = "\n\n".join(parts).replace('"""', "'''").replace("\\", "\\\\")
     return f'"""\n{text}\n"""\n\n{thumbnail}{code}\n'
 
