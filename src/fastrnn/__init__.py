@@ -11,7 +11,7 @@ from fastrnn.layers import GRU, LSTM, RNN, Stream
 from fastrnn.ragged import Ragged, chunks, length_mask
 
 if TYPE_CHECKING:  # editors and type checkers do not run __getattr__
-    from fastrnn import diagnostics, functional, init, io, losses, models, nn, optim, reference
+    from fastrnn import diagnostics, functional, init, io, losses, models, nn, optim, reference, text
     from fastrnn.nn import Dropout, Embedding, Linear, Sequential
 
     __version__: str
@@ -44,17 +44,19 @@ __all__ = [
     "reference",
     "set_num_threads",
     "show_config",
+    "text",
 ]
 
 # The training utilities are imported on first use, so that `import fastrnn` stays quick.
-_lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference")
+_lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference", "text")
+_doors = ("keras", "onnx")  # packages that need another library; import them, or use them as attributes
 _lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "fastrnn.nn")
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in _lazy:
+    if name in _lazy + _doors:
         return importlib.import_module(f"fastrnn.{name}")
     if name in _lazy_names:
         return getattr(importlib.import_module(_lazy_names[name]), name)

@@ -17,7 +17,7 @@ struct Problem {
   int threads = 1;
   size_t l2 = 0; // bytes
   size_t layers = 1, directions = 1;
-  bool dropout = false; // between layers: masks are applied to whole layers
+  bool dropout = false; // between layers: masks, or gradients of their outputs, are applied to whole layers
   bool backward = false;
   bool contended = false;   // others take cores: no waiting for another thread in every step
   bool cores_taken = false; // even calls whose threads wait for each other at the end lose by that, if they are short
