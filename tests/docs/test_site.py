@@ -78,3 +78,11 @@ def test_pictures_are_small() -> None:
     assert sizes
     assert max(sizes.values()) < 60_000
     assert sum(sizes.values()) < 2_000_000
+
+
+def test_the_page_on_installation_has_every_extra() -> None:
+    text = (DOCS.parent / "pyproject.toml").read_text()
+    extras = re.findall(
+        r"^(\w+) = \[", text.partition("[project.optional-dependencies]")[2].partition("\n[")[0], re.MULTILINE
+    )
+    assert set(extras) == set(re.findall(r"fastrnn\[(\w+)\]", (DOCS / "install.md").read_text()))
