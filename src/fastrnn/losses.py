@@ -186,7 +186,7 @@ def huber(
     delta: float = 1.0,
     reduction: Reduction = "mean",
 ) -> tuple[float, Any]:
-    """Return the Huber loss and its gradient: e^2 / 2 where |e| <= delta, else delta * (|e| - delta / 2).
+    """Return the Huber loss and its gradient: e^2 / 2 where ``|e| <= delta``, else ``delta * (|e| - delta / 2)``.
 
     Arguments as of `mse`. Huber 1964; ``torch.nn.HuberLoss``.
 

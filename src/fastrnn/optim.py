@@ -261,7 +261,7 @@ class Adam(_Optimiser):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): first p *= 1 - lr * weight_decay.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): first ``p *= 1 - lr * weight_decay``.
 
     Examples
     --------

@@ -124,7 +124,7 @@ class Trainer(Estimator):
             its loss is measured after each epoch, and the weights with the smallest one are kept. A fraction of the
             data is held out of training: sequences drawn at random, or the end of a text or of each series.
         metrics : list of str and functions (model, X, y), or dict of them by name
-            measured on the validation data after each epoch, and kept in the log as "val_" and their name. A str is
+            measured on the validation data after each epoch, and kept in the log as ``"val_"`` and their name. A str is
             "score", for the model's own, or the name of one of scikit-learn's scorers, such as "f1_macro".
         callbacks : list of functions (model, log)
             called after each epoch. `log` has the epoch's loss, val_loss and grad_norm; a callback may add numbers
