@@ -39,8 +39,12 @@ std::atomic<int64_t> seen_at[most_counted + 1];
 // somebody else computes on. Then calls do without helpers for a while, twice as long each time it happens
 // again.
 constexpr int64_t soon = 10'000'000, shortest_pause = 2'000'000, longest_pause = 256'000'000; // ns
-std::atomic<int64_t> paused_until{0}, last_pause{0};
-std::atomic<int64_t> undisturbed{soon}; // ns of work since a core was lost
+struct Contention {
+  std::atomic<int64_t> paused_until{0}, last_pause{0};
+  std::atomic<int64_t> undisturbed{soon}; // ns of work since a core was lost
+};
+Contention contention[2]; // by Waits
+Contention &of(Waits waits) { return contention[size_t(waits)]; }
 
 } // namespace
 
@@ -84,27 +88,29 @@ int ActiveCall::share_of(int threads) const {
   return std::max(threads / callers, 1);
 }
 
-bool note_lost_core(int64_t worked, bool preempted) {
-  const bool again = preempted && undisturbed.load(std::memory_order_relaxed) + worked < soon;
-  undisturbed.store(0, std::memory_order_relaxed);
+bool note_lost_core(Waits waits, int64_t worked, bool preempted) {
+  Contention &c = of(waits);
+  const bool again = preempted && c.undisturbed.load(std::memory_order_relaxed) + worked < soon;
+  c.undisturbed.store(0, std::memory_order_relaxed);
   if (!again) {
-    last_pause.store(0, std::memory_order_relaxed);
+    c.last_pause.store(0, std::memory_order_relaxed);
     return false;
   }
   const int64_t pause =
-      std::min(std::max(2 * last_pause.load(std::memory_order_relaxed), shortest_pause), longest_pause);
-  last_pause.store(pause, std::memory_order_relaxed);
-  paused_until.store(clock_now() + pause, std::memory_order_relaxed);
+      std::min(std::max(2 * c.last_pause.load(std::memory_order_relaxed), shortest_pause), longest_pause);
+  c.last_pause.store(pause, std::memory_order_relaxed);
+  c.paused_until.store(clock_now() + pause, std::memory_order_relaxed);
   return true;
 }
 
-bool cores_are_contended() {
-  const int64_t until = paused_until.load(std::memory_order_relaxed);
+bool cores_are_contended(Waits waits) {
+  const int64_t until = of(waits).paused_until.load(std::memory_order_relaxed);
   return until != 0 && clock_now() < until;
 }
 
-void note_undisturbed(int64_t worked) {
-  if (undisturbed.load(std::memory_order_relaxed) < soon) undisturbed.fetch_add(worked, std::memory_order_relaxed);
+void note_undisturbed(Waits waits, int64_t worked) {
+  Contention &c = of(waits);
+  if (c.undisturbed.load(std::memory_order_relaxed) < soon) c.undisturbed.fetch_add(worked, std::memory_order_relaxed);
 }
 
 } // namespace fastrnn

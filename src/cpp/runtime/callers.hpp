@@ -41,12 +41,15 @@ private:
   int now_;
 };
 
-// A helper kept a team waiting, after so many nanoseconds of work without that; `preempted`: while another thread had
+// How often the threads of a call wait for each other: in every step, or so seldom that somebody else must have
+// computed on a core for long before it matters.
+enum class Waits { often, seldom };
+// A helper kept a call waiting, after so many nanoseconds of work without that; `preempted`: while another thread had
 // its core. Returns whether this happens again and again: then somebody else computes there.
-bool note_lost_core(int64_t worked, bool preempted);
-// Whether that was so lately: a call is not to wait for helpers at a barrier in every step.
-bool cores_are_contended();
-// A team with a barrier in every step worked for so long without losing a core.
-void note_undisturbed(int64_t worked);
+bool note_lost_core(Waits, int64_t worked, bool preempted);
+// Whether that was so lately: a call that waits so often is not to wait for helpers.
+bool cores_are_contended(Waits);
+// A call worked for so long without losing a core.
+void note_undisturbed(Waits, int64_t worked);
 
 } // namespace fastrnn

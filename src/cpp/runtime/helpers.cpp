@@ -1,4 +1,5 @@
 #include "runtime/helpers.hpp"
+#include "runtime/callers.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -81,7 +82,8 @@ struct Helper {
   // written by callers
   alignas(64) std::atomic<bool> leased{false};
   std::atomic<unsigned> state{idle};
-  std::atomic<unsigned> signal{0}; // what it sleeps on
+  std::atomic<unsigned> signal{0};  // what it sleeps on
+  std::atomic<bool> awaited{false}; // the caller has been through for a while, and waits for it
   HelperBody body = nullptr;
   void *context = nullptr;
   int index = 0;
@@ -99,6 +101,9 @@ constexpr int64_t spin_time = 60'000;
 constexpr int64_t running_within = 3'000;
 // A call that begins so soon after the last one of its thread belongs to a series: helpers that sleep are woken.
 constexpr int64_t series_within = 50'000;
+
+// Who waits for so long at the end of a call waits for a helper that may have lost its core.
+constexpr int64_t late = 300'000;
 
 thread_local int64_t last_call_ended = 0;
 
@@ -119,7 +124,12 @@ void stand_by(Helper &helper) {
     unsigned state = offered;
     if (helper.state.load(std::memory_order_acquire) == offered &&
         helper.state.compare_exchange_strong(state, begun, std::memory_order_acq_rel)) {
+      const int64_t begin = clock_now();
       helper.body(helper.context, helper.index);
+      if (helper.awaited.load(std::memory_order_relaxed)) {
+        helper.awaited.store(false, std::memory_order_relaxed);
+        note_lost_core(Waits::seldom, clock_now() - begin, was_preempted());
+      }
       helper.state.store(through, std::memory_order_release);
       since = clock_now();
       helper.seen.store(since, std::memory_order_relaxed);
@@ -275,6 +285,7 @@ int Lease::running(int64_t patience) {
 }
 
 void Lease::begin(HelperBody body, void *context) {
+  began_ = clock_now();
   for (size_t i = 0; i < helpers_.size(); ++i) {
     Helper &helper = *helpers_[i];
     helper.body = body;
@@ -286,13 +297,26 @@ void Lease::begin(HelperBody body, void *context) {
 }
 
 void Lease::end() {
+  const int64_t begin = clock_now();
+  bool waited = false;
   for (Helper *helper : helpers_) {
     unsigned state = offered;
     if (helper->state.compare_exchange_strong(state, idle, std::memory_order_acq_rel)) continue;
-    for (unsigned spins = 0; helper->state.load(std::memory_order_acquire) != through; ++spins)
-      spins < 2000 ? cpu_relax() : yield_thread();
+    for (unsigned spins = 0; helper->state.load(std::memory_order_acquire) != through; ++spins) {
+      if (spins < 2000) {
+        cpu_relax();
+        continue;
+      }
+      yield_thread();
+      if (!waited && clock_now() - begin > late) {
+        waited = true;
+        helper->awaited.store(true, std::memory_order_relaxed);
+      }
+    }
+    helper->awaited.store(false, std::memory_order_relaxed);
     helper->state.store(idle, std::memory_order_relaxed);
   }
+  if (!waited && !helpers_.empty()) note_undisturbed(Waits::seldom, begin - began_);
 }
 
 void Lease::give_back() {

@@ -45,6 +45,7 @@ public:
   Lease(Lease &&o) noexcept { *this = std::move(o); }
   Lease &operator=(Lease &&o) noexcept {
     std::swap(helpers_, o.helpers_);
+    std::swap(began_, o.began_);
     std::swap(asked_, o.asked_);
     return *this;
   }
@@ -64,6 +65,7 @@ public:
 private:
   void give_back();
   std::vector<Helper *> helpers_;
+  int64_t began_ = 0;
   bool asked_ = false; // for helpers, whether or not there were any
 };
 

@@ -139,7 +139,7 @@ void Team::regroup(int last, unsigned next_round) {
     kept_waiting_.store(false, std::memory_order_relaxed);
     if (last != 0 && !coarse_ && !shuffle) {
       const int64_t now = clock_now();
-      seats_[size_t(last)].may_return = !note_lost_core(now - since_, was_preempted());
+      seats_[size_t(last)].may_return = !note_lost_core(Waits::often, now - since_, was_preempted());
       since_ = now;
       dismiss(last);
     }
@@ -187,7 +187,7 @@ void Team::ask() {
 }
 
 void Team::note_end() {
-  if (!coarse_ && size_ > 1) note_undisturbed(clock_now() - since_);
+  if (!coarse_ && size_ > 1) note_undisturbed(Waits::often, clock_now() - since_);
 }
 
 void Team::close() {
