@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import BASELINE, MODEL, figure, package, parser, report
+from _common import BASELINE, COLOURS, MODEL, figure, package, parser, report
 
 from fastrnn.models import Captioner
 
@@ -144,15 +144,15 @@ def plot(
         axes.set(xlabel="step", ylabel="unseen scenes captioned without a mistake", ylim=(-0.03, 1.03))
         axes.set_title("Learning, both parts at once")
         axes.legend(loc="upper left")
-        gallery.suptitle("Scenes it has never seen, and the captions it wrote (mistakes in red)")
+        gallery.suptitle("Scenes it has never seen, and the captions it wrote (mistakes in orange)")
         for ax, i in zip(gallery.subplots(2, 3).flat, shown, strict=True):
             ax.imshow(images[i, 0], cmap="gray_r")
             ax.set(xticks=[], yticks=[])
             good = written[i] == right[i]
             text = textwrap.fill(" ".join(written[i]), 30)
             if not good:
-                text = textwrap.fill(f"“{' '.join(written[i])}” (no: {' '.join(right[i])})", 30)
-            ax.set_xlabel(text, fontsize=9, color="tab:green" if good else "tab:red")
+                text = textwrap.fill(f"“{' '.join(written[i])}” (right: {' '.join(right[i])})", 30)
+            ax.set_xlabel(text, fontsize=9, color=COLOURS[0] if good else COLOURS[1])
 
 
 if __name__ == "__main__":

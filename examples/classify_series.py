@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from _common import BASELINE, MODEL, figure, package, parser, report
+from _common import BASELINE, COLOURS, MODEL, figure, package, parser, report
 from numpy.typing import NDArray
 
 from fastrnn.models import SequenceClassifier
@@ -87,7 +87,7 @@ def main() -> None:
     picture = options.out / "classify_series.png"
     with figure(picture, size=(9, 4)) as f:
         left, right = f.subplots(1, 2, width_ratios=[1.3, 1])
-        for speaker, colour in ((1, "tab:red"), (4, "tab:green")):
+        for speaker, colour in ((1, COLOURS[1]), (4, COLOURS[0])):
             for n, i in enumerate(np.flatnonzero(y == speaker)[:6]):
                 label = f"speaker {speaker}" if n == 0 else None
                 left.plot(X[i][:, 0], color=colour, alpha=0.6, lw=1.2, label=label)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import BASELINE, MODEL, figure, missing, package, parser, report
+from _common import BASELINE, COLOURS, MODEL, figure, missing, package, parser, report
 from numpy.typing import NDArray
 
 from fastrnn.models import SequenceClassifier
@@ -120,7 +120,7 @@ def main() -> None:
         frequencies = np.exp(matrices[0][:, :4]) / 4
         bottom = np.zeros(2 * FLANK)
         places = np.r_[-FLANK:0, 1 : FLANK + 1]
-        for base, colour in zip(range(4), ("tab:green", "tab:blue", "tab:orange", "tab:red"), strict=True):
+        for base, colour in zip(range(4), COLOURS, strict=False):
             axes[0].bar(places, frequencies[:, base], 0.9, bottom, color=colour, label="ACGT"[base])
             bottom += frequencies[:, base]
         axes[0].axvline(0, color="black", lw=1.5)
@@ -131,7 +131,7 @@ def main() -> None:
             list(right), [100 * a for a in accuracy.values()], color=[MODEL, BASELINE, BASELINE]
         )
         axes[1].bar_label(bars, fmt="%.1f %%")
-        axes[1].set(ylim=(40, 100), ylabel="new windows right (%)")
+        axes[1].set(ylim=(0, 100), ylabel="new windows right (%)")
         axes[1].set_title("Junction at an unknown place")
         table = confusion_matrix(y_test, said, labels=list(KINDS), normalize="true")
         axes[2].imshow(table, cmap="Blues", vmin=0, vmax=1)

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from _common import figure, parser, report
+from _common import COLOURS, figure, parser, report
 
 import fastrnn
 from fastrnn import Linear, init, losses, optim
@@ -49,7 +49,11 @@ METHODS: dict[str, tuple[Callable[[int, int], Any], float, float | None]] = {
     ),
     "GRU": (lambda n, seed: fastrnn.GRU(n, HIDDEN, rng=seed), 1e-2, 1.0),
 }
-LOOKS = dict(zip(METHODS, ("k-", "k:", "b-", "r:", "r-", "m:", "m-", "g-"), strict=True))
+# a colour for each kind of network; dotted: without clipping (LSTM: without forget bias), dashed: with it, solid: with
+# the start of its own (LSTM: the forget bias) as well
+_KINDS = (("#000000", ":"), ("#000000", "--"), ("#000000", "-"), (COLOURS[1], ":"), (COLOURS[1], "--"))
+_GATED = ((COLOURS[3], ":"), (COLOURS[3], "-"), (COLOURS[2], "-"))
+LOOKS = dict(zip(METHODS, _KINDS + _GATED, strict=True))
 
 
 class Adding:
@@ -137,7 +141,8 @@ def main() -> None:
             for method, results in runs.items():
                 scores = [result.result() for result in results]
                 print(f"{task.name}, {method}: {', '.join(f'{s:.3g}' for s in scores)}", flush=True)
-                ax.plot(lengths[kind], np.minimum(scores, 1), LOOKS[method], marker="o", label=method)
+                colour, style = LOOKS[method]
+                ax.plot(lengths[kind], np.minimum(scores, 1), style, color=colour, marker="o", label=method)
                 what = f"{task.name}, T = {lengths[kind][-1]}, {method}: {task.metric}"
                 rows.append((what, scores[-1], task.baseline, "remembers nothing"))
             ax.set(title=task.name, xlabel="T", ylabel=task.metric, xticks=lengths[kind])

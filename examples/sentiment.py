@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import BAR, BASELINE, MODEL, figure, missing, package, parser, report
+from _common import BAR, BASELINE, COLOURS, MODEL, figure, missing, package, parser, report
 
 from fastrnn.models import SequenceClassifier
 
@@ -171,7 +171,7 @@ def plot(path: Path, results: dict[str, tuple[float, float]], reader: SequenceCl
         for i, sentence in enumerate(SHOWN):
             y = i + 0.4 * (i // 2)  # twins stand together
             likes = p[i] > 0.5
-            right.barh(y, p[i] - 0.5, 0.45, left=0.5, color="tab:green" if likes else "tab:red")
+            right.barh(y, p[i] - 0.5, 0.45, left=0.5, color=COLOURS[0] if likes else COLOURS[1])
             text = sentence.replace("not", r"$\bf{not}$") + ("  → likes it" if likes else "  → does not")
             right.text(0.01, y - 0.43, text, va="center", bbox={"fc": "white", "lw": 0, "pad": 0.5})
         right.axvline(0.5, color="black", linewidth=0.8, linestyle=":")

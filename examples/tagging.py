@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from _common import BASELINE, MODEL, figure, package, parser, report
+from _common import BASELINE, COLOURS, MODEL, figure, package, parser, report
 
 from fastrnn.models import SequenceTagger
 
@@ -120,7 +120,7 @@ def main() -> None:
     picture = options.out / "tagging.png"
     with figure(picture, size=(10, 4.6)) as f:
         left, right = f.subplots(1, 2, width_ratios=[1, 1.9])
-        for shift, part, colour in ((-0.2, 0, "tab:blue"), (0.2, 1, "lightskyblue")):
+        for shift, part, colour in ((-0.2, 0, MODEL), (0.2, 1, COLOURS[5])):
             values = [100 * s[part] for s in (mine, context, plain)]
             bars = left.bar(
                 np.arange(3) + shift, values, 0.4, color=colour, label=("vowels", "whole words")[part]

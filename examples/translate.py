@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import BAR, data, figure, package, parser, report
+from _common import BAR, BASELINE, MODEL, data, figure, package, parser, report
 
 from fastrnn.models import Seq2Seq
 
@@ -229,8 +229,8 @@ def plot(path: Path, model: Seq2Seq, test: Pairs, spoken: list[Any], letters: li
         lengths = np.array([len(w) for w, _ in test])
         which = [n for n in range(3, 11) if (lengths == n).any()]
         for shift, color, name, said in (
-            (-0.2, "tab:gray", "letter by letter", letters),
-            (0.2, "tab:blue", "fastrnn", spoken),
+            (-0.2, BASELINE, "letter by letter", letters),
+            (0.2, MODEL, "fastrnn", spoken),
         ):
             part = [np.flatnonzero(lengths == n) for n in which]
             rates = [100 * error_rate([said[i] for i in p], [right[i] for i in p]) for p in part]

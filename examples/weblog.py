@@ -164,6 +164,7 @@ def main() -> None:
         passes = np.arange(1, len(history) + 1)
         axes[0].plot(passes, history, color=MODEL, label="LSTM, training log")
         axes[0].axhline(base.mean(), color=BASELINE, ls="--", label=f"{what}, new log")
+        axes[0].plot(passes[-1], mine.mean(), "o", color=MODEL, label="LSTM, new log")
         axes[0].axvspan(epochs + 0.5, len(history) + 0.5, color=MODEL, alpha=0.12, lw=0)
         axes[0].text(epochs, max(history), f"as one row\nof {steps:,}", va="top", ha="right")
         axes[0].set(xlabel="passes over the log", ylabel="nats a step")
@@ -182,7 +183,8 @@ def main() -> None:
             ["every\nstep", "check-\npoints"], [whole / 1e6, kept / 1e6], color=[BASELINE, MODEL]
         )
         axes[2].bar_label(bars, labels=[f"{whole / 1e6:.3g}", f"{kept / 1e6:.2g}"])
-        axes[2].set(ylabel="tape of the LSTM (MB)", title="Memory")
+        axes[2].set(ylabel="tape of the LSTM (MB), log scale", title="Memory", yscale="log")
+        axes[2].set_ylim(kept / 2e6, whole / 2e5)
     report("weblog", rows, picture)
 
 

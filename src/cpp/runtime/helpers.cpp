@@ -7,6 +7,7 @@
 #include <csignal>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include <omp.h>
 #include <pthread.h>
@@ -170,6 +171,25 @@ struct Region {
   std::atomic<bool> done{false};
 };
 
+#if defined(_WIN32)
+struct NoSignals {
+  NoSignals() {} // Windows has no signals that other threads receive
+};
+void sleep_long() { std::this_thread::sleep_for(std::chrono::hours(24)); }
+#else
+// Blocks signals in the calling thread, and in threads that it creates, as long as it lives.
+struct NoSignals {
+  sigset_t before;
+  NoSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+  }
+  ~NoSignals() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
+};
+void sleep_long() { pause(); }
+#endif
+
 // The thread that opens the region of a group of helpers. It has no part in the work, so that OpenMP's places, where
 // they are set, count from it as from the caller.
 void *open_region(void *argument) {
@@ -186,7 +206,7 @@ void *open_region(void *argument) {
       own->count.store(region->first + given, std::memory_order_release);
       region->done.store(true, std::memory_order_release);
       // it stays in the region: at the region's end it would wait as OMP_WAIT_POLICY says, which may be spinning
-      for (;;) pause();
+      for (;;) sleep_long();
     } else {
       auto *const helper = new Helper;
       own->helpers[region->first + size_t(index) - 1].store(helper, std::memory_order_release);
@@ -205,14 +225,12 @@ void grow(size_t wanted) {
   const size_t there = pool->count.load(std::memory_order_acquire);
   if (there >= wanted || pool->asked >= wanted) return;
   pool->asked = wanted;
-  // signals are for the threads that Python knows
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   auto *const region = new Region{there, wanted - there, {}, {}};
   pthread_t thread;
-  const bool made = pthread_create(&thread, nullptr, open_region, region) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const bool made = [&] {
+    const NoSignals none; // they are for the threads that Python knows
+    return pthread_create(&thread, nullptr, open_region, region) == 0;
+  }();
   if (!made) {
     delete region;
     return;

@@ -18,6 +18,15 @@ constexpr size_t most_pooled = size_t(2) << 30; // a training step of an LSTM of
 #endif
 constexpr size_t line = 64, page = 4096, huge_page = size_t(2) << 20, freed_from = size_t(1) << 20;
 
+// Blocks of the pool: Windows has functions of its own for them.
+#if defined(_WIN32)
+void *aligned_block(size_t unit, size_t bytes) { return _aligned_malloc(bytes, unit); }
+void free_block(void *at) { _aligned_free(at); }
+#else
+void *aligned_block(size_t unit, size_t bytes) { return std::aligned_alloc(unit, bytes); }
+void free_block(void *at) { std::free(at); }
+#endif
+
 // where a block begins
 size_t unit_of(size_t bytes) { return bytes >= huge_page * 3 / 4 ? huge_page : page; }
 // What its size is rounded up to: one of at most eight sizes between a power of two and the next, so that calls of
@@ -58,11 +67,11 @@ struct Pool {
     return nullptr;
   }
   void give_back() {
-    while (count) std::free(remove(count - 1));
+    while (count) free_block(remove(count - 1));
   }
   bool keep(void *at, size_t bytes) {
     if (bytes > most_pooled) return false;
-    while (total + bytes > most_pooled || count == most) std::free(remove(0)); // nobody has wanted it for longest
+    while (total + bytes > most_pooled || count == most) free_block(remove(0)); // nobody has wanted it for longest
     blocks[count++] = {at, bytes};
     total += bytes;
     return true;
@@ -86,11 +95,11 @@ void *allocate_bytes(size_t n) {
     pool.leave();
     if (at) return at;
   }
-  void *at = std::aligned_alloc(unit, bytes);
+  void *at = aligned_block(unit, bytes);
   if (!at && pool.take()) { // what nobody uses may be what is missing
     pool.give_back();
     pool.leave();
-    at = std::aligned_alloc(unit, bytes);
+    at = aligned_block(unit, bytes);
   }
 #if defined(__linux__)
   if (at && unit == huge_page) madvise(at, bytes, MADV_HUGEPAGE);
@@ -112,7 +121,7 @@ void release_bytes(void *p, size_t n) {
     pool.leave();
     if (kept) return;
   }
-  std::free(p);
+  free_block(p);
 }
 
 } // namespace fastrnn
