@@ -24,7 +24,8 @@ public:
   // dx (None where it is not needed or there is no x), the gradient of the initial state, and that of all parameters.
   // dy is of all steps, dy_last of each sequence's last one; at most one of them is given.
   py::tuple backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last) const;
-  PackedWeights pack(py::object weights) const;
+  // type: "float32" (that of the layer, float64 too), "bfloat16" or "int8"
+  PackedWeights pack(py::object weights, const std::string &type) const;
 
   const Shape &shape() const { return shape_; }
   bool is_double() const { return is_double_; }

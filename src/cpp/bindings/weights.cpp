@@ -38,6 +38,25 @@ size_t PackedWeights::bytes() const {
   return std::visit([](const auto &p) { return p->bytes(); }, packed);
 }
 
+WeightsType PackedWeights::type() const {
+  return std::visit([](const auto &p) { return p->type(); }, packed);
+}
+
+const char *name_of(WeightsType type) {
+  return type == WeightsType::int8 ? "int8" : type == WeightsType::bfloat16 ? "bfloat16" : "float32";
+}
+
+WeightsType weights_type_named(const std::string &name) {
+  for (const WeightsType type : {WeightsType::float32, WeightsType::bfloat16, WeightsType::int8})
+    if (name == name_of(type)) return type;
+  throw py::value_error("weights: expected \"float32\", \"bfloat16\" or \"int8\", got \"" + name + "\"");
+}
+
+WeightsType type_of_weights(py::handle weights) {
+  if (!are_packed(weights) || !py::isinstance<PackedWeights>(weights)) return WeightsType::float32;
+  return py::cast<const PackedWeights &>(weights).type();
+}
+
 template <class T> std::vector<Parameters<const T>> parameters_of(const Shape &shape, py::handle weights) {
   if (!PyTuple_Check(weights.ptr()))
     throw py::type_error("weights: expected a tuple of arrays, got " + type_name(weights));
@@ -68,6 +87,21 @@ template <class T> PackedPointer<T> pack(const Shape &shape, py::handle weights)
   auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), shape, parameters_of<T>(shape, weights), true, true);
   without_interpreter([&] {
     const FlushSubnormals mode; // as in a call, which packs what is not frozen
+    packed->pack({nullptr, 0, 0, 1});
+    return true;
+  });
+  return packed;
+}
+
+PackedPointer<float> pack_low(const Shape &shape, py::handle weights, WeightsType type) {
+  const size_t deepest = std::max(shape.input, std::max(shape.hidden, shape.directions * shape.output()));
+  if (type == WeightsType::int8 && deepest > deepest_int8)
+    throw py::value_error("weights: expected at most " + std::to_string(deepest_int8) +
+                          " input and hidden features with \"int8\", got " + std::to_string(deepest));
+  auto packed = std::make_shared<Packed<float>>(kernels().f32, shape, parameters_of<float>(shape, weights), type,
+                                                *kernels().low(type));
+  without_interpreter([&] {
+    const FlushSubnormals mode;
     packed->pack({nullptr, 0, 0, 1});
     return true;
   });

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.reference.cells import CELLS, Array, Cell, Params, State
+from fastrnn.reference.low_precision import INT8_CELLS, quantize, quantized_parameters, round_to_bfloat16
 
-__all__ = ["CELLS", "Tape", "backward", "forward"]
+__all__ = ["CELLS", "Tape", "backward", "forward", "infer", "quantize", "round_to_bfloat16"]
 
 
 class Tape(NamedTuple):
@@ -152,7 +153,68 @@ def forward(
     array([[1., 2., 3.],
            [1., 0., 0.]])
     """
-    cell, ends, dtype = CELLS[kind], suffixes(params), params["weight_ih_l0"].dtype
+    y, last, first, shape, passes = _run_layers(
+        CELLS[kind], dict, x, state, params, steps, lengths, reset, masks
+    )
+    return y, last, Tape(kind, dict(params), masks, first, shape, passes)
+
+
+def infer(
+    kind: str,
+    x: Array | None,
+    state: Any,
+    params: Params,
+    *,
+    weights: str = "float32",
+    steps: int | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+) -> tuple[Array, Any]:
+    """Run inference with weights of the type that a layer is frozen with; see `fastrnn.reference.low_precision`.
+
+    Parameters
+    ----------
+    kind, x, state, params, steps, lengths, reset
+        As in `forward`.
+    weights : {"float32", "bfloat16", "int8"}
+        Types other than "float32" expect parameters of float32.
+
+    Returns
+    -------
+    y, state
+        As from `forward`.
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": np.float32([[1.001]]), "weight_hh_l0": np.float32([[0.5]])}
+    >>> infer("rnn_relu", np.ones((2, 1, 1), np.float32), None, params, weights="bfloat16")[0].ravel()
+    array([1. , 1.5], dtype=float32)
+    """
+    if weights not in ("float32", "bfloat16", "int8"):
+        raise ValueError(f"weights: expected 'float32', 'bfloat16' or 'int8', got {weights!r}")
+    small = weights == "int8"
+    if weights == "bfloat16":
+        params = {
+            name: round_to_bfloat16(value) if name.startswith("weight") else value
+            for name, value in params.items()
+        }
+    cell, prepare = (INT8_CELLS[kind], quantized_parameters) if small else (CELLS[kind], dict)
+    return _run_layers(cell, prepare, x, state, params, steps, lengths, reset, None)[:2]
+
+
+def _run_layers(
+    cell: Cell,
+    prepare: Any,
+    x: Array | None,
+    state: Any,
+    params: Params,
+    steps: int | None,
+    lengths: Any,
+    reset: Any,
+    masks: Sequence[Array] | None,
+) -> tuple[Array, Any, State, tuple[int, int], list[Any]]:
+    """Run all layers, with what ``prepare`` makes of the parameters of one layer and direction."""
+    ends, dtype = suffixes(params), params["weight_ih_l0"].dtype
     if x is None:
         if steps is None:
             raise TypeError("steps: expected an int when x is None, got None")
@@ -181,14 +243,14 @@ def forward(
         outputs = []
         for direction, suffix in enumerate(directions):
             start = tuple(s[len(last)] for s in first)
-            h, end, made = run(cell, y, start, select(params, suffix), lengths, segments, direction == 1)
+            p = prepare(select(params, suffix))
+            h, end, made = run(cell, y, start, p, lengths, segments, direction == 1)
             outputs.append(h)
             last.append(end)
             passes.append(made)
         y = np.concatenate(outputs, axis=2)
     final = tuple(np.stack(s) for s in zip(*last, strict=True))
-    tape = Tape(kind, dict(params), masks, first, (steps, batch), passes)
-    return y, final if cell.states == 2 else final[0], tape
+    return y, final if cell.states == 2 else final[0], first, (steps, batch), passes
 
 
 def backward(tape: Tape, dy: Array | None = None, dstate: Any = None) -> tuple[Array, Any, dict[str, Array]]:
