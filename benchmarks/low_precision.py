@@ -156,7 +156,7 @@ def contest(case: Case, settings: Settings) -> Contest:
     comparisons += [
         Comparison(f"bfloat16 over {name}", name, BFLOAT16, ">=", 1.0)
         for name in engines
-        if "bfloat16" in name[8:]
+        if "bfloat16" in name and name != BFLOAT16
     ]
     return Contest(
         case,

@@ -30,7 +30,8 @@ struct Bfloat16 {
   // to[r] = from[r] + the product, for MR rows and P neighbouring panels of W registers each.
   template <int MR, int W, int P> __attribute__((noinline)) void tile(const low_operands &o) const {
     constexpr int VL = lanes<float>;
-    const size_t words = words_of(depth_), step = words * W * VL;
+    // Local variables hold what the loop needs of this object: through it, the compiler would keep the sums in memory.
+    const size_t depth = depth_, words = words_of(depth), step = words * W * VL;
     vfloat sums[MR][P * W];
     const float *row[MR];
     unroll<MR>([&](auto r) __attribute__((always_inline)) {
@@ -39,42 +40,19 @@ struct Bfloat16 {
       unroll<P * W>([&](auto i) __attribute__((always_inline)) { sums[r][i] = load(from + i * VL); });
     });
     const uint32_t *panel = matrix_.words + o.column * words;
-    const auto word_of = [&](auto i)
-                             __attribute__((always_inline)) { return load_words(panel + i / W * step + i % W * VL); };
-    const auto even = [](vint32 word) __attribute__((always_inline)) { return (vfloat)(word << 16); };
-    const auto odd = [](vint32 word) __attribute__((always_inline)) { return (vfloat)(word & all_words(-65536)); };
+    const vint32 upper = all_words(-65536);
     size_t k = 0;
-    for (; k + 2 <= depth_; k += 2, panel += W * VL) {
-      if constexpr (MR <= 2) {
-        vfloat x[MR][2];
-        unroll<MR>([&](auto r) __attribute__((always_inline)) {
-          x[r][0] = broadcast(row[r][k]);
-          x[r][1] = broadcast(row[r][k + 1]);
-        });
-        unroll<P * W>([&](auto i) __attribute__((always_inline)) {
-          const vint32 word = word_of(i);
-          const vfloat first = even(word), second = odd(word);
-          unroll<MR>([&](auto r) __attribute__((always_inline)) { accumulate(sums[r][i], x[r][0], first); });
-          unroll<MR>([&](auto r) __attribute__((always_inline)) { accumulate(sums[r][i], x[r][1], second); });
-        });
-      } else { // the sums leave no registers for both halves at once
-        unroll<2>([&](auto half) __attribute__((always_inline)) {
-          vfloat weights[P * W];
-          unroll<P * W>([&](auto i) __attribute__((always_inline)) {
-            weights[i] = half == 0 ? even(word_of(i)) : odd(word_of(i));
-          });
-          unroll<MR>([&](auto r) __attribute__((always_inline)) {
-            const vfloat x = broadcast(row[r][k + half]);
-            unroll<P * W>([&](auto i) __attribute__((always_inline)) { accumulate(sums[r][i], x, weights[i]); });
-          });
-        });
-      }
-    }
-    if (k < depth_)
+    const auto add = [&](auto half) __attribute__((always_inline)) { // of every word
+      vfloat x[MR];
+      unroll<MR>([&](auto r) __attribute__((always_inline)) { x[r] = broadcast(row[r][k + half]); });
       unroll<P * W>([&](auto i) __attribute__((always_inline)) {
-        const vfloat first = even(word_of(i));
-        unroll<MR>([&](auto r) __attribute__((always_inline)) { accumulate(sums[r][i], broadcast(row[r][k]), first); });
+        const vint32 word = load_words(panel + i / W * step + i % W * VL);
+        const vfloat weight = half == 0 ? (vfloat)(word << 16) : (vfloat)(word & upper);
+        unroll<MR>([&](auto r) __attribute__((always_inline)) { accumulate(sums[r][i], x[r], weight); });
       });
+    };
+    for (; k + 2 <= depth; k += 2, panel += W * VL) unroll<2>(add);
+    if (k < depth) add(index<0>{});
     unroll<MR>([&](auto r) __attribute__((always_inline)) {
       float *const to = o.to[r] + o.to_at;
       unroll<P * W>([&](auto i) __attribute__((always_inline)) { store(to + i * VL, sums[r][i]); });

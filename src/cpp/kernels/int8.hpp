@@ -70,11 +70,19 @@ template <class Dot> struct Int8 {
     static_assert(P == 1, "sums of integers may be split, so one panel has chains enough");
     constexpr int VL = lanes<float>;
     constexpr int U = MR * W >= Dot::chains ? 1 : MR * W * 2 >= Dot::chains ? 2 : 4; // independent sums of each element
-    typename Dot::sum sums[U][MR][W] = {};
+    // Local variables hold what the loop needs of this object: through it, the compiler would keep the sums in memory.
+    const size_t words = words_;
+    typename Dot::sum sums[U][MR][W];
     const uint8_t *row[MR];
-    unroll<MR>([&](auto r) __attribute__((always_inline)) { row[r] = rows_ + (o.row + r) * row_bytes_; });
-    const uint32_t *panel = matrix_.words + o.column * words_;
-    const auto add = [&](size_t word, auto u) __attribute__((always_inline)) {
+    unroll<MR>([&](auto r) __attribute__((always_inline)) {
+      row[r] = rows_ + (o.row + r) * row_bytes_;
+      unroll<U>([&](auto u) __attribute__((always_inline)) {
+        unroll<W>([&](auto w) __attribute__((always_inline)) { sums[u][r][w] = typename Dot::sum{}; });
+      });
+    });
+    const uint32_t *panel = matrix_.words + o.column * words;
+    size_t word = 0;
+    const auto add = [&](auto u) __attribute__((always_inline)) {
       const uint32_t *const at = panel + u * W * VL;
       vint32 weights[W];
       unroll<W>([&](auto w) __attribute__((always_inline)) { weights[w] = load_words(at + w * VL); });
@@ -83,10 +91,8 @@ template <class Dot> struct Int8 {
         unroll<W>([&](auto w) __attribute__((always_inline)) { Dot::add(sums[u][r][w], x, weights[w]); });
       });
     };
-    size_t word = 0;
-    for (; word + U <= words_; word += U, panel += U * W * VL)
-      unroll<U>([&](auto u) __attribute__((always_inline)) { add(word, u); });
-    for (; word < words_; ++word, panel += W * VL) add(word, index<0>{});
+    for (; word + U <= words; word += U, panel += U * W * VL) unroll<U>(add);
+    for (; word < words; ++word, panel += W * VL) add(index<0>{});
     unroll<MR>([&](auto r) __attribute__((always_inline)) {
       const vfloat x_scale = broadcast(scales_[o.row + r]);
       const float *const from = o.from[r] + o.from_at;
@@ -95,7 +101,7 @@ template <class Dot> struct Int8 {
         vint32 total = Dot::total(sums[0][r][w]);
         unroll<U - 1>([&](auto u)
                           __attribute__((always_inline)) { total = add_words(total, Dot::total(sums[u + 1][r][w])); });
-        if (Dot::unsigned_left && words_ > 0)
+        if (Dot::unsigned_left && words > 0)
           total = add_words(total, load_words(reinterpret_cast<const uint32_t *>(matrix_.offset + o.column + w * VL)));
         const vfloat scale = x_scale * load(matrix_.scale + o.column + w * VL);
         store(to + w * VL, load(from + w * VL) + __builtin_convertvector(total, vfloat) * scale);

@@ -103,7 +103,7 @@ void low_forward_step(const ForwardStep<float> &s, const LowMatrix &matrix, uint
   const size_t all_blocks = blocks<float>(s.hidden), panels = s.last_panel - s.first_panel;
   const auto place_of = [&](size_t p) { return gate_panel(s.first_panel + p, gates, all_blocks); };
   constexpr size_t full = gates > 1 ? gates : max_width;
-  const bool two = M::pairs && panels > 1 && (s.rows == 1 || (s.rows == 2 && pairs_two_rows(full)));
+  const bool two = M::pairs && panels > 1 && s.rows == 2 && pairs_two_rows(full);
   const size_t pairs = two ? (panels - (place_of(panels - 1).width < full ? 1 : 0)) / 2 : 0, count = panels - pairs;
   M left(matrix, s.recurrent, scratch);
   alignas(64) float sums[group_numbers<float>];
@@ -136,10 +136,64 @@ void low_forward_step(const ForwardStep<float> &s, const LowMatrix &matrix, uint
   });
 }
 
+// The same for a single sequence. The sums of some panels are finished before their cells, and the cells of two blocks
+// are computed side by side: a cell is a long chain of operations, and there is no other sequence to fill its waiting
+// times.
+constexpr size_t panels_before_cells = 4;
+template <class M, class E>
+void low_forward_row(const ForwardStep<float> &s, const LowMatrix &matrix, uint8_t *scratch) {
+  constexpr size_t VL = lanes<float>, gates = E::gates, full = gates > 1 ? gates : max_width;
+  const size_t all_blocks = blocks<float>(s.hidden), panels = s.last_panel - s.first_panel;
+  const auto place_of = [&](size_t p) { return gate_panel(s.first_panel + p, gates, all_blocks); };
+  const bool zero_state = s.reset && s.reset[0];
+  alignas(64) float sums[panels_before_cells * max_width * VL];
+  M left(matrix, s.recurrent, scratch);
+  const float *const a = ForwardPanel<float, E>::reads_rh ? s.rh : zero_state ? s.zeros : s.h_prev[0];
+  left.take(&a, 1);
+  const size_t groups = (panels + panels_before_cells - 1) / panels_before_cells;
+  for (size_t i = 0; i < groups; ++i) {
+    const size_t begin = (s.descending ? groups - 1 - i : i) * panels_before_cells;
+    const size_t end = least(begin + panels_before_cells, panels), block0 = place_of(begin).block;
+    size_t done = 0; // blocks
+    for (size_t p = begin, taken = 1; p < end; p += taken) {
+      const panel_place place = place_of(p);
+      const bool two = M::pairs && p + 1 < end && place_of(p + 1).width == full;
+      float *const to = sums + done * gates * VL;
+      taken = two ? 2 : 1;
+      const ForwardPanel<float, E> panel = {s, to, to, place.block * VL, place.blocks * taken, 0, 0};
+      panel.start_sums(0, 1);
+      const float *const from = panel.direct ? s.init : to;
+      const low_operands o = {0, place.block * VL * gates, &to, &from, 0, panel.from_at()};
+      if constexpr (gates > 1)
+        low_tile_of<M, E::gates>(left, 1, two, o);
+      else if (place.width == max_width)
+        low_tile_of<M, max_width>(left, 1, two, o);
+      else
+        low_tile(left, 1, place.width, o);
+      done += panel.blocks;
+    }
+    const auto cells = [&](auto n, size_t b) __attribute__((always_inline)) {
+      constexpr int N = decltype(n)::value;
+      cell_place at[N];
+      vecs<float, N> pre[gates], x_n = vec<float>{};
+      unroll<N>([&](auto j) __attribute__((always_inline)) {
+        const size_t unit = (block0 + b + j) * VL;
+        at[j] = {0, unit, least(VL, s.hidden - unit), zero_state};
+        unroll<E::gates>(
+            [&](auto g) __attribute__((always_inline)) { pre[g].at[j] = load(sums + ((b + j) * gates + g) * VL); });
+        if constexpr (E::split_candidate) x_n.at[j] = load(s.init + unit * E::slots + 2 * VL);
+      });
+      E::finish(s, at, pre, x_n);
+    };
+    two_by_two(0, done, cells);
+  }
+}
+
 template <class M, class E>
 void low_forward_steps(const ForwardStep<float> &first, const LowMatrix &matrix, uint8_t *scratch) {
+  const auto take = first.rows == 1 ? &low_forward_row<M, E> : &low_forward_step<M, E>;
   ForwardStep<float> s = first;
-  for (size_t left = s.steps; low_forward_step<M, E>(s, matrix, scratch), --left > 0;) next_step(s);
+  for (size_t left = s.steps; take(s, matrix, scratch), --left > 0;) next_step(s);
 }
 
 } // namespace FASTRNN_ISA
