@@ -64,9 +64,9 @@ def torch_int8(workload: Workload, threads: int) -> Prepared:
     module = peers.load("torch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated
-        built = torch.ao.quantization.quantize_dynamic(
-            module.module(workload).eval(), {torch.nn.LSTM, torch.nn.GRU}, dtype=torch.qint8
-        )
+        outer = torch.nn.Sequential(module.module(workload).eval())  # a module itself is not replaced
+        types = {torch.nn.LSTM, torch.nn.GRU}
+        built = torch.ao.quantization.quantize_dynamic(outer, types, dtype=torch.qint8)[0]
     return Prepared(partial(built, torch.from_numpy(workload.x)), module.read_inference, torch.inference_mode)
 
 
