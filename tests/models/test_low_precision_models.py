@@ -44,10 +44,12 @@ def test_language_model(cell: str) -> None:
             _, gradients, state = model.gradients(x[part], y[part], state)
             adam.step(gradients, clip_norm=demo.CLIP)
     exact = model.bits(held_out)
-    assert exact < 2.8  # it has learned
+    assert exact < 3.0  # it has learned
     for weights, bound in (("int8", 0.005), ("bfloat16", 0.0005)):
         model.modules[cell].freeze(weights=weights)
-        assert abs(model.bits(held_out) / exact - 1) < bound, weights
+        change = model.bits(held_out) / exact - 1
+        print(f"{cell} {weights}: {exact:.4f} bits per character, {change:+.4%}")
+        assert abs(change) < bound, weights
 
 
 def noisy_words(rng: np.random.Generator, count: int) -> tuple[list[list[str]], list[list[str]]]:
@@ -71,6 +73,7 @@ def accuracies(model: Any, X: Any, y: Any) -> dict[str, float]:
         for layer in recurrent_layers(model.modules_):
             layer.freeze(weights=weights)
         scores[weights] = model.score(X, y)
+    print(scores)
     return scores
 
 
