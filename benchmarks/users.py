@@ -1,6 +1,7 @@
-"""The suites that see fastrnn as its users do: whole programs, and services with many callers.
+"""The suites that see fastrnn as its users do: whole programs, their parts, and services with many callers.
 
-Nothing is measured in this process. Each engine has processes of its own, with the environment that the user has.
+But for the parts, nothing is measured in this process. Each engine has processes of its own, with the environment
+that the user has.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+import parts
 from callers import mixtures, services
 from programs import suite as programs
 from report import write_json
 
-SUITES = ("programs", "callers")
+SUITES = ("programs", "parts", "callers")
 POOLS = ("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_")  # variables that change how libraries use threads
 
 
@@ -30,6 +32,12 @@ def run_programs(options: Namespace) -> tuple[dict[str, Any], list[str]]:
         settings = programs.Settings(rounds=2, turn_seconds=0.03, quick=True)
     rows = programs.run(settings)
     return {"programs": rows}, programs.problems(rows)
+
+
+def run_parts(options: Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Run the parts of a training step; nothing is compared, so nothing fails."""
+    settings = parts.Settings(rounds=2, quick=True) if options.quick else parts.Settings()
+    return {"parts": parts.run(settings)}, []
 
 
 def run_callers(options: Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -55,7 +63,7 @@ def main(options: Namespace, meta: dict[str, Any]) -> int:
         print(f"load {meta['load']:.1f}: other processes are running, so even ratios will vary")
     results: dict[str, Any] = {"meta": meta}
     problems: list[str] = []
-    for suite, run in zip(SUITES, (run_programs, run_callers), strict=True):
+    for suite, run in zip(SUITES, (run_programs, run_parts, run_callers), strict=True):
         if suite in options.suite:
             found, wrong = run(options)
             results |= found

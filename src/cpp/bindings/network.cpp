@@ -56,7 +56,8 @@ struct SharedCall {
     if (plan.threads > 1) {
       active.emplace();
       p.threads = active->share_of(p.threads);
-      p.contended = cores_are_contended();
+      p.contended = cores_are_contended(Waits::often);
+      p.cores_taken = cores_are_contended(Waits::seldom);
       plan = schedule(p);
     }
     Lease lease;

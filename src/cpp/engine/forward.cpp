@@ -54,13 +54,15 @@ private:
     }
   }
 
-  // Threads that share rows go through the steps in intervals, so that helpers that have woken up meanwhile can join,
-  // and shares follow the threads' pace. An interval is worth many times what a barrier costs.
+  // Threads that share sequences need no barrier once all are there. Until then they go through the steps in intervals,
+  // so that helpers that have woken up meanwhile can join. The first interval is worth many times what a barrier costs,
+  // and each further one is half of what lies behind it.
   size_t interval_end(const Worker &w, size_t begin) const {
     const Batch &batch = pass_.batch;
-    if (w.n_threads == 1 || pass_.plan.split != Split::rows) return batch.steps;
+    if (w.n_threads == 1 || pass_.plan.split != Split::rows || w.team_is_complete()) return batch.steps;
     const size_t row_work = pass_.shape.gates() * pass_.H * (pass_.R + pass_.directions.front().input);
-    const size_t rows = (size_t(1) << 23) * size_t(w.n_threads) / std::max<size_t>(row_work, 1) + 1;
+    const size_t least = (size_t(1) << 23) * size_t(w.n_threads) / std::max<size_t>(row_work, 1) + 1;
+    const size_t rows = std::max(least, batch.first(begin) / 2);
     size_t end = begin + 1;
     if (batch.uniform) end = begin + rows / std::max<size_t>(batch.rows, 1) + 1;
     while (end < batch.steps && batch.first(end) - batch.first(begin) < rows) ++end;

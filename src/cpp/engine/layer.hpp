@@ -37,7 +37,9 @@ struct Execution {
 
   Team::Kind team() const {
     const bool coarse = plan.split != Split::units || plan.paced;
-    return {plan.threads, plan.paced, coarse};
+    // some hundredths of what the call will take, and not more than waking a thread takes at worst
+    const int64_t patience = int64_t(std::min(plan.work / 2500, 2e5));
+    return {plan.threads, plan.paced, coarse, patience};
   }
 };
 
