@@ -27,6 +27,7 @@ from typing import Any
 import peers
 import users
 from contests import OWN, Contest, Settings, dense_contest, run_contest
+from low_precision import low_precision_contests
 from report import print_row, problems, summary, write_json
 from roofline import Limits
 from scaling import scaling_contests
@@ -128,6 +129,8 @@ def plan(options: argparse.Namespace, settings: Settings) -> list[partial[Contes
             for mode in options.mode:
                 if suite in SHAPE_SUITES or suite == "quick":
                     cases += suite_cases(suite, kind, mode, options.dtype, options.seed)
+                elif suite == "lowp":
+                    others += low_precision_contests(kind, mode, settings)
                 elif suite == "scaling":
                     others += scaling_contests(kind, mode, settings)
                 elif not options.quick or kind == "lstm":

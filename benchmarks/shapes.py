@@ -210,6 +210,7 @@ SUITES = (
     "stream",
     "long",
     "scaling",
+    "lowp",
 )
 SHAPE_SUITES = SUITES[:7]  # plain dense layers: fastrnn beside every peer, on the roofline
 

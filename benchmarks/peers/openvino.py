@@ -30,7 +30,7 @@ def unsupported(case: Case) -> str | None:
     return None if case.dtype == "float32" else "no float64 kernels"
 
 
-def compiled(model: bytes, threads: int) -> Any:
+def compiled(model: bytes, threads: int, precision: str = "f32") -> Any:
     """Compile a model for one stream on `threads` threads."""
     import openvino as ov
 
@@ -38,17 +38,17 @@ def compiled(model: bytes, threads: int) -> Any:
     config = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "ENABLE_CPU_PINNING": False,  # pinning would bind the calling thread, which the other engines use too
     }
     return core.compile_model(core.read_model(model, b""), "CPU", config)
 
 
-def prepare(workload: Workload, threads: int) -> Prepared:
-    """Prepare OpenVINO for one workload."""
+def prepare(workload: Workload, threads: int, precision: str = "f32") -> Prepared:
+    """Prepare OpenVINO for one workload; with precision "bf16" it computes in bfloat16 where the CPU can."""
     import openvino as ov
 
-    request = compiled(onnx_model.build(workload), threads).create_infer_request()
+    request = compiled(onnx_model.build(workload), threads, precision).create_infer_request()
     request.set_tensor("x", ov.Tensor(workload.x, shared_memory=True))
 
     def read(_: Any) -> dict[str, np.ndarray]:

@@ -51,7 +51,13 @@ class _NotRead(Exception):
     """The file may be sound, but files of its kind are not read."""
 
 
-def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    path: PathLike,
+    weights: Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    weights_dtype: str = "float32",
+) -> None:
     """Write arrays, parameters of modules and states of optimisers to a ``.safetensors`` or ``.npz`` file, atomically.
 
     Parameters
@@ -61,11 +67,18 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
         The parameters of a module with the name "lstm" are named "lstm.weight_ih_l0" and so on. :func:`restore` takes
         the same dict.
     metadata : dict of str, optional
+    weights_dtype : {"float32", "int8"}
+        With "int8" the matrices of recurrent layers are written as integers, each with its scales under a name that
+        ends with ".scale": a quarter of the size. :func:`restore` sets the parameters to the rounded numbers and
+        freezes the layers with weights of int8, which give the bits that the layers gave here.
 
     Raises
     ------
     FileNotFoundError
         The folder does not exist.
+    ValueError
+        ``weights_dtype`` is "int8", but a recurrent layer is of float64 or has weights that are not finite, or there
+        is no recurrent layer.
 
     Examples
     --------
@@ -90,6 +103,12 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
             full = name if key is None else f"{name}.{key}"
             expect(full not in arrays, "weights", "every name once", f"{full} twice")
             arrays[full] = array
+    known_types = weights_dtype in ("float32", "int8")
+    expect(known_types, "weights_dtype", "'float32' or 'int8'", repr(weights_dtype))
+    if weights_dtype == "int8":
+        from fastrnn._int8_files import with_integers
+
+        arrays = with_integers(arrays, weights)
     meta = metadata or {}
     if METADATA in arrays or not _is_text(meta):
         raise TypeError(f"metadata: expected a dict of str, and no weight named {METADATA}")
@@ -146,7 +165,8 @@ def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
 def restore(path: PathLike, modules: Mapping[str, Any], *, strict: bool = True) -> dict[str, str]:
     """Read modules and optimisers from a file that `save` wrote; return the metadata of the file.
 
-    Nothing is changed unless the file holds exactly what belongs to them.
+    Nothing is changed unless the file holds exactly what belongs to them. Recurrent layers whose weights were written
+    as integers are frozen with weights of int8 afterwards.
 
     Parameters
     ----------
@@ -187,7 +207,10 @@ def restore(path: PathLike, modules: Mapping[str, Any], *, strict: bool = True) 
             expect(known, "modules", wanted, f"one of {type(item).__name__}", TypeError)
             states[name] = item.state_dict()
     expect_writeable("modules", params)
+    from fastrnn._int8_files import without_integers
+
     arrays, metadata = read(path)
+    arrays, small = without_integers(arrays, modules, os.fspath(path))
     if not strict:
         arrays = {n: a for n, a in arrays.items() if n in modules or n.partition(".")[0] in modules}
     everything = params | {f"{n}.{k}": a for n, state in states.items() for k, a in state.items()}
@@ -205,6 +228,8 @@ def restore(path: PathLike, modules: Mapping[str, Any], *, strict: bool = True) 
     for name, state in states.items():
         modules[name].load_state_dict({key: given[f"{name}.{key}"] for key in state})
     copy_all(params, given)
+    for layer in small:
+        layer.freeze(weights="int8")
     return metadata
 
 

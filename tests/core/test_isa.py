@@ -63,6 +63,41 @@ def test_sets_with_fma_agree_bit_for_bit() -> None:
     assert digest("avx2") == digest("avx512")
 
 
+SMALL_DIGEST = """
+import hashlib
+from conftest import KINDS, Variant, make_case, make_layer
+digests = []
+for kinds in (("rnn_relu",), KINDS):
+    digest = hashlib.sha256()
+    for kind in kinds:
+        for weights in ("int8", "bfloat16") if kinds is KINDS else ("int8",):
+            for I, H, B in ((9, 7, 6), (30, 16, 1), (70, 130, 3), (5, 33, 40)):
+                v = Variant(kind, 2, True, I=I, H=H, T=9, B=B, proj_size=5 if kind == "lstm" else 0)
+                case = make_case(v)
+                y, _ = make_layer(v, case.params).freeze(weights=weights)(case.x, lengths=case.lengths)
+                digest.update((y + 0).tobytes())
+    digests.append(digest.hexdigest())
+print(*digests)
+"""
+
+
+@functools.cache
+def small_digests(name: str, vnni: str = "1") -> list[str]:
+    run = run_python("-c", SMALL_DIGEST, FASTRNN_ISA=name, FASTRNN_VNNI=vnni)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_agree_with_small_weights(name: str) -> None:
+    """The products of integers on all sets; the cells, and all of bfloat16, on those that have fma."""
+    ways = [small_digests(name)] + ([small_digests(name, vnni="0")] if name == "avx512" else [])
+    for integers, everything in ways:
+        assert integers == small_digests(SETS[0])[0]
+        if name != "sse2":
+            assert everything == small_digests(SETS[0])[1]
+
+
 ONE_STEP = """
 import sys
 from conftest import KINDS, Variant, make_case, make_layer

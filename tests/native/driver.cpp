@@ -203,6 +203,17 @@ template <class T> Results<T> run(const Case<T> &c, const Way &way, bool train, 
   return out;
 }
 
+// Small weights, which only float32 has.
+const WeightsType small_weights[] = {WeightsType::bfloat16, WeightsType::int8};
+std::string name_of(WeightsType type) { return type == WeightsType::int8 ? "-int8" : "-bfloat16"; }
+std::shared_ptr<Packed<float>> pack_low(const Case<float> &c, WeightsType type) {
+  auto packed =
+      std::make_shared<Packed<float>>(kernels().f32, c.shape, c.parameters(c.flat.data()), type, *kernels().low(type));
+  const FlushSubnormals mode; // as the bindings have it
+  packed->pack({nullptr, 0, 0, 1});
+  return packed;
+}
+
 // The same steps one at a time; layers in one direction, no lengths, no resets.
 template <class T> Results<T> run_stream(const Case<T> &c, std::shared_ptr<const Packed<T>> weights) {
   Stream<T> stream(kernels().of<T>(), c.shape, std::move(weights), c.rows);
@@ -296,6 +307,9 @@ template <class T> int digest() {
       way.plan.fuse_input = way.plan.in_pieces = c.steps == 1 && c.shape.one_product(); // as the schedule has it
       way.plan.w_in_pieces = way.plan.fuse_input;
       print(name, run(c, way, true));
+      if constexpr (std::is_same_v<T, float>)
+        for (const WeightsType type : small_weights)
+          print(name + name_of(type), run(c, {}, false, pack_low(c, type).get()));
     });
   for (const StepSizes &s : step_sizes) print(step_name<T>(s), run_step<T>(s, 1));
   return 0;
@@ -374,9 +388,34 @@ template <class T> void check_case(const std::string &name, const Case<T> &c) {
     same(run_stream<T>(c, pack(c, true)), want, name + " stream");
 }
 
+void check_low(const std::string &name, const Case<float> &c, WeightsType type) {
+  const auto weights = pack_low(c, type);
+  const Results<float> want = run(c, {}, false, weights.get());
+  for (const Way &way : ways(c.shape, c.steps))
+    if (way.frozen && !way.checkpoint && !way.plan.fuse_input)
+      same(run(c, way, false, weights.get()), want, name + name_of(way));
+  for (size_t b = 0; b < c.rows; ++b) {
+    const Results<float> alone = run(c.row(b), {}, false, weights.get());
+    Results<float> got, part;
+    const size_t w = c.width();
+    got["y"] = alone.at("y");
+    for (size_t t = 0; t < c.steps; ++t)
+      part["y"].insert(part["y"].end(), want.at("y").begin() + ptrdiff_t((t * c.rows + b) * w),
+                       want.at("y").begin() + ptrdiff_t((t * c.rows + b + 1) * w));
+    same(got, part, name + " row " + std::to_string(b) + " alone");
+  }
+  if (c.shape.directions == 1 && c.lengths.empty() && c.resets.empty())
+    same(run_stream<float>(c, weights), want, name + " stream");
+}
+
 template <class T> int check() {
   shuffle_shares(1); // those of paced threads
   for (const Sizes &s : check_sizes) each_kind<T>(s, check_case<T>);
+  if constexpr (std::is_same_v<T, float>)
+    for (const WeightsType type : small_weights)
+      for (const Sizes &s : check_sizes)
+        each_kind<float>(
+            s, [&](const std::string &name, const Case<float> &c) { check_low(name + name_of(type), c, type); });
   for (const StepSizes &s : step_sizes)
     for (const int threads : {2, 3}) same(run_step<T>(s, threads), run_step<T>(s, 1), step_name<T>(s));
   return failed ? 1 : 0;

@@ -101,6 +101,14 @@ py::dict measure_limits() {
                   py::arg("cache_bytes") = config()["cache_bytes"]);
 }
 
+// Operations a second, in 1e9, of one core that computes nothing but products of bytes in registers.
+double measure_int8_peak() {
+  const py::gil_scoped_release release;
+  double operations = 0;
+  const double seconds = fastest([&] { operations = kernels().int8.peak(1 << 18); });
+  return operations / seconds * 1e-9;
+}
+
 // A loop of nothing but fma on so many threads at once, and how many operations they did: a call to be timed beside
 // others, since two cores of a virtual machine are not always two.
 double run_fma(bool is_double, int threads, size_t rounds) {
@@ -179,6 +187,7 @@ void register_machine(py::module_ &m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads);
   m.def("measure_limits", &measure_limits);
+  m.def("measure_int8_peak", &measure_int8_peak);
   m.def("shuffle_shares", &shuffle_shares, py::arg("seed")); // for tests
   m.def("run_fma", &run_fma, py::arg("is_double"), py::arg("threads"), py::arg("rounds"));
   m.def("exchange_lines", &exchange_lines, py::arg("rounds"));

@@ -30,8 +30,11 @@ struct SharedCall {
   Execution how;
   // whole_layers: something is done with the outputs of whole layers between them
   template <class T>
-  void choose(const Shape &shape, const Batch &batch, bool whole_layers, bool packed, bool backward) {
+  void choose(const Shape &shape, const Batch &batch, bool whole_layers, bool packed, bool backward,
+              WeightsType type = WeightsType::float32) {
     Problem p;
+    p.weight = type == WeightsType::int8 ? 1 : type == WeightsType::bfloat16 ? 2 : 0;
+    p.fuses = type == WeightsType::float32;
     p.cell = shape.cell;
     p.total = batch.total();
     p.steps = batch.steps;
@@ -201,14 +204,26 @@ py::tuple Network::backward_layers(TapeHandle &tape, py::object dy, py::object d
                     : backward_as<float>(tape, dy, dstate, need_dx, dy_last, dlayers);
 }
 
-PackedWeights Network::pack(py::object weights) const {
-  if (is_double_) return {fastrnn::pack<double>(shape_, weights)};
-  return {fastrnn::pack<float>(shape_, weights)};
+PackedWeights Network::pack(py::object weights, const std::string &type) const {
+  const WeightsType wanted = weights_type_named(type);
+  if (wanted == WeightsType::float32) {
+    if (is_double_) return {fastrnn::pack<double>(shape_, weights)};
+    return {fastrnn::pack<float>(shape_, weights)};
+  }
+  if (is_double_)
+    throw py::value_error("weights: expected \"float32\" for a layer of float64, got \"" + type +
+                          "\", which only layers of float32 have");
+  return {pack_low(shape_, weights, wanted)};
 }
 
 template <class T>
 py::tuple Network::forward_as(py::object weights, py::object x, py::object state, const Sequence &sequence, bool keep,
                               long checkpoint, py::object masks, double scale, bool layers) const {
+  const WeightsType type = type_of_weights(weights);
+  if (keep && type != WeightsType::float32)
+    throw py::value_error(std::string("forward: expected a layer whose weights are float32 or float64 for a training "
+                                      "pass, got one frozen with weights=\"") +
+                          name_of(type) + "\"; unfreeze() it first");
   if (!x.is_none()) x = real_array<T>(sequence.ragged ? "x.values" : "x", x);
   auto [h0, c0] = state_parts(shape_, "state", state);
   Layout layout = layout_of<T>(shape_, batch_first_, x, sequence, h0, c0);
@@ -238,7 +253,7 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   }
 
   SharedCall threads;
-  threads.choose<T>(shape_, batch, arrays.dropout != nullptr, are_packed(weights), false);
+  threads.choose<T>(shape_, batch, arrays.dropout != nullptr, are_packed(weights), false, type);
   Execution &how = threads.how;
   const CallWeights<T> use(shape_, weights, how.plan, true, false);
   const Kernels<T> &k = kernels().of<T>();
@@ -347,7 +362,9 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
 }
 
 void register_network(py::module_ &m) {
-  py::class_<PackedWeights>(m, "PackedWeights").def_property_readonly("nbytes", &PackedWeights::bytes);
+  py::class_<PackedWeights>(m, "PackedWeights")
+      .def_property_readonly("nbytes", &PackedWeights::bytes)
+      .def_property_readonly("type", [](const PackedWeights &w) { return name_of(w.type()); });
   // A layer makes a new tuple of its arrays when their numbers change, so the tape's tells whether they have.
   py::class_<TapeHandle>(m, "Tape")
       .def_property_readonly("nbytes", &TapeHandle::bytes)
@@ -365,7 +382,7 @@ void register_network(py::module_ &m) {
       .def("backward", &Network::backward, py::arg("tape"), py::arg("dy"), py::arg("dstate"), py::arg("need_dx") = true,
            py::arg("dy_last") = py::none())
       .def("backward_layers", &Network::backward_layers)
-      .def("pack", &Network::pack);
+      .def("pack", &Network::pack, py::arg("weights"), py::arg("type") = "float32");
 }
 
 } // namespace fastrnn

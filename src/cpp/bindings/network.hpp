@@ -34,7 +34,8 @@ public:
   // The same with a list of the gradients of the outputs of the layers below the last, any of them None.
   py::tuple backward_layers(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last,
                             py::object dlayers) const;
-  PackedWeights pack(py::object weights) const;
+  // type: "float32" (that of the layer, float64 too), "bfloat16" or "int8"
+  PackedWeights pack(py::object weights, const std::string &type) const;
 
   const Shape &shape() const { return shape_; }
   bool is_double() const { return is_double_; }

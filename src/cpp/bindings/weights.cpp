@@ -38,6 +38,25 @@ size_t PackedWeights::bytes() const {
   return std::visit([](const auto &p) { return p->bytes(); }, packed);
 }
 
+WeightsType PackedWeights::type() const {
+  return std::visit([](const auto &p) { return p->type(); }, packed);
+}
+
+const char *name_of(WeightsType type) {
+  return type == WeightsType::int8 ? "int8" : type == WeightsType::bfloat16 ? "bfloat16" : "float32";
+}
+
+WeightsType weights_type_named(const std::string &name) {
+  for (const WeightsType type : {WeightsType::float32, WeightsType::bfloat16, WeightsType::int8})
+    if (name == name_of(type)) return type;
+  throw py::value_error("weights: expected \"float32\", \"bfloat16\" or \"int8\", got \"" + name + "\"");
+}
+
+WeightsType type_of_weights(py::handle weights) {
+  if (!are_packed(weights) || !py::isinstance<PackedWeights>(weights)) return WeightsType::float32;
+  return py::cast<const PackedWeights &>(weights).type();
+}
+
 template <class T> std::vector<Parameters<const T>> parameters_of(const Shape &shape, py::handle weights) {
   if (!PyTuple_Check(weights.ptr()))
     throw py::type_error("weights: expected a tuple of arrays, got " + type_name(weights));
@@ -79,6 +98,14 @@ template <class T> LearnedState<T> learned_state_of(const Shape &shape, py::hand
   return {h, shape.has_c() ? array(given - 1, shape.hidden) : nullptr};
 }
 
+// Copies of the learned initial states: frozen layers do not look at their parameters.
+template <class T> void copy_learned_state(Packed<T> &packed, const Shape &shape, py::handle weights) {
+  if (!shape.learned_state) return;
+  const LearnedState<T> first = learned_state_of<T>(shape, weights);
+  packed.h_0.assign(first.h, first.h + shape.count() * shape.output());
+  if (first.c) packed.c_0.assign(first.c, first.c + shape.count() * shape.hidden);
+}
+
 template <class T> PackedPointer<T> pack(const Shape &shape, py::handle weights) {
   auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), shape, parameters_of<T>(shape, weights), true, true);
   without_interpreter([&] {
@@ -86,11 +113,25 @@ template <class T> PackedPointer<T> pack(const Shape &shape, py::handle weights)
     packed->pack({nullptr, 0, 0, 1});
     return true;
   });
-  if (shape.learned_state) {
-    const LearnedState<T> first = learned_state_of<T>(shape, weights);
-    packed->h_0.assign(first.h, first.h + shape.count() * shape.output());
-    if (first.c) packed->c_0.assign(first.c, first.c + shape.count() * shape.hidden);
-  }
+  copy_learned_state<T>(*packed, shape, weights);
+  return packed;
+}
+
+PackedPointer<float> pack_low(const Shape &shape, py::handle weights, WeightsType type) {
+  if (shape.settings)
+    throw py::value_error("weights: expected \"float32\" for a layer whose cells have options, got a smaller type");
+  const size_t deepest = std::max(shape.input, std::max(shape.hidden, shape.directions * shape.output()));
+  if (type == WeightsType::int8 && deepest > deepest_int8)
+    throw py::value_error("weights: expected at most " + std::to_string(deepest_int8) +
+                          " input and hidden features with \"int8\", got " + std::to_string(deepest));
+  auto packed = std::make_shared<Packed<float>>(kernels().f32, shape, parameters_of<float>(shape, weights), type,
+                                                *kernels().low(type));
+  without_interpreter([&] {
+    const FlushSubnormals mode;
+    packed->pack({nullptr, 0, 0, 1});
+    return true;
+  });
+  copy_learned_state<float>(*packed, shape, weights);
   return packed;
 }
 

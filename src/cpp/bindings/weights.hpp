@@ -16,7 +16,12 @@ template <class T> using PackedPointer = std::shared_ptr<Packed<T>>;
 struct PackedWeights {
   std::variant<PackedPointer<float>, PackedPointer<double>> packed;
   size_t bytes() const;
+  WeightsType type() const;
 };
+
+// "float32", "bfloat16" or "int8".
+const char *name_of(WeightsType);
+WeightsType weights_type_named(const std::string &name);
 
 // Calls f(direction of a layer, member of Parameters, rows, columns) for every parameter, in the order of a layer's
 // arrays and of its flat buffer. Biases have one column.
@@ -47,10 +52,16 @@ template <class T> LearnedState<T> learned_state_of(const Shape &shape, py::hand
 // Weights are the layer's arrays in a tuple, or packed.
 inline bool are_packed(py::handle weights) { return !PyTuple_Check(weights.ptr()); }
 
+// The type of packed weights; float32 for others, whatever they are.
+WeightsType type_of_weights(py::handle weights);
+
 // Packed weights of a network of this shape and number type.
 template <class T> PackedPointer<T> packed_of(const Shape &shape, py::handle weights);
 
 // Packs the layer's arrays for forward and backward passes.
 template <class T> PackedPointer<T> pack(const Shape &shape, py::handle weights);
+
+// Packs them as small weights, for inference.
+PackedPointer<float> pack_low(const Shape &shape, py::handle weights, WeightsType type);
 
 } // namespace fastrnn

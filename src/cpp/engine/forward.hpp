@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/direction.hpp"
+#include "engine/step_kernels.hpp"
 
 namespace fastrnn {
 
@@ -22,7 +23,7 @@ template <class T> class ForwardLoop {
 
 public:
   // keeps_gates: gates go where Storage says, of cells that have any to keep. recomputes: y has been computed already.
-  ForwardLoop(Pass<T> &pass, bool keeps_gates, bool recomputes) : p(pass) {
+  ForwardLoop(Pass<T> &pass, bool keeps_gates, bool recomputes) : p(pass), kernels_(pass.k, pass.weights) {
     // A chunk of pre-activations should stay in the second-level cache, next to the weights. Where W does not fit in
     // there, the chunk gets half of that cache, since W is read once for all rows of a chunk. Where W and R do not fit
     // in the last-level cache together, every chunk reads both from memory, so a chunk has more rows that share them.
@@ -58,6 +59,7 @@ public:
       scratch.nowhere = Buffer<T>(own && recomputes ? product(p.batch.rows, width) : 0);
       scratch.dropped = Buffer<T>(p.arrays.dropped ? product(p.batch.rows, width) : 0);
       scratch.m = Buffer<T>(own && two_products ? product(p.batch.rows, width) : 0);
+      scratch.low = Buffer<uint8_t>(kernels_.scratch_bytes());
     }
   }
 
@@ -172,11 +174,9 @@ private:
     q.last_panel = piece.panels.end;
     q.a = scratch_[size_t(task.w.thread)].x.get() + piece.rows.begin;
     q.out = scratch_[size_t(task.w.thread)].to.get() + piece.rows.begin;
-    q.b = task.weights.w.get();
-    q.b_rows = task.weights.w_rows;
     q.init = task.weights.bias.get();
     q.columns = p.H;
-    p.k.gate_product(q, p.shape.cell);
+    kernels_.input_product(q, task.weights, low_scratch(task));
   }
 
   // The same for a whole span, cut into pieces that threads take one by one.
@@ -267,15 +267,14 @@ private:
       }
       const Rows<T> h = store.write_h ? dir.y.rows(s, r0) : Rows<T>{scratch_[task.own].nowhere.get(), at_.data() + r0};
       if (!shape.proj) step.h = h;
-      if (n) p.k.forward[int(shape.cell)](step);
+      if (n) kernels_.forward(step, task.weights, low_scratch(task));
       if (before) {
         if (p.in_step(w) && !w.wait()) return false;
         ForwardStep<T> second = step;
         second.first_panel = task.candidate_panels.begin;
         second.last_panel = task.candidate_panels.end;
         second.recurrent = from_zero ? 0 : p.H;
-        second.r = task.weights.r_n.get();
-        if (n) (shape.settings ? p.k.forward_candidate_general : p.k.forward_candidate)(second);
+        if (n) kernels_.forward_candidate(second, task.weights, low_scratch(task));
       }
       if (shape.proj && store.write_h) {
         if (p.in_step(w) && !w.wait()) return false;
@@ -320,9 +319,8 @@ private:
     q.last_panel = task.output_panels.end;
     q.a = from;
     q.out = to;
-    q.b = task.weights.project.get();
     q.columns = p.R;
-    p.k.plain_product(q);
+    kernels_.project(q, task.weights, low_scratch(task));
   }
 
   // How many steps, from s on, one call of the kernel may take: as long as nothing else is to be done in between.
@@ -342,7 +340,10 @@ private:
       std::memcpy(to + r * p.Hp + first, store.c + r * p.Hp + first, (last - first) * sizeof(T));
   }
 
+  uint8_t *low_scratch(const Task &task) { return scratch_[size_t(task.w.thread)].low.get(); }
+
   Pass<T> &p;
+  const StepKernels<T> kernels_;
   size_t chunk_rows_;
   struct Scratch {
     Buffer<const T *> x;
@@ -351,6 +352,7 @@ private:
     Buffer<T> m, nowhere; // [B][max(H, output)]
     Buffer<T> dropped;    // the same, of the thread itself: m h_{t-1} of recurrent dropout
     CellOptions<T> options;
+    Buffer<uint8_t> low;  // for small weights
   };
   std::vector<Scratch> scratch_; // by thread; where threads share units or are pipelined, all use the rows of the first
   SmallVector<ptrdiff_t> at_;

@@ -1,5 +1,7 @@
 #include "engine/network.hpp"
 
+#include <type_traits>
+
 namespace fastrnn {
 
 template <class T>
@@ -45,8 +47,36 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
   }
 }
 
+template <class T>
+Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters,
+                  WeightsType type, const LowKernels &low)
+    : k_(kernels), shape_(shape), parameters_(std::move(parameters)), forward_(true), backward_(false),
+      in_pieces_(false), w_in_pieces_(false), directions_(shape.count()), type_(type), low_(&low) {
+  const size_t H = shape.hidden, R = shape.output();
+  const auto allocate = [&](LowWeights &to, size_t gates, size_t hidden, size_t depth) {
+    const size_t rows = product(gates, round_up(hidden, k_.lanes));
+    to.words = Buffer<uint32_t>(product(rows, (depth + low.k_per_word - 1) / low.k_per_word));
+    if (type != WeightsType::int8) return;
+    to.scale = Buffer<float>(rows);
+    to.offset = Buffer<int32_t>(rows);
+  };
+  for (size_t i = 0; i < shape.count(); ++i) {
+    PackedDirection<T> &d = directions_[i];
+    d.bias = Buffer<T>(k_.gate_slots(shape.cell) * round_up(H, k_.lanes));
+    if (shape.cell == Cell::gru) d.bias_n = Buffer<T>::zeroed(round_up(H, k_.lanes));
+    allocate(d.low_w, shape.gates(), H, shape.layer_input(i / shape.directions));
+    allocate(d.low_r, shape.step_gates(), H, R);
+    if (shape.cell == Cell::gru_before) allocate(d.low_r_n, 1, H, R);
+    if (shape.proj) allocate(d.low_project, 1, R, H);
+  }
+}
+
 template <class T> void Packed<T>::pack(const Worker &w) {
   for (size_t i = 0; i < shape_.count(); ++i) {
+    if (low_) {
+      pack_low(i, w);
+      continue;
+    }
     if (forward_) pack_forward(i, w);
     if (backward_ && !in_pieces_) pack_backward(i, w);
     if (shape_.peepholes() && w.index == 0) pack_peepholes(i);
@@ -72,6 +102,26 @@ template <class T> void Packed<T>::pack_forward(size_t i, const Worker &w) {
   gates(d.r, p.w_hh, 0, shape_.step_gates(), H, R);
   if (before) gates(d.r_n, p.w_hh, 2, 1, H, R);
   if (shape_.proj) gates(d.project, p.w_hr, 0, 1, R, H);
+}
+
+template <class T> void Packed<T>::pack_low(size_t i, const Worker &w) {
+  if constexpr (std::is_same_v<T, float>) {
+    const size_t H = shape_.hidden, R = shape_.output();
+    const Parameters<const T> &p = parameters_[i];
+    PackedDirection<T> &d = directions_[i];
+    if (w.index == 0) {
+      k_.pack_bias(d.bias.get(), p.b_ih, p.b_hh, shape_.cell, H);
+      if (shape_.cell == Cell::gru && p.b_hh) k_.pack_unit_row(d.bias_n.get(), p.b_hh + 2 * H, H);
+    }
+    const auto gates = [&](LowWeights &to, const T *from, size_t first, size_t count, size_t hidden, size_t depth) {
+      const Range part = share(k_.gate_panels(count, hidden), w);
+      low_->pack_gates(to.packed(), from, depth, first, count, hidden, depth, part.begin, part.end);
+    };
+    gates(d.low_w, p.w_ih, 0, shape_.gates(), H, shape_.layer_input(i / shape_.directions));
+    gates(d.low_r, p.w_hh, 0, shape_.step_gates(), H, R);
+    if (shape_.cell == Cell::gru_before) gates(d.low_r_n, p.w_hh, 2, 1, H, R);
+    if (shape_.proj) gates(d.low_project, p.w_hr, 0, 1, R, H);
+  }
 }
 
 template <class T> void Packed<T>::pack_backward(size_t i, const Worker &w) {
@@ -109,7 +159,8 @@ template <class T> size_t Packed<T>::bytes() const {
   size_t n = 0;
   for (const auto &d : directions_)
     n += d.w.bytes() + d.r.bytes() + d.r_n.bytes() + d.bias.bytes() + d.bias_n.bytes() + d.project.bytes() +
-         d.w_back.bytes() + d.r_back.bytes() + d.r_n_back.bytes() + d.project_back.bytes() + d.peepholes.bytes();
+         d.w_back.bytes() + d.r_back.bytes() + d.r_n_back.bytes() + d.project_back.bytes() + d.peepholes.bytes() +
+         d.low_w.bytes() + d.low_r.bytes() + d.low_r_n.bytes() + d.low_project.bytes();
   return n;
 }
 

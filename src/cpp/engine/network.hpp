@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/cell_settings.hpp"
+#include "kernels/low_precision.hpp"
 #include "runtime/memory.hpp"
 #include "runtime/team.hpp"
 
@@ -60,6 +61,16 @@ template <class T> struct Parameters {
   T *w_ci = nullptr, *w_cf = nullptr, *w_co = nullptr; // [H] peepholes
 };
 
+// A matrix with weights of 8 or 16 bits.
+struct LowWeights {
+  Buffer<uint32_t> words;
+  Buffer<float> scale;
+  Buffer<int32_t> offset;
+  LowMatrix matrix() const { return {words.get(), scale.get(), offset.get()}; }
+  PackedLowMatrix packed() { return {words.get(), scale.get(), offset.get()}; }
+  size_t bytes() const { return words.bytes() + scale.bytes() + offset.bytes(); }
+};
+
 template <class T> struct PackedDirection {
   // as the caller has them, for products that pack what they read
   RowMajor<T> w_rows, r_rows, w_back_rows, r_back_rows;
@@ -69,6 +80,8 @@ template <class T> struct PackedDirection {
   Buffer<T> w_back, r_back, r_n_back, project_back;
   Buffer<T> peepholes;    // [3][H padded]
   CellOptions<T> options; // of a general cell
+  // forward with small weights, in place of w, r, r_n and project
+  LowWeights low_w, low_r, low_r_n, low_project;
 };
 
 template <class T> class Packed {
@@ -76,6 +89,9 @@ public:
   // For a forward pass, a backward pass or both. in_pieces, w_in_pieces: as in Plan.
   Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, bool forward,
          bool backward, bool in_pieces = false, bool w_in_pieces = false);
+  // For inference with small weights, which `low` packs.
+  Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Parameters<const T>> parameters, WeightsType type,
+         const LowKernels &low);
   // One thread's share of the packing: some panels of every matrix. Where threads share units, those that it will read.
   void pack(const Worker &);
   const PackedDirection<T> &operator()(size_t layer, size_t direction) const {
@@ -85,9 +101,12 @@ public:
   const Shape &shape() const { return shape_; }
   // Of frozen weights: copies of the learned initial states, [L D][output] and [L D][H]; empty where there are none.
   std::vector<T> h_0, c_0;
+  WeightsType type() const { return type_; }
+  const LowKernels *low() const { return low_; } // null for float32 and float64
 
 private:
   void pack_forward(size_t i, const Worker &);
+  void pack_low(size_t i, const Worker &);
   void pack_backward(size_t i, const Worker &);
   void pack_peepholes(size_t i);
   const Kernels<T> &k_;
@@ -95,6 +114,8 @@ private:
   std::vector<Parameters<const T>> parameters_;
   bool forward_, backward_, in_pieces_, w_in_pieces_;
   std::vector<PackedDirection<T>> directions_;
+  WeightsType type_ = WeightsType::float32;
+  const LowKernels *low_ = nullptr;
 };
 
 } // namespace fastrnn

@@ -6,8 +6,9 @@ namespace fastrnn {
 
 namespace {
 
+size_t weight_size(const Problem &p) { return p.weight ? p.weight : p.number; }
 double recurrent_bytes(const Problem &p) {
-  return double(p.gates) * double(p.hidden) * double(p.recurrent) * double(p.number);
+  return double(p.gates) * double(p.hidden) * double(p.recurrent) * double(weight_size(p));
 }
 // R fits in the near cache.
 bool r_is_near(const Problem &p) { return recurrent_bytes(p) <= double(p.l2); }
@@ -40,7 +41,7 @@ size_t widest_fused(const Plan &plan, const Problem &p) {
   return p.panels == 2 ? 24 : 8;
 }
 bool fuses_input(const Plan &plan, const Problem &p) {
-  return !resets_before(p.cell) && (p.input <= widest_fused(plan, p) || p.steps == 1);
+  return p.fuses && !resets_before(p.cell) && (p.input <= widest_fused(plan, p) || p.steps == 1);
 }
 
 // Operations of a thread between two barriers. From here on, the time at barriers is a small part of the whole.
@@ -51,8 +52,10 @@ constexpr double time_slice = 5e8;
 void share(Plan &plan, const Problem &p) {
   if (p.total == 0) return;
 
-  const double step_work = 2.0 * double(p.gates) * double(p.hidden) * double(p.recurrent);
-  const double work = double(p.total) * (step_work + 2.0 * double(p.gates) * double(p.hidden) * double(p.input));
+  // Small weights take less time: the limits below are in operations of float32.
+  const double operations = 2.0 * double(weight_size(p)) / double(p.number);
+  const double step_work = operations * double(p.gates) * double(p.hidden) * double(p.recurrent);
+  const double work = double(p.total) * (step_work + operations * double(p.gates) * double(p.hidden) * double(p.input));
   plan.work = work;
   // sharing a call costs some microseconds: smaller calls would lose by it
   if (p.threads == 1 || work < 1e6) return;
@@ -76,11 +79,11 @@ void share(Plan &plan, const Problem &p) {
   // layers to keep the threads busy. Where W pushes R out of the near cache, both are read anew at the start of every
   // chunk, and only long sequences make up for that.
   const double weight_bytes =
-      recurrent_bytes(p) + double(p.gates) * double(p.hidden) * double(p.input) * double(p.number);
+      recurrent_bytes(p) + double(p.gates) * double(p.hidden) * double(p.input) * double(weight_size(p));
   const bool wavefront_pays = p.layers * p.directions >= threads && r_is_near(p) &&
                               p.steps >= (weight_bytes < double(p.l2) ? 8 : 64) && !p.dropout;
   // pipelined: the products over whole chunks must be worth the helpers and a barrier a chunk
-  const double input_work = 2.0 * double(p.gates) * double(p.hidden) * double(p.input);
+  const double input_work = operations * double(p.gates) * double(p.hidden) * double(p.input);
   const double products = p.backward ? step_work + 2 * input_work : fuses_input(plan, p) ? 0 : input_work;
   const bool pipelined_pays =
       !p.contended && products * double(p.total) >= (p.backward ? 1.25e6 : 7.5e5) * double(threads);

@@ -13,6 +13,7 @@ struct Problem {
   size_t total = 0; // steps, summed over the sequences
   size_t steps = 0, rows = 0, input = 0, hidden = 0, recurrent = 0;
   size_t number = 4; // bytes of one number: 4 or 8
+  size_t weight = 0; // bytes of one weight where that is less; 0: as `number`
   size_t gates = 4;
   int threads = 1;
   size_t l2 = 0; // bytes
@@ -22,6 +23,7 @@ struct Problem {
   bool contended = false;   // others take cores: no waiting for another thread in every step
   bool cores_taken = false; // even calls whose threads wait for each other at the end lose by that, if they are short
   bool packed = false;      // the weights are packed already (frozen)
+  bool fuses = true;        // a step can compute its input product (StepKernels::fuses_input)
   bool one_product = true;  // a step is one product with R (Shape::one_product)
   size_t panels = 0;        // of R, which threads that share units share
 };

@@ -4,14 +4,15 @@ namespace fastrnn {
 
 template <class T>
 Stream<T>::Stream(const Kernels<T> &kernels, const Shape &shape, std::shared_ptr<const Packed<T>> weights, size_t rows)
-    : k_(kernels), shape_(shape), weights_(std::move(weights)), rows_(rows), Hp_(round_up(shape.hidden, kernels.lanes)),
-      row_(kernels.gate_slots(shape.cell) * Hp_) {
+    : k_(kernels), shape_(shape), weights_(std::move(weights)), kernels_(kernels, *weights_), rows_(rows),
+      Hp_(round_up(shape.hidden, kernels.lanes)), row_(kernels.gate_slots(shape.cell) * Hp_) {
   const size_t R = shape.output();
   h_ = Buffer<T>::zeroed(product(2 * shape.layers, rows, R));
   c_ = Buffer<T>::zeroed(product(shape.layers, rows, Hp_));
   gates_ = Buffer<T>::zeroed(product(rows, row_));
   m_ = Buffer<T>::zeroed(product(rows, shape.hidden));
   zeros_ = Buffer<T>::zeroed(std::max(Hp_, R) + kernels.lanes);
+  low_scratch_ = Buffer<uint8_t>(kernels_.scratch_bytes());
   from_ = Buffer<const T *>(rows);
   to_ = Buffer<T *>(rows);
   at_input_ = Buffer<ptrdiff_t>(rows);
@@ -39,7 +40,8 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
     s.hidden = shape_.hidden;
     s.last_panel = k_.gate_panels(shape_.step_gates(), shape_.hidden);
     s.init = w.bias.get();
-    if (before) { // its two halves share the input part: kept in the packed rows between them
+    if (before ||
+        !kernels_.fuses_input()) { // the two halves of a GRU that resets before its product share the input part
       for (size_t r = 0; r < rows_; ++r) {
         from_[r] = input[r];
         to_[r] = gates_.get() + r * row_;
@@ -50,16 +52,17 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
       q.last_panel = k_.gate_panels(shape_.gates(), shape_.hidden);
       q.a = from_.get();
       q.out = to_.get();
-      q.b = w.w.get();
       q.init = w.bias.get();
       q.columns = shape_.hidden;
-      k_.gate_product(q, shape_.cell);
+      kernels_.input_product(q, w, low_scratch_.get());
       s.init = gates_.get();
       s.ld_init = row_;
-      s.gates = gates_.get();
-      s.ld_gates = row_;
-      s.rh = m_.get();
-      s.ld_rh = shape_.hidden;
+      if (before) {
+        s.gates = gates_.get();
+        s.ld_gates = row_;
+        s.rh = m_.get();
+        s.ld_rh = shape_.hidden;
+      }
     } else {
       s.x = input;
       s.input = shape_.layer_input(l);
@@ -79,12 +82,11 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
       s.ld_c = Hp_;
     }
     s.h = shape_.proj ? Rows<T>{m_.get(), at_hidden_.get()} : h_next;
-    k_.forward[int(shape_.cell)](s);
+    kernels_.forward(s, w, low_scratch_.get());
     if (before) {
       s.last_panel = k_.gate_panels(1, shape_.hidden);
       s.recurrent = shape_.hidden;
-      s.r = w.r_n.get();
-      (shape_.settings ? k_.forward_candidate_general : k_.forward_candidate)(s);
+      kernels_.forward_candidate(s, w, low_scratch_.get());
     }
     if (shape_.proj) {
       for (size_t r = 0; r < rows_; ++r) {
@@ -97,9 +99,8 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
       q.last_panel = k_.plain_panels(R);
       q.a = from_.get();
       q.out = to_.get();
-      q.b = w.project.get();
       q.columns = R;
-      k_.plain_product(q);
+      kernels_.project(q, w, low_scratch_.get());
     }
   }
   buffer_ ^= 1;

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "engine/network.hpp"
+#include "engine/step_kernels.hpp"
 
 namespace fastrnn {
 
@@ -23,9 +23,11 @@ private:
   const Kernels<T> &k_;
   const Shape shape_;
   const std::shared_ptr<const Packed<T>> weights_;
+  const StepKernels<T> kernels_;
   const size_t rows_, Hp_, row_;
   unsigned buffer_ = 0; // which of the two h of every layer is the current one
   Buffer<T> h_, c_, gates_, m_, zeros_;
+  Buffer<uint8_t> low_scratch_;
   Buffer<const T *> from_;
   Buffer<T *> to_;
   Buffer<ptrdiff_t> at_input_, at_hidden_, at_output_; // row offsets for [B, I], [B, H], [B, R]

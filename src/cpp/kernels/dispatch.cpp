@@ -7,10 +7,12 @@
 
 namespace fastrnn {
 
-// Defined by kernels.cpp, for each set and number type.
+// Defined by kernels.cpp, for each set and number type, and by low_precision.cpp, for each set.
 #define FASTRNN_DECLARE(set)                                                                                           \
   namespace set {                                                                                                      \
   template <class T> Kernels<T> kernels_of();                                                                          \
+  LowKernels int8_kernels(bool dot_instruction);                                                                       \
+  LowKernels bfloat16_kernels();                                                                                       \
   }
 FASTRNN_DECLARE(avx512)
 FASTRNN_DECLARE(avx2)
@@ -25,6 +27,20 @@ struct Entry {
   KernelSet (*get)();
 };
 
+#if defined(FASTRNN_HAS_AVX512)
+// FASTRNN_VNNI=0 leaves the instruction out, as on a CPU with AVX-512 that lacks it: for tests.
+bool has_dot_instruction() {
+  const char *wanted = std::getenv("FASTRNN_VNNI");
+  return __builtin_cpu_supports("avx512vnni") && !(wanted && std::string(wanted) == "0");
+}
+#endif
+
+#define FASTRNN_SET(set, dot_instruction)                                                                              \
+  [] {                                                                                                                 \
+    return KernelSet{#set, set::kernels_of<float>(), set::kernels_of<double>(), set::int8_kernels(dot_instruction),    \
+                     set::bfloat16_kernels()};                                                                         \
+  }
+
 // The sets that were compiled in, best first.
 const Entry entries[] = {
 #if defined(FASTRNN_HAS_AVX512)
@@ -33,19 +49,17 @@ const Entry entries[] = {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
      },
-     [] { return KernelSet{"avx512", avx512::kernels_of<float>(), avx512::kernels_of<double>()}; }},
+     FASTRNN_SET(avx512, has_dot_instruction())},
 #endif
 #if defined(FASTRNN_HAS_AVX2)
     {"avx2", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")); },
-     [] { return KernelSet{"avx2", avx2::kernels_of<float>(), avx2::kernels_of<double>()}; }},
+     FASTRNN_SET(avx2, false)},
 #endif
 #if defined(FASTRNN_HAS_SSE2)
-    {"sse2", [] { return bool(__builtin_cpu_supports("sse2")); },
-     [] { return KernelSet{"sse2", sse2::kernels_of<float>(), sse2::kernels_of<double>()}; }},
+    {"sse2", [] { return bool(__builtin_cpu_supports("sse2")); }, FASTRNN_SET(sse2, false)},
 #endif
 #if defined(FASTRNN_HAS_NEON)
-    {"neon", [] { return true; },
-     [] { return KernelSet{"neon", neon::kernels_of<float>(), neon::kernels_of<double>()}; }},
+    {"neon", [] { return true; }, FASTRNN_SET(neon, false)},
 #endif
 };
 

@@ -297,13 +297,4 @@ template <class T> struct Kernels {
   T (*read)(const T *from, size_t n, size_t rounds);
 };
 
-struct KernelSet {
-  const char *name;
-  Kernels<float> f32;
-  Kernels<double> f64;
-  template <class T> const Kernels<T> &of() const;
-};
-template <> inline const Kernels<float> &KernelSet::of<float>() const { return f32; }
-template <> inline const Kernels<double> &KernelSet::of<double>() const { return f64; }
-
 } // namespace fastrnn

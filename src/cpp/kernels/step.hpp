@@ -217,6 +217,18 @@ template <class T, class E> void forward_step(const ForwardStep<T> &s) {
   }
 }
 
+// Moves on to the arrays of the next step.
+template <class T> FASTRNN_INLINE void next_step(ForwardStep<T> &s) {
+  s.descending = !s.descending;
+  s.init += s.init_step;
+  s.x.base += s.x_step;
+  s.h.base += s.h_step;
+  s.h_prev.base += s.h_prev_step;
+  s.gates += s.gates_step;
+  s.c_prev = s.c;
+  s.c += s.c_step;
+}
+
 // One step, or several, one after the other: for small layers, going through the engine's time loop for every step
 // would take as long as the step itself.
 template <class T, class E> void forward_steps(const ForwardStep<T> &first) {
@@ -226,16 +238,7 @@ template <class T, class E> void forward_steps(const ForwardStep<T> &first) {
   const auto take = !few ? &forward_step<T, E> : packed ? &forward_few<T, E> : &forward_few<T, E, false>;
   if (first.steps == 1) return take(first);
   ForwardStep<T> s = first;
-  for (size_t left = s.steps; take(s), --left > 0;) {
-    s.descending = !s.descending;
-    s.init += s.init_step;
-    s.x.base += s.x_step;
-    s.h.base += s.h_step;
-    s.h_prev.base += s.h_prev_step;
-    s.gates += s.gates_step;
-    s.c_prev = s.c;
-    s.c += s.c_step;
-  }
+  for (size_t left = s.steps; take(s), --left > 0;) next_step(s);
 }
 
 // ---- backward -----------------------------------------------------------------------------------------

@@ -26,8 +26,9 @@ import numpy as np
 from fastrnn._cell_options import CellOptions
 from fastrnn.reference.cells import CELLS, Array, Params, State
 from fastrnn.reference.general import Given, general
+from fastrnn.reference.low_precision import INT8_CELLS, quantize, quantized_parameters, round_to_bfloat16
 
-__all__ = ["CELLS", "Given", "Tape", "backward", "forward"]
+__all__ = ["CELLS", "Given", "Tape", "backward", "forward", "infer", "quantize", "round_to_bfloat16"]
 
 
 class Tape(NamedTuple):
@@ -238,11 +239,82 @@ def forward(
     array([[1., 2., 3.],
            [1., 0., 0.]])
     """
-    cell, ends, dtype = CELLS[kind], suffixes(params), params["weight_ih_l0"].dtype
-    cells: list[Any] = [cell] * len(ends[0])
+    ends = suffixes(params)
+    cells: list[Any] = [CELLS[kind]] * len(ends[0])
     if options is not None:
         projected = params["weight_hr_l0"].shape[0] if "weight_hr_l0" in params else 0
         cells = list(general(kind, CellOptions(kind, len(ends[0]), projected, options)))
+    return _run_layers(
+        kind, cells, dict, x, state, params, steps, lengths, reset, masks, mask, reverse, merge, given
+    )
+
+
+def infer(
+    kind: str,
+    x: Array | None,
+    state: Any,
+    params: Params,
+    *,
+    weights: str = "float32",
+    steps: int | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+    merge: str = "concat",
+) -> tuple[Array, Any]:
+    """Run inference with weights of the type that a layer is frozen with; see `fastrnn.reference.low_precision`.
+
+    Parameters
+    ----------
+    kind, x, state, params, steps, lengths, reset, reverse, merge
+        As in `forward`.
+    weights : {"float32", "bfloat16", "int8"}
+        Types other than "float32" expect parameters of float32.
+
+    Returns
+    -------
+    y, state
+        As from `forward`.
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": np.float32([[1.001]]), "weight_hh_l0": np.float32([[0.5]])}
+    >>> infer("rnn_relu", np.ones((2, 1, 1), np.float32), None, params, weights="bfloat16")[0].ravel()
+    array([1. , 1.5], dtype=float32)
+    """
+    if weights not in ("float32", "bfloat16", "int8"):
+        raise ValueError(f"weights: expected 'float32', 'bfloat16' or 'int8', got {weights!r}")
+    small = weights == "int8"
+    if weights == "bfloat16":
+        params = {
+            name: round_to_bfloat16(value) if name.startswith("weight") else value
+            for name, value in params.items()
+        }
+    cell, prepare = (INT8_CELLS[kind], quantized_parameters) if small else (CELLS[kind], dict)
+    cells = [cell] * len(suffixes(params)[0])
+    return _run_layers(
+        kind, cells, prepare, x, state, params, steps, lengths, reset, None, None, reverse, merge, None
+    )[:2]
+
+
+def _run_layers(
+    kind: str,
+    cells: list[Any],
+    prepare: Any,
+    x: Array | None,
+    state: Any,
+    params: Params,
+    steps: int | None,
+    lengths: Any,
+    reset: Any,
+    masks: Sequence[Array] | None,
+    mask: Any,
+    reverse: bool,
+    merge: str,
+    given: Sequence[Given] | None,
+) -> tuple[Array, Any, Tape]:
+    """Run all layers, with what ``prepare`` makes of the parameters of one layer and direction."""
+    cell, ends, dtype = cells[0], suffixes(params), params["weight_ih_l0"].dtype
     if x is None:
         if steps is None:
             raise TypeError("steps: expected an int when x is None, got None")
@@ -275,7 +347,7 @@ def forward(
         outputs = []
         for direction, suffix in enumerate(directions):
             before = tuple(s[len(last)] for s in first)
-            back, p = reverse or direction == 1, select(params, suffix)
+            back, p = reverse or direction == 1, prepare(select(params, suffix))
             extra = given[len(last)] if given is not None else None
             h, end, made = run(cells[direction], y, before, p, lengths, segments, taken, back, extra)
             outputs.append(h)
