@@ -414,7 +414,7 @@ def test_the_core_checks_options() -> None:
     core = fastrnn._core.Network
     sizes = (3, 4, 0, 1, False, True, False, False)
     good = {"activations": [[("tanh", 0.0, 0.0)] * 5]}
-    core("lstm", *sizes, good)
+    core("lstm", *sizes, options=good)
     for cell, bad in [
         ("lstm", {"activations": []}),
         ("lstm", {"activations": [[("tanh", 0.0, 0.0)] * 4]}),
@@ -426,8 +426,11 @@ def test_the_core_checks_options() -> None:
         ("lstm", good | {"unknown": 1}),
     ]:
         with pytest.raises(ValueError, match="options: expected"):
-            core(cell, *sizes, bad)
-    network, packed = core("lstm", *sizes, good), core("lstm", *sizes).pack(fastrnn.LSTM(3, 4)._arrays)
+            core(cell, *sizes, options=bad)
+    network, packed = (
+        core("lstm", *sizes, options=good),
+        core("lstm", *sizes).pack(fastrnn.LSTM(3, 4)._arrays),
+    )
     with pytest.raises(ValueError, match="packed weights of this network"):
         network.infer(packed, np.ones((1, 1, 3), np.float32), None, None, None)
 
