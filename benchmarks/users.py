@@ -1,6 +1,7 @@
-"""The suites that see fastrnn as its users do: whole programs, and services with many callers.
+"""The suites that see fastrnn as its users do: whole programs, services with many callers, modules of PyTorch.
 
-Nothing is measured in this process. Each engine has processes of its own, with the environment that the user has.
+Programs and services are not measured in this process: each engine has processes of its own, with the environment
+that the user has.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+import modules
 from callers import mixtures, services
 from programs import suite as programs
 from report import write_json
 
-SUITES = ("programs", "callers")
+SUITES = ("programs", "callers", "torch")
 POOLS = ("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_")  # variables that change how libraries use threads
 
 
@@ -45,6 +47,14 @@ def run_callers(options: Namespace) -> tuple[dict[str, Any], list[str]]:
     return found, problems + [f"WRONG: {call}: {engine}: {why}" for call, engine, why in sorted(wrong)]
 
 
+def run_modules(options: Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Run modules of fastrnn.torch beside those of torch.nn: results, and what failed."""
+    settings = modules.Settings(options.threads, options.rounds)
+    if options.quick:
+        settings = modules.Settings(options.threads, rounds=2, seconds=0.002, drawn=2)
+    return {"modules": modules.run(settings)}, []
+
+
 def main(options: Namespace, meta: dict[str, Any]) -> int:
     """Run the suites chosen; returns the exit status."""
     meta = {**meta, "environment": environment(), "quick": options.quick, "load": os.getloadavg()[0]}
@@ -55,7 +65,7 @@ def main(options: Namespace, meta: dict[str, Any]) -> int:
         print(f"load {meta['load']:.1f}: other processes are running, so even ratios will vary")
     results: dict[str, Any] = {"meta": meta}
     problems: list[str] = []
-    for suite, run in zip(SUITES, (run_programs, run_callers), strict=True):
+    for suite, run in zip(SUITES, (run_programs, run_callers, run_modules), strict=True):
         if suite in options.suite:
             found, wrong = run(options)
             results |= found

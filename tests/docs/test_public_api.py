@@ -30,7 +30,7 @@ MODULES = [
     "losses",
     "models",
 ]
-MODULES += ["nn", "optim", "ragged", "reference"]
+MODULES += ["nn", "optim", "parallel", "ragged", "reference"]
 
 
 def public(module: Any) -> Iterator[tuple[str, Any]]:
