@@ -60,7 +60,7 @@ def modules(kind: str, *sizes: int, **options: Any) -> dict[str, Any]:
 
 def data_of(output: Any) -> Any:
     """The output as one tensor, of a PackedSequence too."""
-    return getattr(output, "data", output)
+    return output.data if hasattr(output, "batch_sizes") else output
 
 
 def inference(module: Any, x: Any) -> Any:

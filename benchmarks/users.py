@@ -1,7 +1,7 @@
-"""The suites that see fastrnn as its users do: whole programs, services with many callers, modules of PyTorch.
+"""The suites that see fastrnn as its users do: whole programs, their parts, many callers, modules of PyTorch.
 
-Programs and services are not measured in this process: each engine has processes of its own, with the environment
-that the user has.
+But for parts and modules, nothing is measured in this process. Each engine has processes of its own, with the
+environment that the user has.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from argparse import Namespace
 from typing import Any
 
 import modules
+import parts
 from callers import mixtures, services
 from programs import suite as programs
 from report import write_json
 
-SUITES = ("programs", "callers", "torch")
+SUITES = ("programs", "parts", "callers", "torch")
 POOLS = ("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_")  # variables that change how libraries use threads
 
 
@@ -32,6 +33,12 @@ def run_programs(options: Namespace) -> tuple[dict[str, Any], list[str]]:
         settings = programs.Settings(rounds=2, turn_seconds=0.03, quick=True)
     rows = programs.run(settings)
     return {"programs": rows}, programs.problems(rows)
+
+
+def run_parts(options: Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Run the parts of a training step; nothing is compared, so nothing fails."""
+    settings = parts.Settings(rounds=2, quick=True) if options.quick else parts.Settings()
+    return {"parts": parts.run(settings)}, []
 
 
 def run_callers(options: Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -65,7 +72,7 @@ def main(options: Namespace, meta: dict[str, Any]) -> int:
         print(f"load {meta['load']:.1f}: other processes are running, so even ratios will vary")
     results: dict[str, Any] = {"meta": meta}
     problems: list[str] = []
-    for suite, run in zip(SUITES, (run_programs, run_callers, run_modules), strict=True):
+    for suite, run in zip(SUITES, (run_programs, run_parts, run_callers, run_modules), strict=True):
         if suite in options.suite:
             found, wrong = run(options)
             results |= found

@@ -105,17 +105,8 @@ def align(word: Sequence[str], phonemes: list[str], counts: Any) -> list[tuple[s
 
 def attention(model: Seq2Seq, word: str) -> tuple[list[str], Any]:
     """Write `word` and return what came, and where the model looked, [phonemes + 1, letters]."""
-    module, looks = model.modules_["attention"], []
-
-    def watched(*args: Any) -> Any:
-        context, (*_, weights) = module.forward(*args)
-        looks.append(weights[0, 0])
-        return context
-
-    model.modules_["attention"] = watched
-    written = model.predict([word])[0]
-    model.modules_["attention"] = module
-    return written, np.array(looks)
+    written, looks = model.predict([word], return_attention=True)
+    return written[0], looks[0]
 
 
 # ---- translation

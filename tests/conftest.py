@@ -78,10 +78,15 @@ class Variant:
     T: int = 6
     B: int = 3
     dtype: Any = np.float32
+    reverse: bool = False
+    merge: str = "concat"
+    learned_state: bool = False
 
     def __str__(self) -> str:
         words = [self.kind, f"l{self.num_layers}"]
         words += ["bi"] * self.bidirectional + ["nobias"] * (not self.bias) + ["proj"] * bool(self.proj_size)
+        words += ["reverse"] * self.reverse + [self.merge] * (self.merge != "concat")
+        words += ["learned"] * self.learned_state
         return "-".join([*words, np.dtype(self.dtype).name])
 
     @property
@@ -94,6 +99,11 @@ class Variant:
         return self.proj_size or self.H
 
     @property
+    def width(self) -> int:
+        """Width of y."""
+        return self.out * (self.D if self.merge == "concat" else 1)
+
+    @property
     def states(self) -> int:
         return 2 if self.kind == "lstm" else 1
 
@@ -104,12 +114,15 @@ class Variant:
         for layer in range(self.num_layers):
             for way in ("", "_reverse")[: self.D]:
                 end = f"_l{layer}{way}"
-                shapes["weight_ih" + end] = (rows, self.I if layer == 0 else self.D * self.out)
+                shapes["weight_ih" + end] = (rows, self.I if layer == 0 else self.width)
                 shapes["weight_hh" + end] = (rows, self.out)
                 if self.bias:
                     shapes["bias_ih" + end] = shapes["bias_hh" + end] = (rows,)
                 if self.proj_size:
                     shapes["weight_hr" + end] = (self.proj_size, self.H)
+        if self.learned_state:
+            for name, width in (("h_0", self.out), ("c_0", self.H))[: self.states]:
+                shapes[name] = (self.num_layers * self.D, width)
         return shapes
 
     def state_shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -164,7 +177,7 @@ def make_case(v: Variant, seed: int = 0) -> Case:
         params={key: uniform(shape, 1.5 / np.sqrt(v.H)) for key, shape in v.shapes().items()},
         x=uniform((v.T, v.B, v.I)),
         state=state(),
-        dy=uniform((v.T, v.B, v.D * v.out)),
+        dy=uniform((v.T, v.B, v.width)),
         dstate=state(),
         lengths=lengths,
         reset=rng.random((v.T, v.B)) < 0.3,
@@ -208,7 +221,9 @@ def make_layer(v: Variant, params: dict[str, np.ndarray] | None = None, **kwargs
     """The fastrnn layer of a variant, with these parameters."""
     import fastrnn
 
-    kwargs = dict(num_layers=v.num_layers, bias=v.bias, bidirectional=v.bidirectional, dtype=v.dtype) | kwargs
+    options = dict(reverse=v.reverse, merge=v.merge, learned_state=v.learned_state)
+    options |= dict(num_layers=v.num_layers, bias=v.bias, bidirectional=v.bidirectional, dtype=v.dtype)
+    kwargs = options | kwargs
     if v.kind == "lstm":
         layer = fastrnn.LSTM(v.I, v.H, proj_size=v.proj_size, **kwargs)
     elif v.kind.startswith("gru"):
@@ -272,6 +287,7 @@ def run_reference(
         return None if value is None else value.astype(np.float64)
 
     params = {key: wide(value) for key, value in case.params.items()}
+    kwargs = dict(reverse=v.reverse, merge=v.merge) | kwargs
     y, last, tape = reference.forward(v.kind, wide(case.x), wide(case.state), params, **kwargs)
     dy = case.dy if isinstance(dy, str) else dy
     dstate = case.dstate if isinstance(dstate, str) else dstate
@@ -283,7 +299,7 @@ def run_layer(
     layer: Any, case: Case, dy: Any = "case", dstate: Any = "case", dy_last: Any = None, **kwargs: Any
 ) -> dict[str, np.ndarray]:
     """Outputs and all gradients of a fastrnn layer in its training pass."""
-    y, last, tape = layer.forward(case.x, case.state, **kwargs)
+    y, last, tape, *_ = layer.forward(case.x, case.state, **kwargs)
     dy = case.dy if isinstance(dy, str) else dy
     dstate = case.dstate if isinstance(dstate, str) else dstate
     g = layer.backward(tape, dy, dstate, dy_last=dy_last)
@@ -297,7 +313,8 @@ def named(y: Any, last: Any, dx: Any, dfirst: Any, dparams: Any) -> dict[str, np
     for i, letter in enumerate("hc"[: len(last)]):
         out[letter + "_n"] = last[i]
         out["d" + letter + "_0"] = dfirst[i]
-    out |= {"d" + key: value for key, value in dparams.items()}
+    learned = {key: "learned_" + key for key in ("h_0", "c_0")}  # "dh_0" is that of the state that was used
+    out |= {"d" + learned.get(key, key): value for key, value in dparams.items()}
     return {key: value for key, value in out.items() if value is not None}
 
 

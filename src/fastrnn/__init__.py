@@ -11,7 +11,19 @@ from fastrnn.layers import GRU, LSTM, RNN, Stream
 from fastrnn.ragged import Ragged, chunks, length_mask
 
 if TYPE_CHECKING:  # editors and type checkers do not run __getattr__
-    from fastrnn import diagnostics, functional, init, io, losses, models, nn, optim, parallel, reference
+    from fastrnn import (
+        diagnostics,
+        functional,
+        init,
+        io,
+        losses,
+        models,
+        nn,
+        optim,
+        parallel,
+        reference,
+        text,
+    )
     from fastrnn.nn import Dropout, Embedding, Linear, Sequential
 
     __version__: str
@@ -45,29 +57,24 @@ __all__ = [
     "reference",
     "set_num_threads",
     "show_config",
+    "text",
 ]
 
 # The training utilities are imported on first use, so that `import fastrnn` stays quick.
-_lazy = (
-    "diagnostics",
-    "functional",
-    "init",
-    "io",
-    "losses",
-    "models",
-    "nn",
-    "optim",
-    "parallel",
-    "reference",
-)
-_extras = ("torch",)  # need another library, so `from fastrnn import *` leaves them out
+_lazy: tuple[str, ...] = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim")
+_lazy += ("parallel", "reference", "text")
+_doors = (
+    "keras",
+    "onnx",
+    "torch",
+)  # packages that need another library; import them, or use them as attributes
 _lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "fastrnn.nn")
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in _lazy or name in _extras:
+    if name in _lazy + _doors:
         return importlib.import_module(f"fastrnn.{name}")
     if name in _lazy_names:
         return getattr(importlib.import_module(_lazy_names[name]), name)
@@ -79,4 +86,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_extras, "__version__"})
+    return sorted({*globals(), *__all__, *_doors, "__version__"})

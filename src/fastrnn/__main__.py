@@ -1,6 +1,6 @@
-"""``python -m fastrnn demo``."""
+"""``python -m fastrnn``."""
 
-from fastrnn.demo import main
+from fastrnn._commands import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -25,8 +25,25 @@ class Network:
         bias: bool,
         batch_first: bool,
         is_double: bool,
-        /,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
     ) -> None: ...
+    def forward_layers(
+        self,
+        weights: tuple[NDArray[Any], ...] | PackedWeights,
+        x: Any,
+        state: Any,
+        lengths: Any,
+        reset: Any,
+        steps: int | None,
+        ragged: bool,
+        keep: bool,
+        checkpoint: int,
+        masks: Callable[[int], NDArray[Any]] | None,
+        scale: float,
+        /,
+    ) -> tuple[Any, ...]: ...
     def forward(
         self,
         weights: tuple[NDArray[Any], ...] | PackedWeights,
@@ -52,7 +69,15 @@ class Network:
         /,
     ) -> tuple[Any, Any]: ...
     def backward(
-        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool = True, dy_last: Any = None
+        self,
+        tape: Tape,
+        dy: Any,
+        dstate: Any,
+        need_dx: bool = True,
+        dy_last: Any = None,
+    ) -> tuple[Any, Any, NDArray[Any]]: ...
+    def backward_layers(
+        self, tape: Tape, dy: Any, dstate: Any, need_dx: bool, dy_last: Any, dlayers: list[Any], /
     ) -> tuple[Any, Any, NDArray[Any]]: ...
     def pack(self, weights: tuple[NDArray[Any], ...], /) -> PackedWeights: ...
 

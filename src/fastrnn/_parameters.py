@@ -8,13 +8,17 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._arrays import as_array, expect, misfits, readable, some
+from fastrnn._constraints import Constraint
 from fastrnn.gradients import note_change, register, views_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Array = NDArray[Any]
 
@@ -30,12 +34,18 @@ def parameter_shapes(
     bias: bool,
     directions: int,
     proj_size: int,
+    *,
+    merge: str = "concat",
+    states: int = 0,
 ) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the parameters of a recurrent layer, in the order of the flat buffer."""
+    """Return names and shapes of the parameters of a recurrent layer, in the order of the flat buffer.
+
+    ``states``: how many arrays of learned initial state there are, h_0 and c_0.
+    """
     output = proj_size or hidden_size
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(num_layers):
-        inputs = input_size if layer == 0 else directions * output
+        inputs = input_size if layer == 0 else output if merge != "concat" else directions * output
         for suffix in ("", "_reverse")[:directions]:
             shapes[f"weight_ih_l{layer}{suffix}"] = (gates * hidden_size, inputs)
             shapes[f"weight_hh_l{layer}{suffix}"] = (gates * hidden_size, output)
@@ -44,6 +54,8 @@ def parameter_shapes(
                 shapes[f"bias_hh_l{layer}{suffix}"] = (gates * hidden_size,)
             if proj_size:
                 shapes[f"weight_hr_l{layer}{suffix}"] = (proj_size, hidden_size)
+    for name, width in (("h_0", output), ("c_0", hidden_size))[:states]:
+        shapes[name] = (num_layers * directions, width)
     return shapes
 
 
@@ -76,7 +88,7 @@ def accepted(
         own = {name: value for name, value in own.items() if name in shapes}
         expect(own or not shapes, "state_dict", f"some of the names {some(shapes)}", some(state))
     if own.keys() != shapes.keys():
-        hint = _prefix_hint(shapes, state)
+        hint = prefix_hint(shapes, state)
         if hint and not any(name in own for name in shapes):
             wanted = f"the names {some(shapes)}" + f" after {prefix!r}" * bool(prefix)
             raise ValueError(f"state_dict: expected {wanted}, got names that {hint}")
@@ -92,7 +104,7 @@ def accepted(
     return arrays
 
 
-def _prefix_hint(shapes: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+def prefix_hint(shapes: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """Say which prefix makes the names of a state dict those of the parameters; "" if none does."""
     name = next(iter(shapes), "")
     found = [str(key).removesuffix(name) for key in state if name and str(key).endswith(name)]
@@ -114,6 +126,7 @@ class Parameters:
 
     _version = 0  # how often a function of this package has changed the parameters
     _change = ""  # what did so last
+    _constraints: Mapping[str, Constraint] = {}  # by the names of parameters
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
         self.shapes = dict(shapes)
@@ -183,8 +196,69 @@ class Parameters:
                 self.params[name][...] = array
         note_change(self._flat, "load_state_dict")
 
+    def constrain(self, name: str, *, mask: Any = None, sign: Any = None) -> Self:
+        """Keep numbers of a parameter at 0, or from having the wrong sign; return the object.
+
+        The constraint holds from now on. It is applied at once, and again after every step of an optimiser, every
+        function of `fastrnn.init`, every loading of weights, and every assignment to ``flat`` or to an entry of
+        ``params``. Numbers that are written into an array (``layer.flat[...] = 1``) are not noticed; assign the array
+        to itself to apply it (``layer.flat = layer.flat``). Copies and pickles keep the constraint, files of weights
+        hold numbers only.
+
+        Parameters
+        ----------
+        name : str
+            The parameter, such as "weight_hh_l0".
+        mask : bool array, optional
+            False where numbers are kept at 0: connections that do not exist.
+        sign : array of -1, 0 and 1, optional
+            The sign that a number may have; 0 stands for either. A number of the wrong sign becomes 0. In W_hh the
+            column is the unit that a connection comes from. So Dale's law, by which a unit excites or inhibits all
+            others, is a sign for each column: an array [H].
+
+            Both are broadcast to the shape of the parameter. In a matrix of several gates, an array [H, ...] is that
+            of every gate. Without either the constraint is lifted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            There is no such parameter, a shape does not fit, or the layer is frozen.
+
+        Notes
+        -----
+        An optimiser's step followed by this projection is projected gradient descent. Moments that an optimiser keeps
+        are not changed. Trained recurrent networks with Dale's law: Song, Yang and Wang 2016.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> rnn = fastrnn.RNN(2, 4, rng=0)
+        >>> sparse = np.ones((4, 4), bool)
+        >>> np.fill_diagonal(sparse, False)  # no unit feeds itself
+        >>> _ = rnn.constrain("weight_hh_l0", mask=sparse, sign=[1, 1, 1, -1])
+        >>> fastrnn.optim.SGD([rnn], lr=1.0).step([np.ones_like(rnn.flat)])
+        >>> bool((rnn.params["weight_hh_l0"][:, :3] >= 0).all()), float(rnn.params["weight_hh_l0"].trace())
+        (True, 0.0)
+        """
+        expect(name in self.shapes, "name", f"one of {some(self.shapes)}", repr(name))
+        rest = {key: value for key, value in self._constraints.items() if key != name}
+        if mask is not None or sign is not None:
+            rest[name] = Constraint(self.shapes[name], self._gate_rows(name), mask, sign)
+        with Changes.lock:
+            self._before_change("constrain")
+            self._constraints = rest
+        note_change(self._flat, "constrain")
+        return self
+
+    def _gate_rows(self, name: str) -> int:
+        """Return how many rows a gate has, where a parameter stacks several of them; else 0."""
+        return 0
+
     def _changed(self, how: str) -> None:
         """Take note that the parameters have other numbers now, so that older tapes are not used."""
+        for name, constraint in self._constraints.items():
+            if self.params[name].flags.writeable:
+                constraint.apply(self.params[name])
         self._version, self._change = self._version + 1, how
 
     def _before_change(self, what: str) -> None:

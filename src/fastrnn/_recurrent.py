@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +12,17 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 import fastrnn._core as _core
 from fastrnn._arrays import _float_dtype, _probability, _size, expect
 from fastrnn._final_hidden import FinalHidden, State
+from fastrnn._masks import MaskedTape, masked_backward, masked_forward
 from fastrnn._parameters import GATES, Array, Changes, Parameters, parameter_shapes
+from fastrnn._signatures import BackwardOptions, CallOptions, ForwardOptions, passes_on
 from fastrnn._stream import Stream
 from fastrnn._tapes import RaggedTape
+from fastrnn._trace import trace
 from fastrnn.gradients import Gradients
 from fastrnn.ragged import Ragged
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 MAX_LAYERS = 10_000  # far beyond any use; every layer has named arrays of its own, so more would only hang
 
@@ -35,8 +39,16 @@ def warn_needless_dropout(dropout: float, num_layers: int, stacklevel: int) -> N
         )
 
 
+MERGES = ("concat", "sum", "mul", "ave")
+
+
 class Recurrent(FinalHidden, Parameters):
     """What RNN, LSTM and GRU share."""
+
+    # layers that were pickled before there were these options have none of them
+    reverse = False
+    merge = "concat"
+    learned_state = False
 
     def __init__(
         self,
@@ -50,6 +62,10 @@ class Recurrent(FinalHidden, Parameters):
         proj_size: int,
         dtype: DTypeLike,
         rng: np.random.Generator | int | None,
+        *,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
     ) -> None:
         self.input_size = _size("input_size", input_size)
         self.hidden_size = _size("hidden_size", hidden_size)
@@ -60,6 +76,8 @@ class Recurrent(FinalHidden, Parameters):
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size: expected less than hidden_size {hidden_size}, got {proj_size}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
+        self._set_directions(reverse, merge)
+        self.learned_state = bool(learned_state)
         self.dropout = _probability("dropout", dropout)
         warn_needless_dropout(self.dropout, self.num_layers, 4)
         self.dtype = _float_dtype(dtype)
@@ -67,41 +85,110 @@ class Recurrent(FinalHidden, Parameters):
         super().__init__(self._shapes(), self.dtype)
         # torch.nn's default: uniform within 1 / sqrt(hidden_size), biases too
         bound = 1.0 / np.sqrt(self.hidden_size)
-        for start in range(0, self.flat.size, 1 << 20):  # in chunks, because the draws are float64
-            chunk = self.flat[start : start + (1 << 20)]
+        weights = self.flat[
+            : self.flat.size - sum(self.params[n].size for n in ("h_0", "c_0") if n in self.params)
+        ]
+        for start in range(0, weights.size, 1 << 20):  # in chunks, because the draws are float64
+            chunk = weights[start : start + (1 << 20)]
             chunk[:] = self.rng.uniform(-bound, bound, chunk.size)
         self._connect(tuple(self.params.values()))
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], prefix: str = "", **options: Any) -> Self:
+        """Return a layer with the parameters of a state dict, whose names and shapes say its sizes.
+
+        Parameters
+        ----------
+        state : dict of str to array
+            As of ``torch.nn``: sizes, layers, directions, biases and the projection of an LSTM follow from it. The
+            names of a cell (``weight_ih``) are those of a layer of one.
+        prefix : str
+            What the names of the layer's parameters begin with, such as "gru." in the state dict of a model.
+        options
+            Of the class, for what no parameter shows: ``batch_first``, ``nonlinearity``, ``reset_after``, ``dropout``.
+
+        Raises
+        ------
+        ValueError
+            The entries are not those of such a layer. The message says which prefix they have.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> model = {f"gru.{k}": v for k, v in fastrnn.GRU(3, 4, num_layers=2, bidirectional=True).state_dict().items()}
+        >>> fastrnn.GRU.from_state_dict(model, prefix="gru.", batch_first=True)
+        GRU(3, 4, num_layers=2, batch_first=True, bidirectional=True)
+        """
+        from fastrnn._state_dicts import options_of
+
+        cell = next(c.__name__ for c in cls.__mro__ if c.__name__ in ("RNN", "LSTM", "GRU"))
+        found, arrays = options_of(cell, state, prefix)
+        layer = cls(**found | options)
+        layer.load_state_dict(arrays)
+        return layer
 
     def _cell(self) -> str:
         """Return the core's name of the cell."""
         raise NotImplementedError
 
+    def _set_directions(self, reverse: bool, merge: str) -> None:
+        """Check and keep the options that say how the directions read and what becomes of their outputs."""
+        self.reverse, self.merge = bool(reverse), merge
+        one = "False with bidirectional=True, which reads both ways"
+        expect(not (self.reverse and self.bidirectional), "reverse", one, "True")
+        expect(merge in MERGES, "merge", "'concat', 'sum', 'mul' or 'ave'", repr(merge))
+        fits = self.bidirectional or merge == "concat"
+        expect(fits, "merge", "'concat' without bidirectional=True", repr(merge))
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return parameter_shapes(
             GATES[self._cell()], self.input_size, self.hidden_size, self.num_layers, self.bias,
             1 + self.bidirectional, self.proj_size,
+            merge=self.merge, states=self._states() if self.learned_state else 0,
         )  # fmt: skip
+
+    def _states(self) -> int:
+        """Return how many arrays the state has."""
+        return 2 if self._cell() == "lstm" else 1
+
+    @property
+    def _output_width(self) -> int:
+        """Numbers of a step of y."""
+        directions = 1 + (self.bidirectional and self.merge == "concat")
+        return directions * (self.proj_size or self.hidden_size)
 
     def _connect(self, arrays: tuple[Array, ...]) -> None:
         """Make the core's network, with ``arrays`` as its weights."""
         self._network = _core.Network(
             self._cell(), self.input_size, self.hidden_size, self.proj_size, self.num_layers,
-            self.bidirectional, self.bias, self.batch_first, self.dtype == np.float64,
+            self.bidirectional, self.bias, self.batch_first, self.dtype == np.float64, self.reverse, self.merge,
+            self.learned_state,
         )  # fmt: skip
         self._arrays = arrays
         self._weights: Any = arrays
 
     # -- calls --------------------------------------------------------------------------------------------
 
-    def __call__(
+    def _call(
         self,
         x: ArrayLike | Ragged | None,
-        state: State = None,
+        state: State,
         *,
         lengths: ArrayLike | None = None,
         reset: ArrayLike | None = None,
         steps: int | None = None,
-    ) -> tuple[Any, State]:
+        mask: ArrayLike | None = None,
+        return_layers: bool = False,
+    ) -> tuple[Any, ...]:
+        taken = type(x) is _ndarray or not (x is None or isinstance(x, Ragged))
+        if taken and lengths is None and mask is None and not return_layers:
+            return self._network.infer(self._weights, x, state, reset, steps)
+        return self._forward(x, state, lengths, reset, steps, False, 0, mask, return_layers)
+
+    @passes_on(_call)
+    def __call__(
+        self, x: ArrayLike | Ragged | None, state: State = None, **options: Unpack[CallOptions]
+    ) -> tuple[Any, ...]:
         """Run the layer for inference: no tape is kept.
 
         Parameters
@@ -110,7 +197,8 @@ class Recurrent(FinalHidden, Parameters):
             Anything that NumPy or DLPack can read, with any strides. Floats are cast to the layer's dtype. With
             None and ``steps`` the layer runs without input: biases and recurrent part only.
         state : array [L*D, B, output], or for an LSTM the pair of that and c [L*D, B, H], optional
-            Initial state, by default zeros. It has no batch axis if ``x`` has none.
+            Initial state, by default zeros, or the parameters h_0 and c_0 with ``learned_state``. It has no batch axis
+            if ``x`` has none.
         lengths : int array [B], optional
             Steps of each sequence, in any order, zeros allowed. Outputs in the padding are 0. The final state is
             that after each sequence's last step, and the reverse direction starts there.
@@ -118,13 +206,21 @@ class Recurrent(FinalHidden, Parameters):
             True where a step begins a new segment: neither state nor gradient crosses that boundary.
         steps : int, optional
             Number of steps where ``x`` is None.
+        mask : bool array shaped as ``x`` without its last axis, optional
+            Steps with False are skipped, as in Keras: the state stays what it was, and ``y`` repeats that of the step
+            which the direction took before, or is 0 where there is none. A reset there acts at the next step that is
+            taken. The steps that are taken have the bits of a Ragged of them alone.
+        return_layers : bool
+            Whether the outputs of every layer are returned too.
 
         Returns
         -------
         y : array [T, B, D*output], laid out as ``x``; Ragged for a Ragged
-            Hidden states of the last layer, forward direction first.
+            Hidden states of the last layer, forward direction first; [T, B, output] where ``merge`` joins them.
         state : as the argument
-            After each sequence's last step.
+            After each sequence's last step; of a direction that starts there, after the first one.
+        layers : list of arrays as ``y``
+            With ``return_layers``: what each layer handed on, ``y`` last.
 
         Raises
         ------
@@ -133,20 +229,29 @@ class Recurrent(FinalHidden, Parameters):
         MemoryError
             There is no memory for the outputs.
         """
-        if lengths is None and (type(x) is _ndarray or not (x is None or isinstance(x, Ragged))):
-            return self._network.infer(self._weights, x, state, reset, steps)
-        return self._forward(x, state, lengths, reset, steps, False, 0)
+        if type(x) is _ndarray and not options:
+            return self._network.infer(self._weights, x, state, None, None)
+        return self._call(x, state, **options)
 
-    def forward(
+    def _train(
         self,
         x: ArrayLike | Ragged | None,
-        state: State = None,
+        state: State,
         *,
         lengths: ArrayLike | None = None,
         reset: ArrayLike | None = None,
         steps: int | None = None,
+        mask: ArrayLike | None = None,
+        return_layers: bool = False,
         checkpoint: int | str | None = None,
-    ) -> tuple[Any, State, Any]:
+    ) -> tuple[Any, ...]:
+        every = _checkpoint(checkpoint)
+        return self._forward(x, state, lengths, reset, steps, True, every, mask, return_layers)
+
+    @passes_on(_train)
+    def forward(
+        self, x: ArrayLike | Ragged | None, state: State = None, **options: Unpack[ForwardOptions]
+    ) -> tuple[Any, ...]:
         """Run the layer for training: a call that also returns the tape which :meth:`backward` needs.
 
         The layer itself does not change. Any number of tapes can be alive at once, made by any number of threads.
@@ -158,7 +263,7 @@ class Recurrent(FinalHidden, Parameters):
 
         Parameters
         ----------
-        x, state, lengths, reset, steps
+        x, state, lengths, reset, steps, mask, return_layers
             As in a call.
         checkpoint : int or "auto", optional
             Keep the state only every so many steps and compute the rest again in backward. That takes less memory
@@ -170,6 +275,8 @@ class Recurrent(FinalHidden, Parameters):
             As from a call.
         tape
             For one backward; ``tape.nbytes`` is the memory that it holds.
+        layers
+            With ``return_layers``, as from a call; before dropout.
 
         Examples
         --------
@@ -179,12 +286,9 @@ class Recurrent(FinalHidden, Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
-        plain = lengths is None and steps is None and checkpoint is None and not self.dropout
-        if plain and type(x) is _ndarray:
-            return self._network.forward(
-                self._weights, x, state, None, reset, None, False, True, 0, None, 1.0
-            )
-        return self._forward(x, state, lengths, reset, steps, True, _checkpoint(checkpoint))
+        if type(x) is _ndarray and not options and not self.dropout:
+            return self._network.forward(self._weights, x, state, None, None, None, False, True, 0, None, 1.0)
+        return self._train(x, state, **options)
 
     def _forward(
         self,
@@ -195,7 +299,12 @@ class Recurrent(FinalHidden, Parameters):
         steps: int | None,
         keep: bool,
         checkpoint: int,
+        mask: ArrayLike | None = None,
+        layers: bool = False,
     ) -> tuple[Any, ...]:
+        if mask is not None:
+            expect(steps is None, "steps", "None with a mask", steps)
+            return masked_forward(self, x, state, mask, lengths, reset, keep, checkpoint, layers)
         ragged = isinstance(x, Ragged)
         values, counts = x, lengths
         if ragged:
@@ -209,33 +318,87 @@ class Recurrent(FinalHidden, Parameters):
         masks, scale = None, 1.0
         if keep and self.dropout and self.num_layers > 1:
             masks, scale = self._dropout_masks, 1.0 / (1.0 - self.dropout)
-        out = self._network.forward(
-            self._weights, values, state, counts, reset, steps, ragged, keep, checkpoint, masks, scale
-        )
+        run = self._network.forward_layers if layers else self._network.forward
+        out = run(self._weights, values, state, counts, reset, steps, ragged, keep, checkpoint, masks, scale)
         if not ragged:
             return out
-        y = Ragged._of(out[0], counts)  # type: ignore[arg-type]
-        if not keep:
-            return (y, *out[1:])
-        return (y, out[1], RaggedTape(out[2], counts))  # type: ignore[arg-type]
+        n: Any = counts
+        y = Ragged._of(out[0], n)
+        tape = (RaggedTape(out[2], n),) if keep else ()
+        return (
+            y,
+            out[1],
+            *tape,
+            *([*(Ragged._of(a, n) for a in hidden[:-1]), y] for hidden in out[2 + keep :]),
+        )
 
     def _dropout_masks(self, positions: int) -> NDArray[np.bool_]:
         """Draw which units between layers are kept in both passes: [L - 1, positions, D * output]."""
-        width = (1 + self.bidirectional) * (self.proj_size or self.hidden_size)
+        width = self._output_width
         return self.rng.random((self.num_layers - 1, positions, width), np.float32) >= self.dropout
 
+    def _backward(
+        self,
+        tape: Any,
+        dy: Any,
+        dstate: State,
+        dy_last: Any = None,
+        need_dx: bool = True,
+        dlayers: Any = None,
+    ) -> Gradients:
+        if dlayers is not None:
+            dy, dlayers = self._split_dlayers(dy, dy_last, dlayers)
+        # The core's warning about the old use of dy points at the caller of the function that calls this one.
+        ragged = isinstance(tape, RaggedTape)
+        if ragged:
+            lengths, tape = tape.lengths, tape.tape
+            if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
+                total = int(lengths.sum())
+                expected = (
+                    f"a Ragged or dy_last, since {total} vectors may be of all steps or of the last ones"
+                )
+                expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
+            if isinstance(dy, Ragged):
+                if not np.array_equal(dy.lengths, lengths):
+                    expected, got = (
+                        np.array2string(np.asarray(a), threshold=8) for a in (lengths, dy.lengths)
+                    )
+                    raise ValueError(f"dy.lengths: expected {expected}, got {got}")
+                dy = dy.values
+            if dlayers is not None:
+                dlayers = [d.values if isinstance(d, Ragged) else d for d in dlayers]
+        elif not isinstance(tape, _core.Tape):
+            if type(tape) is MaskedTape:
+                return masked_backward(self, tape, dy, dstate, dy_last, need_dx, dlayers)
+            raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
+        no_dstate = dstate is None or (isinstance(dstate, (tuple, list)) and all(d is None for d in dstate))
+        if dy is None and dy_last is None and no_dstate and dlayers is None:
+            raise ValueError("dy: expected a gradient in dy, dy_last or dstate, got none in any of them")
+        weights = tape.weights
+        if weights is not self._arrays and type(weights) is tuple and weights[0] is self._arrays[0]:
+            raise ValueError(
+                "tape: expected the parameters to be those of its forward, got others: they were changed since by "
+                f"{self._change}. Call backward before you change them, or forward again"
+            )
+        if dlayers is None:
+            dx, dstate0, flat = self._network.backward(tape, dy, dstate, need_dx, dy_last)
+        else:
+            dx, dstate0, flat = self._network.backward_layers(tape, dy, dstate, need_dx, dy_last, dlayers)
+        if ragged and dx is not None:
+            dx = Ragged._of(dx, lengths)
+        return Gradients(dx, dstate0, self.shapes, flat)
+
+    @passes_on(_backward)
     def backward(
         self,
         tape: Any,
         dy: ArrayLike | Ragged | None = None,
         dstate: State = None,
-        *,
-        dy_last: ArrayLike | None = None,
-        need_dx: bool = True,
+        **options: Unpack[BackwardOptions],
     ) -> Gradients:
         """Return the gradients of a loss with respect to input, initial state and parameters (BPTT).
 
-        At least one of ``dy``, ``dy_last`` and ``dstate`` is needed.
+        At least one of ``dy``, ``dy_last``, ``dstate`` and ``dlayers`` is needed.
 
         Parameters
         ----------
@@ -252,6 +415,9 @@ class Recurrent(FinalHidden, Parameters):
         need_dx : bool
             Whether dL/dx is computed. Where nobody asks for it, as for the data themselves, leave it out: that
             takes less time.
+        dlayers : list of arrays as the layers of ``return_layers``, optional
+            dL/d(outputs) of every layer, any of which may be None. That of the last layer is ``dy``, so at most one of
+            the two is given.
 
         Returns
         -------
@@ -273,41 +439,55 @@ class Recurrent(FinalHidden, Parameters):
         Gradients(x=None, state=(array(1, 2, 4), array(1, 2, 4)), params=[weight_ih_l0 (16, 3), \
 weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         """
-        return self._backward(tape, dy, dstate, dy_last, need_dx)
+        return self._backward(tape, dy, dstate, **options) if options else self._backward(tape, dy, dstate)
 
-    def _backward(self, tape: Any, dy: Any, dstate: State, dy_last: Any, need_dx: bool) -> Gradients:
-        # The core's warning about the old use of dy points at the caller of the function that calls this one.
-        ragged = isinstance(tape, RaggedTape)
-        if ragged:
-            lengths, tape = tape.lengths, tape.tape
-            if not isinstance(dy, Ragged) and dy is not None and (lengths != 1).any():
-                total = int(lengths.sum())
-                expected = (
-                    f"a Ragged or dy_last, since {total} vectors may be of all steps or of the last ones"
-                )
-                expect(total != len(lengths), "dy", expected, f"shape {np.shape(dy)}")
-            if isinstance(dy, Ragged):
-                if not np.array_equal(dy.lengths, lengths):
-                    expected, got = (
-                        np.array2string(np.asarray(a), threshold=8) for a in (lengths, dy.lengths)
-                    )
-                    raise ValueError(f"dy.lengths: expected {expected}, got {got}")
-                dy = dy.values
-        elif not isinstance(tape, _core.Tape):
-            raise TypeError(f"tape: expected a tape of forward, got {type(tape).__name__}")
-        no_dstate = dstate is None or (isinstance(dstate, (tuple, list)) and all(d is None for d in dstate))
-        if dy is None and dy_last is None and no_dstate:
-            raise ValueError("dy: expected a gradient in dy, dy_last or dstate, got none in any of them")
-        weights = tape.weights
-        if weights is not self._arrays and type(weights) is tuple and weights[0] is self._arrays[0]:
-            raise ValueError(
-                "tape: expected the parameters to be those of its forward, got others: they were changed since by "
-                f"{self._change}. Call backward before you change them, or forward again"
-            )
-        dx, dstate0, flat = self._network.backward(tape, dy, dstate, need_dx, dy_last)
-        if ragged and dx is not None:
-            dx = Ragged._of(dx, lengths)
-        return Gradients(dx, dstate0, self.shapes, flat)
+    def _split_dlayers(self, dy: Any, dy_last: Any, dlayers: Any) -> tuple[Any, Any]:
+        """Return dL/dy, and the gradients of the layers below the last or None where there are none."""
+        listed = isinstance(dlayers, (list, tuple)) and len(dlayers) == self.num_layers
+        got = f"{len(dlayers)} entries" if isinstance(dlayers, (list, tuple)) else type(dlayers).__name__
+        expect(listed, "dlayers", f"a list of {self.num_layers}, one for each layer", got)
+        *below, top = dlayers
+        if top is not None:
+            given = "dy" if dy is not None else "dy_last" if dy_last is not None else ""
+            expect(not given, "dlayers", f"None for the last layer where {given} is given", "an array")
+            dy = top
+        return dy, below if any(d is not None for d in below) else None
+
+    def trace(
+        self,
+        x: ArrayLike | Ragged,
+        state: State = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+    ) -> dict[str, Any]:
+        """Return states, gates and pre-activations of every step, of every layer and direction.
+
+        They are computed by the equations of `fastrnn.reference` in float64 and rounded to the layer's dtype. So they
+        are for looking at, and much slower than a call; h equals that of a call up to rounding. Dropout is left out.
+
+        Parameters
+        ----------
+        x, state, lengths, reset
+            As in a call. ``x`` is given.
+
+        Returns
+        -------
+        dict of str to array [T, B, .], laid out as ``x``; to Ragged for a Ragged
+            The names end as those of the parameters do: "h_l0", "h_l0_reverse". An LSTM has the gates i, f, g, o and
+            the states c and h, a GRU the gates r, z, n and h, an RNN h. "a_i" and so on are the pre-activations (an
+            RNN's is "a"). All are 0 beyond the length of a sequence.
+
+        Examples
+        --------
+        >>> import numpy as np, fastrnn
+        >>> inside = fastrnn.LSTM(3, 4, num_layers=2).trace(np.ones((5, 2, 3), np.float32))
+        >>> inside["f_l1"].shape
+        (5, 2, 4)
+        >>> list(fastrnn.GRU(3, 4).trace(np.ones((5, 3), np.float32)))
+        ['r_l0', 'z_l0', 'n_l0', 'a_r_l0', 'a_z_l0', 'a_n_l0', 'h_l0']
+        """
+        return trace(self, x, state, lengths, reset)
 
     # -- frozen layers --------------------------------------------------------------------------------------
 
@@ -352,6 +532,9 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
             if not self.frozen:
                 self._weights = self._arrays
 
+    def _gate_rows(self, name: str) -> int:
+        return 0 if name.startswith(("weight_hr", "h_0", "c_0")) else self.hidden_size
+
     def _set_writeable(self, value: bool) -> None:
         self.flat.flags.writeable = value
         for view in self.params.values():
@@ -382,6 +565,8 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
         """
         if self.bidirectional:
             raise ValueError("stream: expected a layer of one direction, got a bidirectional one")
+        if self.reverse:
+            raise ValueError("stream: expected a layer that reads forward, got one with reverse=True")
         size = _size("batch_size", batch_size)
         weights = self._weights  # read once: another thread may freeze the layer, or undo that
         if type(weights) is tuple:
@@ -398,6 +583,9 @@ weight_hh_l0 (16, 4), bias_ih_l0 (16,), bias_hh_l0 (16,)], flat[144])
             ("dropout", self.dropout, 0.0),
             ("bidirectional", self.bidirectional, False),
             ("proj_size", self.proj_size, 0),
+            ("reverse", self.reverse, False),
+            ("merge", self.merge, "concat"),
+            ("learned_state", self.learned_state, False),
         ]
         return [f"{name}={value!r}" for name, value, default in named if value != default]
 

@@ -240,7 +240,9 @@ class Sequential:
             module = self.modules[name]
             if isinstance(module, Last):
                 grads[name] = Gradients(None, None, {}, module.flat.copy())
-                given[before] = _sum(self.modules[before].final_hidden_backward(d), given.get(before))
+                given[before] = _sum(
+                    self.modules[before].final_hidden_backward(d, tape.final[before]), given.get(before)
+                )
                 d = None
                 continue
             costly = isinstance(module, (Recurrent, Linear))

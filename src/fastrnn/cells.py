@@ -5,7 +5,7 @@ A cell is a layer of one step: the same core, the same bits as one step of the l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -17,6 +17,9 @@ from fastrnn._recurrent import Recurrent
 from fastrnn._tapes import CellTape
 from fastrnn.gradients import Gradients, views_of
 from fastrnn.layers import GRU, LSTM, RNN
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Cell(Parameters):
@@ -36,6 +39,12 @@ class Cell(Parameters):
 
     def _changed(self, how: str) -> None:
         self._layer._changed(how)
+
+    def constrain(self, name: str, *, mask: Any = None, sign: Any = None) -> Self:
+        """Constrain a parameter; see :meth:`fastrnn.LSTM.constrain`."""
+        expect(name in self.shapes, "name", f"one of {', '.join(self.shapes)}", repr(name))
+        self._layer.constrain(f"{name}_l0", mask=mask, sign=sign)
+        return self
 
     def _one_step(self, x: ArrayLike, state: State) -> tuple[Any, State]:
         """Return ``x`` with a time axis, and the state with a layer axis."""

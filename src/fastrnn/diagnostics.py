@@ -1,12 +1,12 @@
 """What happens inside recurrent layers: the gradient at each step back in time, and the hidden states.
 
 `gradient_flow` and `hidden_states` return arrays whose first axis is over layers and directions. `plot_gradient_flow`
-and `plot_hidden_states` draw them, for which they need matplotlib.
+and `plot_hidden_states` draw them, and `plot_gates` draws what ``layer.trace`` returned. Plots need matplotlib.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +16,11 @@ from fastrnn._arrays import as_array, as_lengths, expect, readable
 from fastrnn._deprecated import renamed
 from fastrnn.layers import LSTM, Recurrent
 from fastrnn.ragged import Ragged
+from fastrnn.reference import join, join_backward
 
 Array = NDArray[Any]
 
-__all__ = ["gradient_flow", "hidden_states", "plot_gradient_flow", "plot_hidden_states"]
+__all__ = ["gradient_flow", "hidden_states", "plot_gates", "plot_gradient_flow", "plot_hidden_states"]
 
 
 def gradient_flow(
@@ -29,8 +30,8 @@ def gradient_flow(
     *,
     state: Any = None,
     lengths: ArrayLike | None = None,
-    wrt: Literal["h", "c"] = "h",
-) -> Array:
+    wrt: Literal["h", "c", "both"] = "h",
+) -> Any:
     """Return the norm of dL/dh_t, or of dL/dc_t, at every step t. Where it vanishes, nothing is learned from that step.
 
     The norm is over the sequences of the batch and the units. dL/dh_t counts every path from h_t to the loss: through
@@ -47,13 +48,13 @@ def gradient_flow(
         dL/dy; by default the loss is the sum of the last layer's final hidden states.
     state
         As in a call of the layer. For an unbatched `x` it may also have the batch axis.
-    wrt : "h" or "c"
+    wrt : "h", "c" or "both"
         With respect to which state. "c", the cell state of an LSTM, is where its gradient flows over long times. It
-        counts the path through h_t too.
+        counts the path through h_t too. "both" returns the two by name, and `plot_gradient_flow` draws them together.
 
     Returns
     -------
-    float64 [L * D, T]
+    float64 [L * D, T], or a dict {"dL/dh": array, "dL/dc": array}
         In the order of ``h_n``.
 
     Raises
@@ -70,21 +71,24 @@ def gradient_flow(
     >>> gradient_flow(fastrnn.LSTM(1, 20), np.zeros((50, 1, 1)), wrt="c").shape
     (1, 50)
     """
-    expect(wrt in ("h", "c"), "wrt", "'h' or 'c'", repr(wrt))
+    expect(wrt in ("h", "c", "both"), "wrt", "'h', 'c' or 'both'", repr(wrt))
     expect(wrt == "h" or isinstance(layer, LSTM), "wrt", "'h' for a layer without c", repr(wrt))
     batch = _Batch(layer, x, lengths, np.float64)
     runs = list(batch.runs(state))
-    above = batch.last_steps() if dy is None else batch.output_gradient(dy)
-    norms = np.zeros((len(runs), len(batch.x)))
+    norms = {name: np.zeros((len(runs), len(batch.x))) for name in ("dL/dh", "dL/dc")}
+    above: Any = None if dy is None else batch.output_gradient(dy)
     for top in range(len(runs) - batch.directions, -1, -batch.directions):
+        outputs = [run[3] for run in runs[top : top + batch.directions]]
+        parts = batch.last_steps() if above is None else join_backward(above, outputs, layer.merge)
         below: Any = 0.0
-        for i, part in enumerate(np.split(above, batch.directions, axis=2)):
-            ordered = batch.reverse if i else np.asarray
+        for i, part in enumerate(parts):
+            ordered = batch.ordered(i)
             dh, dc, dx = _bptt(*runs[top + i][:3], ordered(part), batch.valid)
-            norms[top + i] = np.linalg.norm(ordered(dc if wrt == "c" else dh), axis=(1, 2))
+            for name, gradient in zip(norms, (dh, dc), strict=True):
+                norms[name][top + i] = np.linalg.norm(ordered(gradient), axis=(1, 2))
             below = below + ordered(dx)
         above = below
-    return norms
+    return norms if wrt == "both" else norms[f"dL/d{wrt}"]
 
 
 def hidden_states(layer: Any, x: Any, *, state: Any = None, lengths: ArrayLike | None = None) -> Array:
@@ -120,7 +124,8 @@ def plot_gradient_flow(flow: ArrayLike | Mapping[str, ArrayLike], *, ax: Any = N
         for i, norm in enumerate(norms):
             label = " ".join([name] * bool(name) + [f"h_n[{i}]"] * (len(norms) > 1))
             ax.plot(np.arange(len(norm)), np.where(norm > 0, norm, np.nan), label=label or None)
-    ax.set(xlabel="step t", ylabel="norm of dL/dh_t", yscale="log")
+    known = isinstance(flow, Mapping) and set(flow) == {"dL/dh", "dL/dc"}
+    ax.set(xlabel="step t", ylabel="norm of the gradient" if known else "norm of dL/dh_t", yscale="log")
     if ax.get_legend_handles_labels()[1]:
         ax.legend()
     return ax
@@ -147,6 +152,84 @@ def plot_hidden_states(states: ArrayLike, *, layer: int = -1, sequence: int = 0,
     ax.set(xlabel="step t", ylabel="unit")
     ax.figure.colorbar(image, ax=ax, label="h_t")
     return ax
+
+
+def plot_gates(
+    trace: Mapping[str, Any],
+    part: str = "l0",
+    *,
+    sequence: int = 0,
+    batch_first: bool = False,
+    names: Sequence[str] | None = None,
+    steps: Sequence[str] | None = None,
+) -> Any:
+    """Draw heat maps over time of what ``layer.trace`` returned: the gates and states of one sequence.
+
+    Parameters
+    ----------
+    trace : dict of arrays
+        From ``layer.trace``.
+    part : str
+        The layer and direction, as names of parameters end: "l0", "l1_reverse".
+    sequence : int
+        Which sequence of the batch is drawn.
+    batch_first : bool
+        Whether the arrays are [B, T, H], as those of a layer with ``batch_first``.
+    names : list of str, optional
+        What is drawn, such as ["f", "c"]; by default the gates and states, without pre-activations.
+    steps : list of str, optional
+        A label for each step, such as the words of a sentence.
+
+    Returns
+    -------
+    list of axes
+        One below the other in a new pyplot figure.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> inside = fastrnn.LSTM(3, 4).trace(np.ones((5, 3), np.float32))
+    >>> axes = plot_gates(inside, names=["f", "c"])  # doctest: +SKIP
+    """
+    found = [name.removesuffix(f"_{part}") for name in trace if name.endswith(f"_{part}")]
+    found = [name for name in found if "_l" not in name]
+    expect(found, "part", "the end of a name in the trace", repr(part))
+    wanted = [name for name in found if name != "a" and not name.startswith("a_")] if names is None else names
+    for name in wanted:
+        expect(name in found, "names", f"some of {found}", repr(name))
+    expect(len(wanted) > 0, "names", f"some of {found}", "none")
+    drawn = [_one_sequence(trace[f"{name}_{part}"], sequence, batch_first) for name in wanted]
+    labels = None if steps is None else [str(step) for step in steps]
+    fits = labels is None or len(labels) == len(drawn[0])
+    expect(fits, "steps", f"{len(drawn[0])} labels", len(labels or ()))
+    pyplot = _pyplot("plot_gates")
+    figure, grid = pyplot.subplots(
+        len(drawn), 1, sharex=True, squeeze=False, figsize=(6.4, 1.0 + 1.2 * len(drawn)), layout="constrained"
+    )
+    axes = list(grid[:, 0])
+    for ax, name, values in zip(axes, wanted, drawn, strict=True):
+        gate = name in ("i", "f", "o", "r", "z")
+        bound = 1.0 if gate else float(np.abs(values[np.isfinite(values)]).max(initial=0)) or 1.0
+        colours = {"cmap": "viridis", "vmin": 0.0} if gate else {"cmap": "RdBu_r", "vmin": -bound}
+        image = ax.imshow(values.T, aspect="auto", interpolation="nearest", vmax=bound, **colours)
+        ax.set(ylabel=name)
+        figure.colorbar(image, ax=ax)
+    if labels is None:
+        axes[-1].set(xlabel="step t")
+    else:
+        axes[-1].set_xticks(range(len(labels)), labels, rotation=60, ha="right")
+    return axes
+
+
+def _one_sequence(value: Any, sequence: int, batch_first: bool) -> Array:
+    """Return one sequence [T, H] of an array of a trace."""
+    if isinstance(value, Ragged):
+        return value.to_list()[sequence].astype(np.float64)
+    array = np.asarray(readable("trace", value, "numbers"), np.float64)
+    expect(array.ndim in (2, 3), "trace", "arrays [T, B, H] or [T, H]", array.shape)
+    if array.ndim == 2:
+        return array
+    return array[sequence] if batch_first else array[:, sequence]
 
 
 class _Batch:
@@ -184,9 +267,13 @@ class _Batch:
         """Return an array [T, B, ...] with every sequence reversed within its length."""
         return np.take_along_axis(array, self._reversed, axis=0)
 
+    def ordered(self, direction: int) -> Any:
+        """Return the function that brings an array [T, B, ...] into the order of a direction, and back."""
+        return self.reverse if direction or self.layer.reverse else np.asarray
+
     def output_gradient(self, dy: Any) -> Array:
         """Return dL/dy, time first, and 0 beyond the lengths."""
-        width = self.directions * (self.layer.proj_size or self.layer.hidden_size)
+        width = self.layer._output_width
         if isinstance(dy, Ragged):
             fits, got = np.array_equal(dy.lengths, self.lengths), dy.lengths.tolist()
             expect(fits, "dy", f"sequences of lengths {self.lengths.tolist()}", got)
@@ -196,18 +283,28 @@ class _Batch:
         expect(above.shape[:2] == steps_batch, "dy", f"{steps_batch} steps and sequences", above.shape[:2])
         return np.where(self.valid[..., None], above, 0.0)
 
-    def last_steps(self) -> Array:
-        """Return dL/dy of a loss that is the sum of the final states: 1 at the last step of each direction."""
+    def last_steps(self) -> list[Array]:
+        """Return dL/dh of a loss that is the sum of the final states: 1 at the last step of each direction."""
         times = np.arange(len(self.x))[:, None]
-        ends = [times == self.lengths - 1, (times == 0) & self.valid][: self.directions]
+        ends = [times == self.lengths - 1, (times == 0) & self.valid]
+        ends = ends[1:] if self.layer.reverse else ends[: self.directions]
         width = self.layer.proj_size or self.layer.hidden_size
-        return np.concatenate([np.repeat(end[..., None], width, axis=2) for end in ends], axis=2) * 1.0
+        return [np.repeat(end[..., None], width, axis=2) * 1.0 for end in ends]
 
     def first_state(self, state: Any) -> Any:
-        """Check a state as a call does; return it with the batch axis, and zeros for a part that is None."""
+        """Check a state as a call does; return it with the batch axis.
+
+        A part that is None becomes the learned state, or zeros.
+        """
+        layer = self.layer
+        if state is None and layer.learned_state:
+            state = (
+                (None, None)
+                if isinstance(layer, LSTM)
+                else self._state_part("state", None, layer.hidden_size)
+            )
         if state is None:
             return None
-        layer = self.layer
         if not isinstance(layer, LSTM):
             return self._state_part("state", state, layer.hidden_size)
         pair = isinstance(state, (tuple, list)) and len(state) == 2
@@ -218,7 +315,9 @@ class _Batch:
     def _state_part(self, name: str, value: Any, width: int) -> Array:
         shape = (self.layer.num_layers * self.directions, self.x.shape[1], width)
         if value is None:
-            return np.zeros(shape, self.dtype)
+            learned = self.layer.params.get("c_0" if name == "state[1]" else "h_0")
+            zeros = np.zeros(shape, self.dtype)
+            return zeros if learned is None else zeros + learned[:, None]
         array = as_array(name, value, self.dtype)
         array = array[:, None] if self.unbatched and array.ndim == 2 else array
         expect(array.shape == shape, name, f"shape {shape}", np.shape(value))
@@ -229,14 +328,14 @@ class _Batch:
         x, below, state = self.x, [], self.first_state(state)
         for i in range(self.layer.num_layers * self.directions):
             level, direction = divmod(i, self.directions)
-            ordered = self.reverse if direction else np.asarray
+            ordered = self.ordered(direction)
             one = _alone(self.layer, level, direction, x.shape[2], self.dtype)
             first = _map(lambda s, i=i: s[i : i + 1], state)
             y = ordered(one(ordered(x), first, lengths=self.lengths)[0])
             yield one, ordered(x), first, y
             below.append(y)
             if len(below) == self.directions:
-                x, below = np.concatenate(below, axis=2), []
+                x, below = join(below, self.layer.merge), []
 
 
 def _alone(layer: Any, level: int, direction: int, inputs: int, dtype: Any) -> Recurrent:
@@ -294,10 +393,12 @@ def _map(f: Any, state: Any) -> Any:
 
 
 def _axes(name: str, ax: Any) -> Any:
-    if ax is not None:
-        return ax
+    return _pyplot(name).subplots()[1] if ax is None else ax
+
+
+def _pyplot(name: str) -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(f"{name} needs matplotlib: pip install 'fastrnn[demo]'") from error
-    return pyplot.subplots()[1]
+    return pyplot

@@ -1,7 +1,8 @@
 """Pure functions of arrays: the same core as the classes, with the parameters given as a dict.
 
 Sizes, layers, directions, bias, projection and dtype are read off the names and shapes of ``params``,
-which are those of ``torch.nn`` (``weight_ih_l0``, ..., ``weight_hr_l0_reverse``).
+which are those of ``torch.nn`` (``weight_ih_l0``, ..., ``weight_hr_l0_reverse``). With ``h_0`` (and ``c_0``) among them
+the initial state is learned. ``reverse`` and ``merge`` are arguments, as of the classes.
 
 Examples
 --------
@@ -15,9 +16,8 @@ Examples
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +26,7 @@ from fastrnn._arrays import _float_dtype, _probability, expect, misfits, readabl
 from fastrnn._final_hidden import State
 from fastrnn._parameters import GATES
 from fastrnn._recurrent import Recurrent, warn_needless_dropout
+from fastrnn._signatures import CallOptions, ForwardOptions, passes_on
 from fastrnn._tapes import LayerTape
 from fastrnn.gradients import Gradients
 from fastrnn.layers import elman, gated
@@ -37,31 +38,35 @@ __all__ = ["gru", "gru_backward", "gru_forward", "lstm", "lstm_backward", "lstm_
 __all__ += ["rnn", "rnn_backward", "rnn_forward"]
 
 Params = Mapping[str, Any]
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class InferenceOptions(TypedDict, total=False):
-    """Keyword arguments of the inference functions, as of a call of a layer."""
+class InferenceOptions(CallOptions, total=False):
+    """Keyword arguments of the inference functions: those of a call, and those of the layer that it stands for."""
 
     batch_first: bool
-    lengths: ArrayLike | None
-    reset: ArrayLike | None
-    steps: int | None
+    reverse: bool
+    merge: str
 
 
-class TrainingOptions(InferenceOptions, total=False):
+class TrainingOptions(InferenceOptions, ForwardOptions, total=False):
     """Keyword arguments of the training passes, as of ``forward`` of a layer."""
 
     dropout: float
     rng: np.random.Generator | int | None
-    checkpoint: int | str | None
 
 
 class _Borrowed(Recurrent):
     """A layer on parameters that belong to the caller."""
 
     def __init__(
-        self, cell: str, params: Params, batch_first: bool = False, dropout: float = 0.0, rng: Any = None
+        self,
+        cell: str,
+        params: Params,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        rng: Any = None,
+        reverse: bool = False,
+        merge: str = "concat",
     ) -> None:
         expect(isinstance(params, Mapping), "params", "a mapping", type(params).__name__, TypeError)
         arrays = {name: readable(f"params: {name}", value, "real floats") for name, value in params.items()}
@@ -83,6 +88,8 @@ class _Borrowed(Recurrent):
         self.num_layers = 1
         while f"weight_ih_l{self.num_layers}" in arrays:
             self.num_layers += 1
+        self._set_directions(reverse, merge)
+        self.learned_state = "h_0" in arrays
         self.batch_first, self.dropout = bool(batch_first), _probability("dropout", dropout)
         warn_needless_dropout(self.dropout, self.num_layers, 5)
         self.rng = np.random.default_rng(rng)
@@ -111,9 +118,13 @@ def _infer(
     lengths: ArrayLike | None = None,
     reset: ArrayLike | None = None,
     steps: int | None = None,
-) -> tuple[Any, State]:
-    layer = _Borrowed(cell, params, batch_first)
-    return layer(x, state, lengths=lengths, reset=reset, steps=steps)
+    mask: ArrayLike | None = None,
+    return_layers: bool = False,
+    reverse: bool = False,
+    merge: str = "concat",
+) -> tuple[Any, ...]:
+    layer = _Borrowed(cell, params, batch_first, reverse=reverse, merge=merge)
+    return layer(x, state, lengths=lengths, reset=reset, steps=steps, mask=mask, return_layers=return_layers)
 
 
 def _forward(
@@ -128,11 +139,18 @@ def _forward(
     lengths: ArrayLike | None = None,
     reset: ArrayLike | None = None,
     steps: int | None = None,
+    mask: ArrayLike | None = None,
+    return_layers: bool = False,
+    reverse: bool = False,
+    merge: str = "concat",
     checkpoint: int | str | None = None,
-) -> tuple[Any, State, Any]:
-    layer = _Borrowed(cell, params, batch_first, dropout, rng)
-    y, last, tape = layer.forward(x, state, lengths=lengths, reset=reset, steps=steps, checkpoint=checkpoint)
-    return y, last, LayerTape(tape, layer)
+) -> tuple[Any, ...]:
+    layer = _Borrowed(cell, params, batch_first, dropout, rng, reverse, merge)
+    y, last, tape, *layers = layer.forward(
+        x, state, lengths=lengths, reset=reset, steps=steps, mask=mask, return_layers=return_layers,
+        checkpoint=checkpoint,
+    )  # fmt: skip
+    return (y, last, LayerTape(tape, layer), *layers)
 
 
 def _layer_of(tape: Any) -> Recurrent:
@@ -142,31 +160,18 @@ def _layer_of(tape: Any) -> Recurrent:
     return layer
 
 
-def _passes_on(shared: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Let help show the keyword arguments of `shared`, where a function hands them on as ``**options``."""
-    options = [p for p in inspect.signature(shared).parameters.values() if p.kind is p.KEYWORD_ONLY]
-
-    def decorate(function: Function) -> Function:
-        signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
-        return function
-
-    return decorate
-
-
-@_passes_on(_infer)
+@passes_on(_infer)
 def lstm(
     x: ArrayLike | None, state: State, params: Params, **options: Unpack[InferenceOptions]
-) -> tuple[Any, State]:
+) -> tuple[Any, ...]:
     """Run an LSTM for inference; return ``y, (h_n, c_n)``. Arguments as of a call of :class:`fastrnn.LSTM`."""
     return _infer("lstm", x, state, params, **options)
 
 
-@_passes_on(_forward)
+@passes_on(_forward)
 def lstm_forward(
     x: ArrayLike | None, state: State, params: Params, **options: Unpack[TrainingOptions]
-) -> tuple[Any, State, Any]:
+) -> tuple[Any, ...]:
     """Run an LSTM for training; return ``y, (h_n, c_n), tape``. See :meth:`fastrnn.LSTM.forward`."""
     return _forward("lstm", x, state, params, **options)
 
@@ -178,12 +183,13 @@ def lstm_backward(
     *,
     dy_last: ArrayLike | None = None,
     need_dx: bool = True,
+    dlayers: Sequence[Any] | None = None,
 ) -> Gradients:
     """Return the gradients of an LSTM (BPTT); see :meth:`fastrnn.LSTM.backward`."""
-    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx)
+    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx, dlayers)
 
 
-@_passes_on(_infer)
+@passes_on(_infer)
 def gru(
     x: ArrayLike | None,
     state: State,
@@ -191,12 +197,12 @@ def gru(
     *,
     reset_after: bool = True,
     **options: Unpack[InferenceOptions],
-) -> tuple[Any, State]:
+) -> tuple[Any, ...]:
     """Run a GRU for inference; return ``y, h_n``. Arguments as of a call of :class:`fastrnn.GRU`."""
     return _infer(gated(reset_after), x, state, params, **options)
 
 
-@_passes_on(_forward)
+@passes_on(_forward)
 def gru_forward(
     x: ArrayLike | None,
     state: State,
@@ -204,7 +210,7 @@ def gru_forward(
     *,
     reset_after: bool = True,
     **options: Unpack[TrainingOptions],
-) -> tuple[Any, State, Any]:
+) -> tuple[Any, ...]:
     """Run a GRU for training; return ``y, h_n, tape``. See :meth:`fastrnn.GRU.forward`."""
     return _forward(gated(reset_after), x, state, params, **options)
 
@@ -216,12 +222,13 @@ def gru_backward(
     *,
     dy_last: ArrayLike | None = None,
     need_dx: bool = True,
+    dlayers: Sequence[Any] | None = None,
 ) -> Gradients:
     """Return the gradients of a GRU (BPTT); see :meth:`fastrnn.GRU.backward`."""
-    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx)
+    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx, dlayers)
 
 
-@_passes_on(_infer)
+@passes_on(_infer)
 def rnn(
     x: ArrayLike | None,
     state: State,
@@ -229,12 +236,12 @@ def rnn(
     *,
     nonlinearity: str = "tanh",
     **options: Unpack[InferenceOptions],
-) -> tuple[Any, State]:
+) -> tuple[Any, ...]:
     """Run an Elman RNN for inference; return ``y, h_n``. Arguments as of a call of :class:`fastrnn.RNN`."""
     return _infer(elman(nonlinearity), x, state, params, **options)
 
 
-@_passes_on(_forward)
+@passes_on(_forward)
 def rnn_forward(
     x: ArrayLike | None,
     state: State,
@@ -242,7 +249,7 @@ def rnn_forward(
     *,
     nonlinearity: str = "tanh",
     **options: Unpack[TrainingOptions],
-) -> tuple[Any, State, Any]:
+) -> tuple[Any, ...]:
     """Run an Elman RNN for training; return ``y, h_n, tape``. See :meth:`fastrnn.RNN.forward`."""
     return _forward(elman(nonlinearity), x, state, params, **options)
 
@@ -254,6 +261,7 @@ def rnn_backward(
     *,
     dy_last: ArrayLike | None = None,
     need_dx: bool = True,
+    dlayers: Sequence[Any] | None = None,
 ) -> Gradients:
     """Return the gradients of an Elman RNN (BPTT); see :meth:`fastrnn.RNN.backward`."""
-    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx)
+    return _layer_of(tape)._backward(tape.tape, dy, dstate, dy_last, need_dx, dlayers)

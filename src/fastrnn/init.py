@@ -38,10 +38,13 @@ def torch_uniform(target: Target, rng: Seed = None) -> Target:
     rng = np.random.default_rng(rng)
     arrays = _arrays(target)
     size = _hidden_size(arrays) or next((a.shape[-1] for a in arrays.values() if a.ndim > 1), 0)
-    for array in arrays.values():
+    for name, array in arrays.items():
+        if name in ("h_0", "c_0"):  # a learned initial state begins as zeros
+            array[...] = 0
+            continue
         bound = 1 / np.sqrt(max(size or array.shape[-1], 1))
         array[...] = rng.uniform(-bound, bound, array.shape)
-    return target
+    return _filled(target)
 
 
 def xavier(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target:
@@ -60,7 +63,7 @@ def xavier(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target:
         bound = gain * np.sqrt(6 / max(sum(gate.shape), 1))
         gate[...] = rng.uniform(-bound, bound, gate.shape)
     _zero_biases(target)
-    return target
+    return _filled(target)
 
 
 def orthogonal(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target:
@@ -82,7 +85,7 @@ def orthogonal(target: Target, rng: Seed = None, *, gain: float = 1.0) -> Target
         q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
         q *= np.where(np.diag(r) < 0, -1.0, 1.0)  # makes the distribution uniform (Mezzadri 2007)
         gate[...] = gain * (q if rows >= columns else q.T)
-    return target
+    return _filled(target)
 
 
 def identity(target: Target, *, scale: float = 1.0) -> Target:
@@ -101,7 +104,7 @@ def identity(target: Target, *, scale: float = 1.0) -> Target:
     for gate in _gates(target, "weight_hh"):
         gate[...] = scale * np.eye(*gate.shape)
     _zero_biases(target)
-    return target
+    return _filled(target)
 
 
 def forget_bias(target: Target, value: float = 1.0) -> Target:
@@ -125,7 +128,7 @@ def forget_bias(target: Target, value: float = 1.0) -> Target:
     for name, bias in biases.items():
         quarter = bias.size // 4
         bias[quarter : 2 * quarter] = 0 if name.startswith("bias_hh") else value
-    return target
+    return _filled(target)
 
 
 def _arrays(target: Any) -> dict[str, Array]:
@@ -140,9 +143,14 @@ def _arrays(target: Any) -> dict[str, Array]:
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         expect(fits, "target", "an array of floats", got, TypeError)
     expect_writeable("target", arrays)
-    for array in arrays.values():
-        note_change(array, "a function of fastrnn.init")
     return arrays
+
+
+def _filled(target: Target) -> Target:
+    """Tell the owners of the arrays that they have other numbers now, and return the target."""
+    for array in _arrays(target).values():
+        note_change(array, "a function of fastrnn.init")
+    return target
 
 
 def _hidden_size(arrays: dict[str, Array]) -> int:

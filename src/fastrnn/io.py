@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn import _torch_files
 from fastrnn._arrays import expect, expect_writeable, misfits, readable, some
+from fastrnn._compare import Comparison, compare
 from fastrnn._deprecated import renamed
 from fastrnn.gradients import note_change
 
@@ -32,15 +34,17 @@ _DTYPES |= {"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "?"}
 
 # What to do with the files of other libraries, by how their names end.
 _OTHER_FILES = {
-    (".pt", ".pth", ".bin", ".ckpt", ".pkl"): ". If PyTorch wrote it: "
+    (".bin", ".ckpt", ".pkl"): ". If PyTorch wrote it: "
     "layer.load_state_dict(torch.load(path, weights_only=True), prefix=...)",
-    (".h5", ".hdf5", ".keras"): ". If Keras wrote it: read the arrays with Keras or h5py, and give them to "
-    "load_state_dict in the layout of PyTorch",
+    (
+        ".jit",
+    ): ". A TorchScript program: layer.load_state_dict(torch.jit.load(path).state_dict(), prefix=...)",
+    (".h5", ".hdf5", ".keras"): ". A model of Keras: fastrnn.keras.load(path)",
     (".npy",): ". One array: numpy.load and numpy.save",
-    (".onnx",): ". Weights of an ONNX graph: onnx.numpy_helper.to_array of its initializers",
+    (".onnx",): ". An ONNX model: fastrnn.onnx.load(path)",
 }
 
-__all__ = ["load", "read", "restore", "save"]
+__all__ = ["Comparison", "compare", "load", "read", "restore", "save"]
 
 
 class _NotRead(Exception):
@@ -106,7 +110,11 @@ def save(path: PathLike, weights: Mapping[str, Any], metadata: Mapping[str, str]
 
 
 def load(path: PathLike) -> dict[str, Array]:
-    """Return the arrays of a ``.safetensors`` or ``.npz`` file. Those of bfloat16 become float32, without loss.
+    """Return the arrays of a ``.safetensors`` or ``.npz`` file, or of a PyTorch state dict in ``.pt`` or ``.pth``.
+
+    Arrays of bfloat16 become float32, without loss. PyTorch's files need PyTorch; they are read with
+    ``weights_only=True``, so that nothing is executed. In dicts inside dicts, names are joined by dots; what is no
+    tensor is left out.
 
     Raises
     ------
@@ -119,6 +127,8 @@ def load(path: PathLike) -> dict[str, Array]:
 
 def read(path: PathLike) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the arrays and the metadata of a file; otherwise as `load`."""
+    if Path(path).suffix.lower() in _torch_files.ENDINGS:
+        return _torch_files.read(path), {}
     npz = _is_npz(path)
     data = Path(path).read_bytes()
     try:

@@ -36,6 +36,16 @@ bias : bool
         Probability with which an output of all but the last layer is dropped in the training pass.
     bidirectional : bool
         Whether a second set of parameters reads each sequence from its end; the outputs of both are joined.""",
+    "{directions}": """\
+reverse : bool
+        Whether the layer reads each sequence from its end; y_t stays beside x_t. Only without ``bidirectional``.
+    merge : {"concat", "sum", "mul", "ave"}
+        What becomes of the outputs of both directions: side by side, their sum, product or mean. It is done in every
+        layer, so the next one reads what was merged, as in a stack of Keras' Bidirectional. Only with
+        ``bidirectional``.
+    learned_state : bool
+        Whether there are parameters h_0 [L*D, output] and, for an LSTM, c_0 [L*D, hidden_size], zeros at first. They
+        are the initial state wherever none is given. ``reset`` of a call is refused then.""",
     "{numbers}": """\
 dtype : float32 or float64
     rng : numpy Generator or seed, optional
@@ -61,6 +71,7 @@ class RNN(Recurrent):
     {sizes}
     nonlinearity : {"tanh", "relu"}
     {options}
+    {directions}
     {numbers}
 
     Examples
@@ -82,14 +93,18 @@ class RNN(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         self.nonlinearity = nonlinearity
         elman(nonlinearity)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng,
+            reverse=reverse, merge=merge, learned_state=learned_state,
+        )  # fmt: skip
 
     def _cell(self) -> str:
         return elman(self.nonlinearity)
@@ -108,6 +123,7 @@ class LSTM(Recurrent):
     {options}
     proj_size : int
         Where it is not 0, h is projected to this size (Sak et al. 2014): y and h have it, c has hidden_size.
+    {directions}
     {numbers}
 
     Examples
@@ -129,6 +145,9 @@ class LSTM(Recurrent):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -143,6 +162,9 @@ class LSTM(Recurrent):
             proj_size,
             dtype,
             rng,
+            reverse=reverse,
+            merge=merge,
+            learned_state=learned_state,
         )
 
     def _cell(self) -> str:
@@ -160,6 +182,7 @@ class GRU(Recurrent):
     reset_after : bool
         True: n = tanh(W_in x + b_in + r * (W_hn h + b_hn)), as PyTorch and cuDNN have it.
         False: n = tanh(W_in x + b_in + W_hn (r * h) + b_hn), as in the first version of the paper.
+    {directions}
     {numbers}
 
     Examples
@@ -181,13 +204,17 @@ class GRU(Recurrent):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        reverse: bool = False,
+        merge: str = "concat",
+        learned_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         self.reset_after = bool(reset_after)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, dtype, rng,
+            reverse=reverse, merge=merge, learned_state=learned_state,
+        )  # fmt: skip
 
     def _cell(self) -> str:
         return gated(self.reset_after)

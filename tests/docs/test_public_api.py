@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import pickle
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ MODULES = [
     "losses",
     "models",
 ]
-MODULES += ["nn", "optim", "parallel", "ragged", "reference"]
+MODULES += ["nn", "optim", "parallel", "ragged", "reference", "text"]
+MODULES += ["keras"]
+MODULES += ["onnx"] * (importlib.util.find_spec("onnx") is not None)
 
 
 def public(module: Any) -> Iterator[tuple[str, Any]]:

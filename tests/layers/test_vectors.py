@@ -60,15 +60,13 @@ def test_vector(record: dict[str, Any]) -> None:
         return a.reshape(gates, hidden, -1)[ORDER[op]].reshape(gates * hidden, *a.shape[1:])
 
     params = {}
-    # ONNX can run backwards only; here that is the second half of a bidirectional layer
-    only_reverse = attrs.get("direction") == "reverse"
-    for k, way in enumerate(("", "_reverse")[: 2 if only_reverse else directions]):
-        d = 0 if only_reverse else k
+    for d, way in enumerate(("", "_reverse")[:directions]):
         params["weight_ih_l0" + way], params["weight_hh_l0" + way] = rows(w[d]), rows(r[d])
         if b is not None:
             halves = np.split(b[d], 2)
             params["bias_ih_l0" + way], params["bias_hh_l0" + way] = rows(halves[0]), rows(halves[1])
-    kwargs: dict[str, Any] = {"bias": b is not None, "bidirectional": only_reverse or directions == 2}
+    kwargs: dict[str, Any] = {"bias": b is not None, "bidirectional": directions == 2}
+    kwargs["reverse"] = attrs.get("direction") == "reverse"
     if op == "GRU":
         kwargs["reset_after"] = bool(attrs.get("linear_before_reset", 0))
     if op == "RNN":
@@ -76,18 +74,13 @@ def test_vector(record: dict[str, Any]) -> None:
     layer = getattr(fastrnn, op)(w.shape[2], hidden, **kwargs)
     layer.load_state_dict(params)
 
-    if only_reverse:
-        h_0, c_0 = (None if s is None else np.concatenate([s, s]) for s in (h_0, c_0))
     state = h_0
     if op == "LSTM" and (h_0 is not None or c_0 is not None):
-        zeros = np.zeros((2 if only_reverse else directions, x.shape[1], hidden))
+        zeros = np.zeros((directions, x.shape[1], hidden))
         state = (zeros if h_0 is None else h_0, zeros if c_0 is None else c_0)
     y, last = layer(x, state, lengths=lengths)
     h_n, c_n = last if op == "LSTM" else (last, None)
     y = y.reshape(*y.shape[:2], -1, hidden).swapaxes(1, 2)  # [T, D, B, H]
-    if only_reverse:
-        y, h_n, c_n = y[:, 1:], h_n[1:], None if c_n is None else c_n[1:]
-
     tolerance = 1e-4 if op == "LSTM" else 1e-6
     for name, got, want in zip(("Y", "Y_h", "Y_c"), (y, h_n, c_n), record["outputs"], strict=False):
         if want is not None:

@@ -156,8 +156,9 @@ def test_set_params_after_fit_changes_nothing_of_what_is_predicted(name: str, tm
         "bidirectional": not getattr(model, "bidirectional", True), "label_smoothing": 0.5, "inputs": "numbers",
         "scaling": "fit", "class_weight": "balanced", "clip": None, "epochs": 1, "optimizer": "sgd",
         "weight_decay": 0.1, "patience": 3, "verbose": True,
-        "texts": True,
-        "target": 0,
+        "texts": True, "target": 0, "pooling": "max", "word_dropout": 0.5, "embedding": {"a": [1.0, 2.0]},
+        "n_estimators": 2, "bucketing": True, "horizon": 3, "known": 0, "loss": "mae", "quantiles": (0.5,),
+        "missing": "mask", "stride": 2, "guided_attention": 1.0, "guided_epochs": 0.1, "season": 2,
     }  # fmt: skip
     kept = model.get_params()
     assert set(kept) <= set(others)

@@ -103,7 +103,7 @@ def test_the_end_of_each_series_is_held_out() -> None:
     first = model._prepare(ends, None, model.config_)[0]
     assert len(first) == 51
     scale = trend[:150].std()
-    assert first[1:, 0] == pytest.approx(
+    assert first.x[1:, 0] == pytest.approx(
         (trend[150:] - trend[:150].mean()) / scale
     )  # that of the training part
 

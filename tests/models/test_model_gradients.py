@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_gradient, numeric_gradient
 from small_tasks import TASKS, make
 
-from fastrnn.models import Forecaster, SequenceClassifier
+from fastrnn.models import Forecaster, SequenceClassifier, SequenceRegressor
 from fastrnn.models._run import Run
 
 SMALL: dict[str, Any] = {"hidden_size": 4, "dtype": "float64", "epochs": 1, "num_layers": 2, "lr": 0.1}
@@ -55,6 +55,39 @@ def test_gradients_of_a_classifier_of_one_direction() -> None:
         ["ab", "b", "aab"],
         [0, 1, 0],
     )
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean", "attention"])
+@pytest.mark.parametrize(
+    "X", [["ab", "b", "", "aab"], [np.eye(4)[:n] for n in (4, 1, 0, 2)]], ids=["tokens", "numbers"]
+)
+def test_gradients_of_pooled_models(pooling: str, X: Any) -> None:
+    small = SMALL | {"embedding_size": 3, "pooling": pooling, "verbose": False}
+    check(SequenceClassifier(**small), X, [0, 1, 0, 1])
+    check(SequenceRegressor(**small, bidirectional=False), X, [0.3, 1.0, 0.1, -1.0])
+
+
+GAPS = np.where(np.arange(40) % 7 == 3, np.nan, np.sin(np.arange(40.0)))
+DRIVEN = np.stack([np.sin(np.arange(40.0)), np.cos(np.arange(40.0) ** 2), GAPS], axis=1)
+
+
+@pytest.mark.parametrize("loss", ["gaussian", "quantile", "mae", "mse"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"scaling": "window", "stride": 3, "season": 3}, {"missing": "mask", "target": [2, 0]}],
+    ids=str,
+)
+def test_gradients_of_forecasts_of_a_horizon(loss: str, cell: str, options: dict[str, Any]) -> None:
+    model = Forecaster(
+        **SMALL | {"cell": cell}, verbose=False, horizon=4, steps=9, known=1, loss=loss, **options
+    )
+    check(model, DRIVEN if "missing" in options else DRIVEN[:, :2], None)
+
+
+@pytest.mark.parametrize("loss", ["gaussian", "mae", "mse"])
+def test_gradients_of_a_forecaster_of_known_columns_and_gaps(loss: str) -> None:
+    check(Forecaster(**SMALL, verbose=False, steps=9, known=1, loss=loss, missing="mask"), DRIVEN, None)
 
 
 def test_gradients_of_a_forecaster_whose_variance_is_near_its_bound() -> None:

@@ -267,6 +267,14 @@ def test_from_layer_refuses() -> None:
         fastrnn.torch.from_layer(fastrnn.Linear(2, 3))
     with pytest.raises(ValueError, match="unfreeze"):
         fastrnn.torch.from_layer(fastrnn.GRU(2, 3).freeze())
+    with pytest.raises(ValueError, match="layer: expected one without reverse and merge"):
+        fastrnn.torch.from_layer(odd_layer())
+
+
+def odd_layer() -> Any:
+    layer = fastrnn.GRU(2, 3, reverse=True)
+    layer.merge = "sum"
+    return layer
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -285,7 +285,7 @@ def test_plots_say_what_to_install(plot: Any, monkeypatch: pytest.MonkeyPatch) -
         (
             lambda layer: gradient_flow(layer, np.ones((2, 1, 2)), wrt="x"),
             ValueError,
-            "wrt: expected 'h' or 'c'",
+            "wrt: expected 'h', 'c' or 'both'",
         ),
         (lambda layer: gradient_flow(layer, np.ones(2)), ValueError, r"x: expected shape .* got \(2,\)"),
         (lambda layer: gradient_flow(layer, np.ones((2, 2), int)), TypeError, "x: expected an array of real"),

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 
+#include "bindings/gradients.hpp"
 #include "bindings/interpreter.hpp"
 #include "bindings/register.hpp"
 #include "engine/layer.hpp"
@@ -24,11 +25,21 @@ Cell cell_named(const std::string &name) {
   throw py::value_error("cell: expected a cell of the core, got '" + name + "'");
 }
 
+Merge merge_named(const std::string &name) {
+  const std::pair<const char *, Merge> names[] = {
+      {"concat", Merge::concat}, {"sum", Merge::sum}, {"mul", Merge::mul}, {"ave", Merge::ave}};
+  for (const auto &[known, merge] : names)
+    if (name == known) return merge;
+  throw py::value_error("merge: expected 'concat', 'sum', 'mul' or 'ave', got '" + name + "'");
+}
+
 // How the threads of a call share it, and the helpers that it has leased. Lives as long as the call.
 struct SharedCall {
   std::optional<ActiveCall> active;
   Execution how;
-  template <class T> void choose(const Shape &shape, const Batch &batch, bool dropout, bool packed, bool backward) {
+  // whole_layers: something is done with the outputs of whole layers between them
+  template <class T>
+  void choose(const Shape &shape, const Batch &batch, bool whole_layers, bool packed, bool backward) {
     Problem p;
     p.cell = shape.cell;
     p.total = batch.total();
@@ -43,7 +54,7 @@ struct SharedCall {
     p.l2 = caches().l2;
     p.layers = shape.layers;
     p.directions = shape.directions;
-    p.dropout = dropout;
+    p.dropout = whole_layers;
     p.backward = backward;
     p.packed = packed;
     p.one_product = shape.one_product();
@@ -52,7 +63,8 @@ struct SharedCall {
     if (plan.threads > 1) {
       active.emplace();
       p.threads = active->share_of(p.threads);
-      p.contended = cores_are_contended();
+      p.contended = cores_are_contended(Waits::often);
+      p.cores_taken = cores_are_contended(Waits::seldom);
       plan = schedule(p);
     }
     Lease lease;
@@ -128,13 +140,6 @@ template <class T> struct NewState {
   py::object joined() const { return c.is_none() ? py::object(h) : py::object(py::make_tuple(h, c)); }
 };
 
-// An output laid out as x. Steps that no sequence has are zero.
-template <class T> py::array new_sequence(const Layout &layout, const Batch &batch, size_t width) {
-  py::array a = new_array<T>(layout.shape(width));
-  if (!batch.uniform || batch.steps < layout.steps) std::memset(data<T>(a), 0, size_t(a.nbytes()));
-  return a;
-}
-
 // The byte count of an output, checked before NumPy sees it: an absurd size becomes MemoryError.
 template <class T> void check_size(const Layout &layout, size_t width) {
   if (!layout.ragged)
@@ -159,53 +164,11 @@ std::vector<const uint8_t *> mask_pointers(const Shape &shape, const py::object 
   return by_layer;
 }
 
-// dL/dy of each sequence's last step. Returns what must live as long as the call.
-template <class T> py::array take_dy_last(Gradients<T> &g, const py::object &dy, const Layout &layout, size_t width) {
-  const Sizes last = layout.batched ? Sizes{layout.rows, width} : Sizes{width};
-  const py::array a = state_array<T>("dy_last", dy, last);
-  g.dy_last = data<T>(a);
-  return a;
-}
-
-// dL/dy of every step. Returns what must live as long as the call.
-template <class T> py::array take_dy(Gradients<T> &g, const py::object &dy, const Layout &layout, size_t width) {
-  py::array a = real_array<T>("dy", dy);
-  const Sizes whole = layout.shape(width);
-  const Sizes last = layout.batched ? Sizes{layout.rows, width} : Sizes{width};
-  const Sizes given(a.shape(), a.shape() + a.ndim());
-  if (given == whole) {
-    g.dy = read_only(view_of<T>(a, layout));
-  } else if (given ==
-             last) { // the old way. The user's frame is the third: Recurrent._backward, what calls it, the user
-    if (PyErr_WarnEx(PyExc_DeprecationWarning, "dy: dL/dy of the last step of each sequence is called dy_last now", 3))
-      throw py::error_already_set();
-    return take_dy_last<T>(g, a, layout, width);
-  } else {
-    wrong_shape("dy", shape_text(whole) + ", or dy_last of shape " + shape_text(last), a);
-  }
-  return a;
-}
-
-// A flat array for the gradients of all parameters, and where each of them goes.
-template <class T> py::array new_parameter_gradients(Gradients<T> &g, const Shape &shape, bool has_input) {
-  size_t numbers = 0;
-  each_parameter<T>(shape, [&](size_t, auto, size_t rows, size_t columns) { numbers += rows * columns; });
-  py::array flat = new_array<T>({numbers});
-  g.parameters.resize(shape.count());
-  T *next = data<T>(flat);
-  each_parameter<T>(shape, [&](size_t i, auto member, size_t rows, size_t columns) {
-    g.parameters[i].*member = next;
-    next += rows * columns;
-  });
-  for (size_t d = 0; d < shape.directions && !has_input; ++d)
-    std::memset(g.parameters[d].w_ih, 0, shape.gates() * shape.hidden * shape.input * sizeof(T));
-  return flat;
-}
-
 } // namespace
 
 Network::Network(const std::string &cell, size_t input, size_t hidden, size_t proj, size_t layers, bool bidirectional,
-                 bool bias, bool batch_first, bool is_double)
+                 bool bias, bool batch_first, bool is_double, bool reverse, const std::string &merge,
+                 bool learned_state)
     : batch_first_(batch_first), is_double_(is_double) {
   shape_.cell = cell_named(cell);
   if (proj && shape_.cell != Cell::lstm) throw py::value_error("proj_size: expected 0 for this cell, which has none");
@@ -216,24 +179,46 @@ Network::Network(const std::string &cell, size_t input, size_t hidden, size_t pr
   shape_.layers = layers;
   shape_.directions = bidirectional ? 2 : 1;
   shape_.bias = bias;
+  if (bidirectional && reverse) throw py::value_error("reverse: expected False for a bidirectional network, got True");
+  shape_.reverse = reverse;
+  shape_.merge = merge_named(merge);
+  if (shape_.merges() && !bidirectional)
+    throw py::value_error("merge: expected 'concat' for a network of one direction, got '" + merge + "'");
+  shape_.learned_state = learned_state;
 }
 
 py::tuple Network::forward(py::object weights, py::object x, py::object state, py::object lengths, py::object reset,
                            py::object steps, bool ragged, bool keep, long checkpoint, py::object masks,
                            double scale) const {
-  const Sequence sequence{lengths, reset, steps, ragged};
-  return is_double_ ? forward_as<double>(weights, x, state, sequence, keep, checkpoint, masks, scale)
-                    : forward_as<float>(weights, x, state, sequence, keep, checkpoint, masks, scale);
+  return run(weights, x, state, {lengths, reset, steps, ragged}, keep, checkpoint, masks, scale, false);
+}
+
+py::tuple Network::forward_layers(py::object weights, py::object x, py::object state, py::object lengths,
+                                  py::object reset, py::object steps, bool ragged, bool keep, long checkpoint,
+                                  py::object masks, double scale) const {
+  return run(weights, x, state, {lengths, reset, steps, ragged}, keep, checkpoint, masks, scale, true);
+}
+
+py::tuple Network::run(py::object weights, py::object x, py::object state, const Sequence &sequence, bool keep,
+                       long checkpoint, py::object masks, double scale, bool layers) const {
+  return is_double_ ? forward_as<double>(weights, x, state, sequence, keep, checkpoint, masks, scale, layers)
+                    : forward_as<float>(weights, x, state, sequence, keep, checkpoint, masks, scale, layers);
 }
 
 py::tuple Network::infer(py::object weights, py::object x, py::object state, py::object reset, py::object steps) const {
-  return forward(weights, x, state, py::none(), reset, steps, false, false, 0, py::none(), 1.0);
+  return run(weights, x, state, {py::none(), reset, steps, false}, false, 0, py::none(), 1.0, false);
 }
 
 py::tuple Network::backward(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx,
                             py::object dy_last) const {
-  return is_double_ ? backward_as<double>(tape, dy, dstate, need_dx, dy_last)
-                    : backward_as<float>(tape, dy, dstate, need_dx, dy_last);
+  return is_double_ ? backward_as<double>(tape, dy, dstate, need_dx, dy_last, py::none())
+                    : backward_as<float>(tape, dy, dstate, need_dx, dy_last, py::none());
+}
+
+py::tuple Network::backward_layers(TapeHandle &tape, py::object dy, py::object dstate, bool need_dx, py::object dy_last,
+                                   py::object dlayers) const {
+  return is_double_ ? backward_as<double>(tape, dy, dstate, need_dx, dy_last, dlayers)
+                    : backward_as<float>(tape, dy, dstate, need_dx, dy_last, dlayers);
 }
 
 PackedWeights Network::pack(py::object weights) const {
@@ -243,11 +228,11 @@ PackedWeights Network::pack(py::object weights) const {
 
 template <class T>
 py::tuple Network::forward_as(py::object weights, py::object x, py::object state, const Sequence &sequence, bool keep,
-                              long checkpoint, py::object masks, double scale) const {
+                              long checkpoint, py::object masks, double scale, bool layers) const {
   if (!x.is_none()) x = real_array<T>(sequence.ragged ? "x.values" : "x", x);
   auto [h0, c0] = state_parts(shape_, "state", state);
   Layout layout = layout_of<T>(shape_, batch_first_, x, sequence, h0, c0);
-  const size_t width = product(shape_.directions, shape_.output());
+  const size_t width = shape_.width();
   check_size<T>(layout, width); // before lists of all sequences are made, which may take half a minute
   const Batch batch = batch_of(shape_, layout, sequence, x);
 
@@ -255,6 +240,7 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   if (!x.is_none()) arrays.x = read_only(view_of<T>(py::reinterpret_borrow<py::array>(x), layout));
   arrays.h0 = state_numbers<T>(shape_, shape_.has_c() ? "state[0]" : "state", h0, layout, shape_.output());
   arrays.c0 = state_numbers<T>(shape_, "state[1]", c0, layout, shape_.hidden);
+  if (shape_.learned_state) use_learned_state(arrays, sequence, weights);
   const py::array y = new_sequence<T>(layout, batch, width);
   const NewState<T> last(shape_, layout);
   arrays.y = view_of<T>(y, layout);
@@ -264,11 +250,16 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   const size_t positions = positions_of(layout);
   if (!masks.is_none()) masks = masks(positions); // drawn now that nothing is wrong with the other arguments
   const std::vector<const uint8_t *> mask_by_layer = mask_pointers(shape_, masks, positions * width);
-  if (!mask_by_layer.empty()) arrays.dropout = mask_by_layer.data();
+  if (keep && !mask_by_layer.empty()) arrays.dropout = mask_by_layer.data();
   arrays.dropout_scale = T(scale);
+  HiddenLayers<T> hidden;
+  if (layers) {
+    hidden = new_hidden_layers<T>(shape_, layout, batch);
+    arrays.layers = hidden.views.data();
+  }
 
   SharedCall threads;
-  threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(weights), false);
+  threads.choose<T>(shape_, batch, arrays.dropout != nullptr, are_packed(weights), false);
   Execution &how = threads.how;
   const CallWeights<T> use(shape_, weights, how.plan, true, false);
   const Kernels<T> &k = kernels().of<T>();
@@ -281,7 +272,8 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   without_interpreter([&] {
     return fastrnn::forward(k, shape_, *use.weights, use.pack, keep ? tape->batch : batch, arrays, tape.get(), how);
   });
-  if (!keep) return py::make_tuple(y, last.joined());
+  if (!keep && !layers) return py::make_tuple(y, last.joined());
+  if (!keep) return py::make_tuple(y, last.joined(), hidden.list_with(y));
 
   // BPTT reads the hidden states from y
   py::detail::array_proxy(y.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
@@ -295,22 +287,41 @@ py::tuple Network::forward_as(py::object weights, py::object x, py::object state
   handle->shape = shape_;
   handle->layout = layout;
   handle->scale = scale;
-  return py::make_tuple(y, last.joined(), py::cast(std::move(handle)));
+  handle->learned_h = arrays.one_h0;
+  handle->learned_c = arrays.one_c0;
+  py::object kept = py::cast(std::move(handle));
+  if (layers) return py::make_tuple(y, last.joined(), kept, hidden.list_with(y));
+  return py::make_tuple(y, last.joined(), kept);
+}
+
+// The parameters h_0 and c_0 in place of those parts of the state that were not given.
+template <class T>
+void Network::use_learned_state(Arrays<T> &arrays, const Sequence &sequence, py::handle weights) const {
+  if (!sequence.reset.is_none())
+    throw py::value_error("reset: expected None for a layer with learned_state=True, got an array: a reset would begin "
+                          "at zero and not at the learned state. Run each segment as a sequence of its own");
+  const LearnedState<T> first = learned_state_of<T>(shape_, weights);
+  arrays.one_h0 = !arrays.h0;
+  arrays.one_c0 = !arrays.c0 && first.c;
+  if (arrays.one_h0) arrays.h0 = first.h;
+  if (arrays.one_c0) arrays.c0 = first.c;
 }
 
 template <class T>
-py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dstate, bool need_dx,
-                               py::object dy_last) const {
+py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dstate, bool need_dx, py::object dy_last,
+                               py::object dlayers) const {
   if (!(handle.shape == shape_) || (handle.layout.batched && handle.layout.batch_first != batch_first_))
     throw py::value_error("tape: expected a tape of this layer, got one of another network");
   TakenTape<T> tape(handle);
   const Layout &layout = handle.layout;
   const Batch &batch = tape->batch;
-  const size_t width = shape_.directions * shape_.output();
+  const size_t width = shape_.width();
 
   Arrays<T> arrays;
   if (!handle.x.is_none()) arrays.x = read_only(view_of<T>(py::reinterpret_borrow<py::array>(handle.x), layout));
   if (!handle.h0.is_none()) arrays.h0 = data<T>(py::reinterpret_borrow<py::array>(handle.h0));
+  if (handle.learned_h) arrays.h0 = learned_state_of<T>(shape_, handle.weights).h;
+  arrays.one_h0 = handle.learned_h;
   arrays.y = view_of<T>(py::reinterpret_borrow<py::array>(handle.y), layout);
   if (layout.ragged) arrays.starts = layout.starts.data();
   const auto mask_by_layer = mask_pointers(shape_, handle.masks, positions_of(layout) * width);
@@ -323,6 +334,7 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
     throw py::value_error("dy_last: expected None where dy is given, got an array");
   if (!dy.is_none()) dy_kept = take_dy<T>(g, dy, layout, width);
   if (!dy_last.is_none()) dy_kept = take_dy_last<T>(g, dy_last, layout, width);
+  const std::vector<py::object> dlayers_kept = take_dlayers(g, shape_, dlayers, layout);
   auto [dh, dc] = state_parts(shape_, "dstate", dstate);
   g.dh_n = state_numbers<T>(shape_, shape_.has_c() ? "dstate[0]" : "dstate", dh, layout, shape_.output());
   g.dc_n = state_numbers<T>(shape_, "dstate[1]", dc, layout, shape_.hidden);
@@ -338,12 +350,19 @@ py::tuple Network::backward_as(TapeHandle &handle, py::object dy, py::object dst
   const py::array flat = new_parameter_gradients<T>(g, shape_, bool(arrays.x));
 
   SharedCall threads;
-  threads.choose<T>(shape_, batch, !mask_by_layer.empty(), are_packed(handle.weights), true);
+  threads.choose<T>(shape_, batch, arrays.dropout || !g.dlayers.empty(), are_packed(handle.weights), true);
   Execution &how = threads.how;
   const CallWeights<T> use(shape_, handle.weights, how.plan, tape->segment > 0, true);
   const TapePointer<T> serving = tape.use_up();
   without_interpreter(
       [&] { return fastrnn::backward(kernels().of<T>(), shape_, *use.weights, use.pack, *serving, arrays, g, how); });
+  if (shape_.learned_state) {
+    const size_t count = shape_.count(),
+                 sizes[2] = {count * shape_.output(), first.c.is_none() ? 0 : count * shape_.hidden};
+    T *const to = data<T>(flat) + size_t(flat.size()) - sizes[0] - sizes[1];
+    add_up_state<T>(to, g.dh0, handle.learned_h, count, layout.rows, shape_.output());
+    if (sizes[1]) add_up_state<T>(to + sizes[0], g.dc0, handle.learned_c, count, layout.rows, shape_.hidden);
+  }
   handle.x = handle.h0 = handle.y = handle.masks = py::none();
   handle.exchange_weights(py::none());
   return py::make_tuple(dx, first.joined(), flat);
@@ -356,11 +375,17 @@ void register_network(py::module_ &m) {
       .def_property_readonly("nbytes", &TapeHandle::bytes)
       .def_property_readonly("weights", &TapeHandle::current_weights);
   py::class_<Network>(m, "Network")
-      .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool>())
+      .def(py::init<const std::string &, size_t, size_t, size_t, size_t, bool, bool, bool, bool, bool,
+                    const std::string &, bool>(),
+           py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"), py::arg("proj_size"), py::arg("num_layers"),
+           py::arg("bidirectional"), py::arg("bias"), py::arg("batch_first"), py::arg("is_double"),
+           py::arg("reverse") = false, py::arg("merge") = "concat", py::arg("learned_state") = false)
       .def("forward", &Network::forward)
+      .def("forward_layers", &Network::forward_layers)
       .def("infer", &Network::infer)
       .def("backward", &Network::backward, py::arg("tape"), py::arg("dy"), py::arg("dstate"), py::arg("need_dx") = true,
            py::arg("dy_last") = py::none())
+      .def("backward_layers", &Network::backward_layers)
       .def("pack", &Network::pack);
 }
 

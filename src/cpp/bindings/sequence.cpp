@@ -126,7 +126,7 @@ Batch batch_of(const Shape &shape, Layout &layout, const Sequence &sequence, con
         [&](size_t t, size_t b) {
           return layout.ragged ? flag[layout.starts[b] + t] : flag[t * time + (layout.batched ? b * row : 0)];
         },
-        int(shape.directions));
+        int(shape.directions), shape.reverse);
   }
   return batch;
 }

@@ -34,6 +34,7 @@ public:
   StreamHandle(const Network &network, py::handle weights, size_t rows) : shape_(network.shape()), rows_(rows) {
     if (shape_.directions != 1)
       throw py::value_error("stream: expected a network of one direction, got a bidirectional one");
+    if (shape_.reverse) throw py::value_error("stream: expected a network that reads forward, got reverse=True");
     if (network.is_double())
       stream_ = std::make_unique<Stream<double>>(kernels().f64, shape_, packed_of<double>(shape_, weights), rows);
     else

@@ -16,8 +16,9 @@ struct TapeHandle {
   py::object weights, x, h0, y, masks; // kept alive while the tape may serve; y is what the caller got
   Shape shape;
   Layout layout;
-  double scale = 1; // of what dropout keeps
-  std::mutex mutex; // held while the tape is taken or put back
+  double scale = 1;                          // of what dropout keeps
+  bool learned_h = false, learned_c = false; // whether these parts of the initial state were the parameters
+  std::mutex mutex;                          // held while the tape is taken or put back
 
   // The weights are None once the tape has served. Another thread may ask for them meanwhile.
   py::object current_weights() {

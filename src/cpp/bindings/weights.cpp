@@ -49,6 +49,7 @@ template <class T> std::vector<Parameters<const T>> parameters_of(const Shape &s
       all[i].*member = checked<T>(PyTuple_GET_ITEM(weights.ptr(), Py_ssize_t(index)), index, rows, columns);
     ++index;
   });
+  if (shape.learned_state) index += shape.has_c() ? 2 : 1; // learned_state_of checks these
   if (index != given)
     throw py::value_error("weights: expected " + std::to_string(index) + " arrays, got " + std::to_string(given));
   return all;
@@ -64,6 +65,20 @@ template <class T> PackedPointer<T> packed_of(const Shape &shape, py::handle wei
   return *pointer;
 }
 
+template <class T> LearnedState<T> learned_state_of(const Shape &shape, py::handle weights) {
+  if (are_packed(weights)) {
+    const PackedPointer<T> packed = packed_of<T>(shape, weights);
+    return {packed->h_0.data(), shape.has_c() ? packed->c_0.data() : nullptr};
+  }
+  const size_t states = shape.has_c() ? 2 : 1, given = size_t(PyTuple_GET_SIZE(weights.ptr()));
+  if (given < states) throw py::value_error("weights: expected more arrays, got " + std::to_string(given));
+  const auto array = [&](size_t index, size_t width) {
+    return checked<T>(PyTuple_GET_ITEM(weights.ptr(), Py_ssize_t(index)), index, shape.count(), width);
+  };
+  const T *const h = array(given - states, shape.output());
+  return {h, shape.has_c() ? array(given - 1, shape.hidden) : nullptr};
+}
+
 template <class T> PackedPointer<T> pack(const Shape &shape, py::handle weights) {
   auto packed = std::make_shared<Packed<T>>(kernels().of<T>(), shape, parameters_of<T>(shape, weights), true, true);
   without_interpreter([&] {
@@ -71,6 +86,11 @@ template <class T> PackedPointer<T> pack(const Shape &shape, py::handle weights)
     packed->pack({nullptr, 0, 0, 1});
     return true;
   });
+  if (shape.learned_state) {
+    const LearnedState<T> first = learned_state_of<T>(shape, weights);
+    packed->h_0.assign(first.h, first.h + shape.count() * shape.output());
+    if (first.c) packed->c_0.assign(first.c, first.c + shape.count() * shape.hidden);
+  }
   return packed;
 }
 
@@ -78,6 +98,8 @@ template std::vector<Parameters<const float>> parameters_of<float>(const Shape &
 template std::vector<Parameters<const double>> parameters_of<double>(const Shape &, py::handle);
 template PackedPointer<float> packed_of<float>(const Shape &, py::handle);
 template PackedPointer<double> packed_of<double>(const Shape &, py::handle);
+template LearnedState<float> learned_state_of<float>(const Shape &, py::handle);
+template LearnedState<double> learned_state_of<double>(const Shape &, py::handle);
 template PackedPointer<float> pack<float>(const Shape &, py::handle);
 template PackedPointer<double> pack<double>(const Shape &, py::handle);
 

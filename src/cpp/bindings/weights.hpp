@@ -35,6 +35,13 @@ template <class T, class F> void each_parameter(const Shape &shape, F &&f) {
 // The layer's arrays in a tuple, each checked: how many, their dtype, shape, layout and alignment.
 template <class T> std::vector<Parameters<const T>> parameters_of(const Shape &shape, py::handle weights);
 
+// The learned initial states, [L D][output] and [L D][H] (null for cells without c): arrays of the tuple behind the
+// parameters above, or copies in packed weights.
+template <class T> struct LearnedState {
+  const T *h = nullptr, *c = nullptr;
+};
+template <class T> LearnedState<T> learned_state_of(const Shape &shape, py::handle weights);
+
 // Weights are the layer's arrays in a tuple, or packed.
 inline bool are_packed(py::handle weights) { return !PyTuple_Check(weights.ptr()); }
 

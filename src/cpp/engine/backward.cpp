@@ -9,7 +9,7 @@ template <class T> class BackwardPass {
 public:
   BackwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, Tape<T> &tape,
                const Arrays<T> &arrays, const Gradients<T> &gradients, Execution &how)
-      : tape_(tape), pass_(k, shape, weights, tape.batch, arrays, &tape.outputs, &tape.dropped, how.plan),
+      : tape_(tape), pass_(k, shape, weights, tape.batch, arrays, &tape.outputs, &tape.inputs, how.plan),
         loop_(pass_, tape, gradients), threads_(how, shape, weights, pack), positions_(shape.count()) {
     joined_.assign(shape.layers, 0);
   }
@@ -31,7 +31,7 @@ private:
           if (!loop_.chunk(w, dir, at)) return;
         if (!loop_.finish(w, dir, at)) return;
       }
-      if (l > 0 && !tape_.dropped.empty()) {
+      if (l > 0 && pass_.arrays.dropout) {
         loop_.buffers().mask(w, l - 1);
         if (!w.wait_and_share()) return;
       }

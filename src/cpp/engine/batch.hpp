@@ -62,9 +62,10 @@ struct Batch {
     }
   }
 
-  // flags(t, row): time t begins a new segment of the caller's row
-  template <class F> void set_reset(F &&flags, int directions) {
-    for (int d = 0; d < directions; ++d) {
+  // flags(t, row): time t begins a new segment of the caller's row. only_reverse: there is one direction, the reverse
+  // one
+  template <class F> void set_reset(F &&flags, int directions, bool only_reverse = false) {
+    for (int d = only_reverse; d < directions + only_reverse; ++d) {
       reset[d].assign(steps * rows, 0);
       any_reset[d].assign(steps, 0);
       for (size_t r = 0; r < rows; ++r)

@@ -28,6 +28,7 @@ public:
 
   bool start(const Worker &w, const Direction<T> &dir, Position &at) {
     load_state(w, dir);
+    buffers_.prepare_dy(w, dir);
     at = {true, p.batch.steps, tape_.segment ? p.batch.steps : 0, 0, {}};
     return w.wait_and_share();
   }
@@ -87,13 +88,13 @@ private:
     const Batch &batch = p.batch;
     Workspace<T> &own = workspace(dir);
     const Range rows = share(batch.rows, w);
-    const size_t width = p.shape.directions * p.R;
+    const size_t width = p.shape.width();
     for (size_t r = rows.begin; r < rows.end; ++r) {
       const size_t b = dir.index * batch.rows + batch.order[r];
       T *h = own.carry_h.get() + r * buffers_.ld_carry;
       std::memset(h, 0, buffers_.ld_carry * sizeof(T));
       if (g_.dh_n) std::memcpy(h, g_.dh_n + b * p.R, p.R * sizeof(T));
-      if (buffers_.last_only(dir) && dir.direction == 0 && batch.length[r]) {
+      if (buffers_.last_only(dir) && dir.way == 0 && batch.length[r]) {
         const T *last = g_.dy_last + batch.order[r] * width;
         for (size_t i = 0; i < p.R; ++i) h[i] += last[i];
       }
@@ -144,7 +145,7 @@ private:
     const size_t work = p.shape.gates() * p.H * p.R * p.batch.active(s);
     if (s <= first || !work) return 1;
     const size_t steps = std::min(s + 1 - first, w.steps_between_polls(work));
-    const size_t alike = p.batch.alike(int(dir.direction), s + 1, steps + 2, -1);
+    const size_t alike = p.batch.alike(dir.way, s + 1, steps + 2, -1);
     return alike > 3 ? alike - 2 : 1;
   }
 
@@ -162,8 +163,8 @@ private:
     const size_t all_panels = p.k.plain_panels(p.H);
     const Range panels = p.panels_of(all_panels, w);
     const Range output_panels = p.panels_of(p.k.plain_panels(p.R), w);
-    const uint8_t *cut = batch.reset_at(int(dir.direction), s + 1);
-    const uint8_t *reset = batch.reset_at(int(dir.direction), s);
+    const uint8_t *cut = batch.reset_at(dir.way, s + 1);
+    const uint8_t *reset = batch.reset_at(dir.way, s);
     const size_t base = tape_.segment ? batch.first(chunk.kept_from) : 0;
     const T *gates = tape_.segment ? own.segment_gates.get() : kept.gates.get();
     const T *c = tape_.segment ? own.segment_c.get() : kept.c.get();
@@ -264,7 +265,7 @@ private:
     Workspace<T> &own = workspace(dir);
     const Range rows = p.rows_of(w, 0, batch.steps);
     const Range panels = p.panels_of(p.k.plain_panels(p.R), w);
-    const uint8_t *cut = batch.reset_at(int(dir.direction), 0);
+    const uint8_t *cut = batch.reset_at(dir.way, 0);
     const size_t running = batch.steps ? batch.active(0) : 0;
     BackwardStep<T> q;
     q.rows = rows.size();
@@ -287,7 +288,7 @@ private:
   void store_initial_state(const Worker &w, const Direction<T> &dir) {
     const Batch &batch = p.batch;
     const Workspace<T> &own = workspace(dir);
-    const uint8_t *cut = batch.reset_at(int(dir.direction), 0);
+    const uint8_t *cut = batch.reset_at(dir.way, 0);
     const Range out = share(batch.rows, w);
     for (size_t r = out.begin; r < out.end; ++r) {
       const size_t b = dir.index * batch.rows + batch.order[r];

@@ -18,9 +18,12 @@ template <class T> class BackwardBuffers {
 public:
   // Addresses of dy and dx as a direction sees them.
   struct Tracks {
-    Track<const T> dy;
+    Track<const T> dy; // what its steps read: [output]
     Track<T> dx;
     SmallVector<ptrdiff_t> last; // sorted row -> its place in dy_last
+    // Where more than that is to be done (prepare_dy): dy goes to `own`, from that of the layer and from `extra`.
+    Track<T> own;
+    Track<const T> layer, extra;
   };
 
   BackwardBuffers(const Pass<T> &pass, const Tape<T> &tape, const Gradients<T> &gradients)
@@ -44,7 +47,8 @@ public:
       if (shape.has_c() && tape.segment) own.segment_c = Buffer<T>(product(batch.rows + segment_rows, p.Hp));
     }
     const size_t positions = p.arrays.starts ? batch.total() : product(batch.steps, batch.rows);
-    for (size_t l = 0; l + 1 < shape.layers; ++l) d_inner_.emplace_back(product(positions, shape.directions, p.R));
+    for (size_t l = 0; l + 1 < shape.layers; ++l) d_inner_.emplace_back(product(positions, shape.width()));
+    if (shape.merges()) d_parts_ = Buffer<T>(product(positions, shape.both()));
     // where both directions run side by side, the reverse one has a buffer of its own for its part of dL/dx
     if (wavefront && shape.directions == 2)
       for (size_t l = 0; l < shape.layers; ++l)
@@ -66,18 +70,45 @@ public:
   const Tracks &tracks(const Direction<T> &dir) const { return tracks_[dir.index]; }
   // The reverse direction adds its part of dL/dx to that of the other, unless it has a buffer of its own.
   bool adds_to_dx(const Direction<T> &dir) const { return dir.direction == 1 && second_.empty(); }
-  // Whether dL/dy was given for each sequence's last step alone.
-  bool last_only(const Direction<T> &dir) const { return g_.dy_last && dir.layer + 1 == p.shape.layers; }
+  // Whether the steps take dL/dy of each sequence's last step alone.
+  bool last_only(const Direction<T> &dir) const { return !p.shape.merges() && only_last_is_given(dir); }
 
   // dL/dy of step s
   Rows<const T> dy(const Direction<T> &dir, size_t s, size_t r0) const {
     const Tracks &own = tracks(dir);
     if (last_only(dir)) {
       // at the end of a row; the reverse direction has its first step there
-      if (dir.direction == 1 && s == 0) return {g_.dy_last + p.R, own.last.data() + r0};
+      if (dir.way == 1 && s == 0) return {g_.dy_last + dir.direction * p.R, own.last.data() + r0};
       return {};
     }
     return own.dy.base ? own.dy.read(s, r0) : Rows<const T>{};
+  }
+
+  // Before BPTT goes through a direction, and when it is through the layer above: adds the gradient that the caller
+  // gave for this layer's outputs, and where directions are merged, takes dL/dy back to this direction.
+  void prepare_dy(const Worker &w, const Direction<T> &dir) {
+    const Tracks &own = tracks(dir);
+    if (!own.own.base) return;
+    const Merge merge = p.shape.merge;
+    const bool last = only_last_is_given(dir);
+    const ptrdiff_t to_other = dir.direction ? -ptrdiff_t(p.R) : ptrdiff_t(p.R);
+    const Range rows = share(p.batch.rows, w);
+    for (size_t r = rows.begin; r < rows.end; ++r) {
+      const size_t length = p.batch.length[r], last_step = dir.way == 0 ? length - 1 : 0;
+      for (size_t s = 0; s < length; ++s) {
+        T *to = own.own(s, r);
+        const T *dy = own.layer.base ? own.layer(s, r) : nullptr;
+        if (last) dy = s == last_step ? g_.dy_last + own.last[r] : nullptr;
+        const T *extra = own.extra.base ? own.extra(s, r) : nullptr;
+        for (size_t i = 0; i < p.R; ++i) to[i] = (dy ? dy[i] : T(0)) + (extra ? extra[i] : T(0));
+        if (merge == Merge::ave)
+          for (size_t i = 0; i < p.R; ++i) to[i] *= T(0.5);
+        if (merge == Merge::mul) {
+          const T *other = dir.y(s, r) + to_other; // h_t of the other direction
+          for (size_t i = 0; i < p.R; ++i) to[i] *= other[i];
+        }
+      }
+    }
   }
 
   // Dropout between layers: the gradient goes through the same mask.
@@ -105,6 +136,7 @@ public:
   }
 
 private:
+  bool only_last_is_given(const Direction<T> &dir) const { return g_.dy_last && dir.layer + 1 == p.shape.layers; }
   // Long enough for the products over a chunk to run at full speed, short enough for its gradient rows to stay in the
   // cache between the time loop and those products.
   static size_t rows_of_a_chunk(const Pass<T> &p, size_t ld_d) {
@@ -119,25 +151,38 @@ private:
 
   // dL/dy of a layer below the last
   View<T> inner(size_t layer) {
-    const size_t width = p.shape.directions * p.R;
-    return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, width);
+    return hidden_view<T>(d_inner_[layer].get(), p.batch, p.arrays.starts, p.shape.width());
   }
   Tracks make_tracks(const Direction<T> &dir) {
     Tracks own;
-    const size_t width = p.shape.directions * p.R;
-    if (dir.layer + 1 == p.shape.layers) {
-      if (g_.dy) own.dy = Track<const T>(g_.dy, p.batch, int(dir.direction), dir.direction * p.R);
-    } else {
-      own.dy = Track<const T>(read_only(inner(dir.layer)), p.batch, int(dir.direction), dir.direction * p.R);
+    const bool top = dir.layer + 1 == p.shape.layers, merges = p.shape.merges();
+    const size_t column = merges ? 0 : dir.direction * p.R; // of dL/dy of the layer
+    const auto track = [&](const auto &view, size_t first) {
+      return Track<std::remove_pointer_t<decltype(view.base)>>(view, p.batch, dir.way, first);
+    };
+    if (!top)
+      own.dy = track(read_only(inner(dir.layer)), column);
+    else if (g_.dy)
+      own.dy = track(g_.dy, column);
+    if (!top && !g_.dlayers.empty() && g_.dlayers[dir.layer]) own.extra = track(g_.dlayers[dir.layer], column);
+    // without any gradient of the outputs there is nothing to take back
+    if (merges && (own.dy.base || g_.dy_last)) {
+      own.layer = own.dy;
+      own.own = track(hidden_view<T>(d_parts_.get(), p.batch, p.arrays.starts, p.shape.both()), dir.direction * p.R);
+      own.dy =
+          track(hidden_view<const T>(d_parts_.get(), p.batch, p.arrays.starts, p.shape.both()), dir.direction * p.R);
+    } else if (own.extra.base) {
+      own.layer = own.dy;
+      own.own = track(inner(dir.layer), column);
     }
     if (dir.direction == 1 && !second_.empty())
-      own.dx = Track<T>(hidden_view<T>(second_[dir.layer].get(), p.batch, p.arrays.starts, dir.input), p.batch, 1);
+      own.dx = track(hidden_view<T>(second_[dir.layer].get(), p.batch, p.arrays.starts, dir.input), 0);
     else if (dir.layer > 0)
-      own.dx = Track<T>(inner(dir.layer - 1), p.batch, int(dir.direction));
+      own.dx = track(inner(dir.layer - 1), 0);
     else if (g_.dx)
-      own.dx = Track<T>(g_.dx, p.batch, int(dir.direction));
+      own.dx = track(g_.dx, 0);
     own.last.assign(p.batch.rows, 0);
-    for (size_t r = 0; r < p.batch.rows; ++r) own.last[r] = ptrdiff_t(p.batch.order[r] * width);
+    for (size_t r = 0; r < p.batch.rows; ++r) own.last[r] = ptrdiff_t(p.batch.order[r] * p.shape.width());
     return own;
   }
 
@@ -145,6 +190,7 @@ private:
   const Gradients<T> &g_;
   std::vector<Workspace<T>> workspaces_;
   std::vector<Buffer<T>> d_inner_, second_; // by layer: dL/dy of layers below the last; the reverse direction's dL/dx
+  Buffer<T> d_parts_;                       // merged directions: dL/dy of each of them, of the layer that BPTT is in
   struct Parts {
     View<T> reverse, sum;
   };

@@ -147,7 +147,7 @@ private:
   void list_rows(const Worker &w, const Direction<T> &dir, const Workspace<T> &own, const Chunk &chunk) {
     ChunkRows<T> &rows = own_[size_t(w.thread)].rows;
     list(rows.d, chunk, own.d[chunk.buffer].get(), ld_d_);
-    if (p.batch.rows == 1 && p.batch.any_reset[dir.direction].empty()) {
+    if (p.batch.rows == 1 && p.batch.any_reset[dir.way].empty()) {
       const size_t n = chunk.end - chunk.begin, last = chunk.end - 1;
       rows.h.resize(n);
       evenly(rows.h.data(), dir.h_prev(last, 0)[0], -dir.y.step, n - (chunk.begin == 0));
@@ -158,7 +158,7 @@ private:
       }
     } else {
       list(rows.h, chunk, [&](size_t s) {
-        const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
+        const uint8_t *reset = p.batch.reset_at(dir.way, s);
         const Rows<const T> h = dir.h_prev(s, 0);
         return [=, zeros = dir.zeros](size_t r) { return reset && reset[r] ? zeros : h[r]; };
       });

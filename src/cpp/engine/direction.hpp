@@ -8,6 +8,7 @@ namespace fastrnn {
 
 template <class T> struct Direction {
   size_t layer = 0, direction = 0, index = 0; // index = layer * D + direction
+  int way = 0;                                // 0: forward in time; 1: from each sequence's end
   size_t input = 0;                           // numbers of one x; 0: no input product
   Track<const T> x;
   Track<T> y;                   // h_t of every step
@@ -42,7 +43,7 @@ template <class T> void evenly(T **to, T *from, ptrdiff_t step, size_t n) {
 template <class T> class Pass {
 public:
   Pass(const Kernels<T> &kernels, const Shape &shape, const Packed<T> &weights, const Batch &batch,
-       const Arrays<T> &arrays, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped, const Plan &plan)
+       const Arrays<T> &arrays, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *inputs, const Plan &plan)
       : k(kernels), shape(shape), weights(weights), batch(batch), arrays(arrays), plan(plan), H(shape.hidden),
         Hp(round_up(shape.hidden, kernels.lanes)), R(shape.output()), Rp(round_up(R, kernels.lanes)),
         slots(kernels.gate_slots(shape.cell)), row(round_up_row(slots * Hp)) {
@@ -51,7 +52,7 @@ public:
     zeros_ = Buffer<T>::zeroed(widest + kernels.lanes);
     directions.reserve(shape.count());
     for (size_t l = 0; l < shape.layers; ++l)
-      for (size_t d = 0; d < shape.directions; ++d) directions.push_back(make(l, d, outputs, dropped));
+      for (size_t d = 0; d < shape.directions; ++d) directions.push_back(make(l, d, outputs, inputs));
   }
 
   // The leading dimension of packed rows. It is a cache line longer where all rows would fall into the same cache sets.
@@ -114,29 +115,28 @@ public:
   Range panels_of(size_t panels, const Worker &w) const { return in_step(w) ? share(panels, w) : Range{0, panels}; }
 
 private:
-  Direction<T> make(size_t l, size_t d, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *dropped) {
+  Direction<T> make(size_t l, size_t d, std::vector<Buffer<T>> *outputs, std::vector<Buffer<T>> *inputs) {
     Direction<T> dir;
     dir.layer = l;
     dir.direction = d;
     dir.index = l * shape.directions + d;
+    dir.way = shape.runs_back(d);
     dir.input = l == 0 && !arrays.x ? 0 : shape.layer_input(l);
-    const size_t width = shape.directions * R;
     if (l == 0) {
-      if (arrays.x) dir.x = Track<const T>(arrays.x, batch, int(d));
+      if (arrays.x) dir.x = Track<const T>(arrays.x, batch, dir.way);
     } else {
-      const bool masked = dropped && !dropped->empty();
-      const T *from = masked ? (*dropped)[l - 1].get() : (*outputs)[l - 1].get();
-      dir.x = Track<const T>(hidden_view<const T>(from, batch, arrays.starts, width), batch, int(d));
+      const T *from = inputs->empty() ? (*outputs)[l - 1].get() : (*inputs)[l - 1].get();
+      dir.x = Track<const T>(hidden_view<const T>(from, batch, arrays.starts, dir.input), batch, dir.way);
     }
-    if (l + 1 == shape.layers)
-      dir.y = Track<T>(arrays.y, batch, int(d), d * R);
+    if (l + 1 == shape.layers && !shape.merges())
+      dir.y = Track<T>(arrays.y, batch, dir.way, d * R);
     else
-      dir.y = Track<T>(hidden_view<T>((*outputs)[l].get(), batch, arrays.starts, width), batch, int(d), d * R);
+      dir.y = Track<T>(hidden_view<T>((*outputs)[l].get(), batch, arrays.starts, shape.both()), batch, dir.way, d * R);
     dir.zeros = zeros_.get();
     dir.starts_at_zero = !arrays.h0;
-    dir.h0 = arrays.h0 ? arrays.h0 + dir.index * batch.rows * R : zeros_.get();
+    dir.h0 = arrays.h0 ? arrays.h0 + dir.index * (arrays.one_h0 ? 1 : batch.rows) * R : zeros_.get();
     dir.h0_at.assign(batch.rows, 0);
-    if (arrays.h0)
+    if (arrays.h0 && !arrays.one_h0)
       for (size_t r = 0; r < batch.rows; ++r) dir.h0_at[r] = ptrdiff_t(batch.order[r] * R);
     return dir;
   }

@@ -10,12 +10,13 @@ public:
   ForwardPass(const Kernels<T> &k, const Shape &shape, Packed<T> &weights, bool pack, const Batch &batch,
               const Arrays<T> &arrays, Tape<T> *tape, Execution &how)
       : tape_(tape), outputs_(make_outputs(shape, batch, arrays, tape)),
-        pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->dropped : nullptr,
+        inputs_(make_inputs(shape, batch, arrays, tape)),
+        pass_(k, shape, weights, batch, arrays, tape ? &tape->outputs : &outputs_, tape ? &tape->inputs : &inputs_,
               how.plan),
         loop_(pass_, tape && !tape->segment, false), threads_(how, shape, weights, pack) {
+    if (shape.merges() || arrays.layers) complete_.assign(shape.layers, 0);
     if (shape.has_c() && (!tape || tape->segment))
       for (size_t i = 0; i < shape.count(); ++i) c_.emplace_back(product(batch.rows, pass_.Hp));
-    if (drops()) hidden_ = hidden_view<T>(nullptr, batch, arrays.starts, shape.directions * pass_.R);
   }
 
   bool run() {
@@ -28,10 +29,20 @@ private:
                                              const Tape<T> *tape) {
     std::vector<Buffer<T>> outputs;
     if (tape) return outputs;
-    const size_t positions = arrays.starts ? batch.total() : product(batch.steps, batch.rows);
-    for (size_t l = 0; l + 1 < shape.layers; ++l)
-      outputs.emplace_back(product(positions, shape.directions, shape.output()));
+    for (size_t l = 0; l + 1 < shape.layers + shape.merges(); ++l)
+      outputs.emplace_back(product(positions(batch, arrays), shape.both()));
     return outputs;
+  }
+  // merged outputs of the hidden layers, likewise
+  static std::vector<Buffer<T>> make_inputs(const Shape &shape, const Batch &batch, const Arrays<T> &arrays,
+                                            const Tape<T> *tape) {
+    std::vector<Buffer<T>> inputs;
+    for (size_t l = 0; l + 1 < shape.layers && shape.merges() && !tape; ++l)
+      inputs.emplace_back(product(positions(batch, arrays), shape.width()));
+    return inputs;
+  }
+  static size_t positions(const Batch &batch, const Arrays<T> &arrays) {
+    return arrays.starts ? batch.total() : product(batch.steps, batch.rows);
   }
 
   // All threads on one direction of one layer after the other.
@@ -47,20 +58,22 @@ private:
       }
       finish(w, dir, store);
       const bool last_direction = dir.direction + 1 == pass_.shape.directions;
-      if (last_direction && dir.layer + 1 < pass_.shape.layers && drops()) {
-        drop(w, dir.layer);
+      if (last_direction && passes_on(dir.layer)) {
+        pass_on(w, dir.layer);
         if (!w.wait_and_share()) return;
       }
     }
   }
 
-  // Threads that share rows go through the steps in intervals, so that helpers that have woken up meanwhile can join,
-  // and shares follow the threads' pace. An interval is worth many times what a barrier costs.
+  // Threads that share sequences need no barrier once all are there. Until then they go through the steps in intervals,
+  // so that helpers that have woken up meanwhile can join. The first interval is worth many times what a barrier costs,
+  // and each further one is half of what lies behind it.
   size_t interval_end(const Worker &w, size_t begin) const {
     const Batch &batch = pass_.batch;
-    if (w.n_threads == 1 || pass_.plan.split != Split::rows) return batch.steps;
+    if (w.n_threads == 1 || pass_.plan.split != Split::rows || w.team_is_complete()) return batch.steps;
     const size_t row_work = pass_.shape.gates() * pass_.H * (pass_.R + pass_.directions.front().input);
-    const size_t rows = (size_t(1) << 23) * size_t(w.n_threads) / std::max<size_t>(row_work, 1) + 1;
+    const size_t least = (size_t(1) << 23) * size_t(w.n_threads) / std::max<size_t>(row_work, 1) + 1;
+    const size_t rows = std::max(least, batch.first(begin) / 2);
     size_t end = begin + 1;
     if (batch.uniform) end = begin + rows / std::max<size_t>(batch.rows, 1) + 1;
     while (end < batch.steps && batch.first(end) - batch.first(begin) < rows) ++end;
@@ -86,7 +99,10 @@ private:
       const size_t begin = threads_.board.done(i), end = end_of(i);
       if (begin == 0 && shape.has_c()) load_c0(w, dir, store, steps);
       if (!loop_.run(w, dir, store, begin, end)) return;
-      if (end == steps) finish(w, dir, store);
+      if (end == steps) {
+        finish(w, dir, store);
+        if (passes_on(dir.layer) && threads_.board.count_in(complete_[dir.layer]) == int(D)) pass_on(w, dir.layer);
+      }
       threads_.board.release(i, end, end == steps);
     }
   }
@@ -129,7 +145,9 @@ private:
       std::memset(to + first, 0, (panels.end * pass_.k.lanes - first) * sizeof(T));
       if (pass_.arrays.c0 && last > first)
         std::memcpy(to + first,
-                    pass_.arrays.c0 + (dir.index * pass_.batch.rows + pass_.batch.order[r]) * pass_.H + first,
+                    pass_.arrays.c0 + first +
+                        (pass_.arrays.one_c0 ? dir.index : dir.index * pass_.batch.rows + pass_.batch.order[r]) *
+                            pass_.H,
                     (last - first) * sizeof(T));
     }
   }
@@ -148,22 +166,61 @@ private:
     }
   }
 
-  bool drops() const { return tape_ && !tape_->dropped.empty(); }
-  void drop(const Worker &w, size_t layer) {
+  // Whether something is to be done with the outputs of a whole layer: they are merged, handed to the caller, or some
+  // of them dropped.
+  bool passes_on(size_t layer) const {
+    if (layer + 1 == pass_.shape.layers) return pass_.shape.merges();
+    return pass_.shape.merges() || pass_.arrays.layers || pass_.arrays.dropout;
+  }
+  void pass_on(const Worker &w, size_t layer) {
     const Batch &batch = pass_.batch;
-    const size_t width = pass_.shape.directions * pass_.R;
+    const Arrays<T> &arrays = pass_.arrays;
+    const bool last_layer = layer + 1 == pass_.shape.layers, merges = pass_.shape.merges();
+    const size_t width = pass_.shape.width(), both = pass_.shape.both();
+    const T *outputs = (tape_ ? tape_->outputs : outputs_)[layer].get();
+    std::vector<Buffer<T>> &inputs = tape_ ? tape_->inputs : inputs_;
     const Range rows = share(batch.rows, w);
-    for (size_t r = rows.begin; r < rows.end; ++r)
+    for (size_t r = rows.begin; r < rows.end; ++r) {
+      const size_t b = batch.order[r];
+      const auto place = [&](const View<T> &view, size_t t) {
+        return view.base + view.row[b] + ptrdiff_t(t) * view.time;
+      };
       for (size_t t = 0; t < batch.length[r]; ++t) {
-        const size_t at = size_t(hidden_.row[batch.order[r]] + ptrdiff_t(t) * hidden_.time);
-        pass_.k.scale_mask(tape_->dropped[layer].get() + at, tape_->outputs[layer].get() + at,
-                           pass_.arrays.dropout[layer] + at, pass_.arrays.dropout_scale, width);
+        const size_t position = arrays.starts ? arrays.starts[b] + t : t * batch.rows + b;
+        const T *out = outputs + position * both;
+        T *const in = last_layer || inputs.empty() ? nullptr : inputs[layer].get() + position * width;
+        if (merges) {
+          T *const merged = last_layer ? place(arrays.y, t) : in;
+          merge(merged, out, out + width);
+          out = merged;
+        }
+        if (last_layer) continue;
+        if (arrays.layers) std::memcpy(place(arrays.layers[layer], t), out, width * sizeof(T));
+        if (arrays.dropout)
+          pass_.k.scale_mask(in, out, arrays.dropout[layer] + position * width, arrays.dropout_scale, width);
       }
+    }
+  }
+  void merge(T *to, const T *a, const T *b) const {
+    const size_t n = pass_.R;
+    switch (pass_.shape.merge) {
+    case Merge::concat:
+      break; // both lie side by side already
+    case Merge::sum:
+      for (size_t i = 0; i < n; ++i) to[i] = a[i] + b[i];
+      break;
+    case Merge::mul:
+      for (size_t i = 0; i < n; ++i) to[i] = a[i] * b[i];
+      break;
+    case Merge::ave:
+      for (size_t i = 0; i < n; ++i) to[i] = T(0.5) * (a[i] + b[i]);
+      break;
+    }
   }
 
   Tape<T> *tape_;
-  View<T> hidden_; // where the rows of hidden layers lie, for dropout: threads allocate nothing
-  std::vector<Buffer<T>> outputs_, c_;
+  std::vector<Buffer<T>> outputs_, inputs_, c_;
+  std::vector<int> complete_; // [layers] how many directions are, where something is to be done with whole layers
   Pass<T> pass_;
   ForwardLoop<T> loop_;
   CallThreads<T> threads_;
@@ -185,10 +242,10 @@ void allocate(Tape<T> &tape, const Kernels<T> &k, const Shape &shape, size_t pos
     if (k.saved_slots(shape.cell)) d.gates = Buffer<T>(product(batch.total(), row));
     if (shape.has_c()) d.c = Buffer<T>(product(batch.rows + batch.total(), Hp));
   }
-  for (size_t l = 0; l + 1 < shape.layers; ++l) {
-    tape.outputs.emplace_back(product(positions, shape.directions, shape.output()));
-    if (dropout) tape.dropped.emplace_back(product(positions, shape.directions, shape.output()));
-  }
+  for (size_t l = 0; l + 1 < shape.layers + shape.merges(); ++l)
+    tape.outputs.emplace_back(product(positions, shape.both()));
+  for (size_t l = 0; l + 1 < shape.layers && (dropout || shape.merges()); ++l)
+    tape.inputs.emplace_back(product(positions, shape.width()));
 }
 
 template <class T>

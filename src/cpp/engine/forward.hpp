@@ -244,7 +244,7 @@ private:
       }
       if (dir.input && !task.product_first) step.x = dir.x.read(s, r0);
       step.h_prev = dir.h_prev(s, r0);
-      const uint8_t *reset = p.batch.reset_at(int(dir.direction), s);
+      const uint8_t *reset = p.batch.reset_at(dir.way, s);
       step.reset = reset ? reset + r0 : nullptr;
       if (task.keep || before) step.gates = pre(task, span, s);
       if (task.keep) step.gates_step = ptrdiff_t(all * p.row);
@@ -310,7 +310,7 @@ private:
     if (s == 0 || !work || p.in_step(w) || p.shape.proj || p.shape.cell == Cell::gru_before) return 1; // step 0: h_0
     size_t most = std::min(end - s, w.steps_between_polls(work));
     if (store.segment) most = std::min(most, store.segment - s % store.segment);
-    return std::max<size_t>(p.batch.alike(int(dir.direction), s, most, 1), 1);
+    return std::max<size_t>(p.batch.alike(dir.way, s, most, 1), 1);
   }
 
   void copy_c(const Storage<T> &store, size_t s, size_t r0, size_t n, Range panels) {

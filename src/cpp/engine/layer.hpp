@@ -11,7 +11,9 @@ namespace fastrnn {
 template <class T> struct Arrays {
   View<const T> x;                         // [t][b] -> [I]; base null: no input
   const T *h0 = nullptr, *c0 = nullptr;    // [L D][B][output], [L D][B][H]; null: zero
-  View<T> y;                               // [t][b] -> [D output]
+  bool one_h0 = false, one_c0 = false;     // h0 and c0 are those of every sequence: [L D][output], [L D][H]
+  View<T> y;                               // [t][b] -> [width of the output]
+  const View<T> *layers = nullptr;         // [L - 1] out: outputs of the layers below the last; null: not wanted
   T *h_n = nullptr, *c_n = nullptr;        // as h0, c0
   const uint8_t *const *dropout = nullptr; // [L - 1] masks in the layout of the hidden layers; null: none
   T dropout_scale = T(1);
@@ -20,7 +22,8 @@ template <class T> struct Arrays {
 
 template <class T> struct Gradients {
   View<const T> dy;                         // as y; base null: none
-  const T *dy_last = nullptr;               // [B][D output], of each row's last step; null: none
+  const T *dy_last = nullptr;               // [B][as y], of each row's last step; null: none
+  std::vector<View<const T>> dlayers;       // [L - 1] as Arrays::layers, base null: none; empty: none at all
   const T *dh_n = nullptr, *dc_n = nullptr; // null: zero
   View<T> dx;                               // base null: not wanted
   T *dh0 = nullptr, *dc0 = nullptr;
@@ -37,7 +40,9 @@ struct Execution {
 
   Team::Kind team() const {
     const bool coarse = plan.split != Split::units || plan.paced;
-    return {plan.threads, plan.paced, coarse};
+    // some hundredths of what the call will take, and not more than waking a thread takes at worst
+    const int64_t patience = int64_t(std::min(plan.work / 2500, 2e5));
+    return {plan.threads, plan.paced, coarse, patience};
   }
 };
 

@@ -9,20 +9,32 @@
 
 namespace fastrnn {
 
+// What becomes of the two directions of a bidirectional layer: side by side, or one vector of them.
+enum class Merge { concat, sum, mul, ave };
+
 struct Shape {
   Cell cell = Cell::lstm;
   size_t input = 0, hidden = 0, proj = 0; // proj 0: none
   size_t layers = 1, directions = 1;
   bool bias = true;
+  bool reverse = false; // the only direction reads each sequence from its end
+  Merge merge = Merge::concat;
+  bool learned_state = false; // h_0 and c_0 are parameters
 
   bool operator==(const Shape &other) const {
     return cell == other.cell && input == other.input && hidden == other.hidden && proj == other.proj &&
-           layers == other.layers && directions == other.directions && bias == other.bias;
+           layers == other.layers && directions == other.directions && bias == other.bias && reverse == other.reverse &&
+           merge == other.merge && learned_state == other.learned_state;
   }
 
   size_t output() const { return proj ? proj : hidden; } // h_t, and what the recurrent product reads
   size_t gates() const { return gate_count(cell); }
-  size_t layer_input(size_t layer) const { return layer ? directions * output() : input; }
+  bool merges() const { return merge != Merge::concat; }
+  size_t both() const { return directions * output(); }         // h_t of both directions side by side
+  size_t width() const { return merges() ? output() : both(); } // one step's output of a layer, and of the network
+  size_t layer_input(size_t layer) const { return layer ? width() : input; }
+  // Whether a direction starts at the end of each sequence.
+  bool runs_back(size_t direction) const { return reverse || direction == 1; }
   size_t count() const { return layers * directions; }
   // Gates of the product with R that begins a step: all, but not the candidate of a GRU that resets before its product.
   size_t step_gates() const { return cell == Cell::gru_before ? 2 : gates(); }
@@ -60,6 +72,8 @@ public:
   }
   size_t bytes() const;
   const Shape &shape() const { return shape_; }
+  // Of frozen weights: copies of the learned initial states, [L D][output] and [L D][H]; empty where there are none.
+  std::vector<T> h_0, c_0;
 
 private:
   void pack_forward(size_t i, const Worker &);

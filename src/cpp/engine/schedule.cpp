@@ -45,6 +45,8 @@ bool fuses_input(const Plan &plan, const Problem &p) {
 
 // Operations of a thread between two barriers. From here on, the time at barriers is a small part of the whole.
 constexpr double waits_seldom = 5e6;
+// Operations that take about as long as the system lets a thread run before it gives the core to another one.
+constexpr double time_slice = 5e8;
 
 void share(Plan &plan, const Problem &p) {
   if (p.total == 0) return;
@@ -105,6 +107,7 @@ void share(Plan &plan, const Problem &p) {
     plan.threads = p.threads;
     plan.split = Split::pipelined;
   }
+  if (p.cores_taken && plan.split == Split::rows && work < time_slice) plan.threads = 1;
   // Shares follow the threads' speed where barriers are so far apart that a measured speed is more than noise. With
   // shares of the batch there are barriers in training only.
   if (plan.split == Split::units)

@@ -17,12 +17,13 @@ struct Problem {
   int threads = 1;
   size_t l2 = 0; // bytes
   size_t layers = 1, directions = 1;
-  bool dropout = false; // between layers: masks are applied to whole layers
+  bool dropout = false; // between layers: masks, or gradients of their outputs, are applied to whole layers
   bool backward = false;
-  bool contended = false;  // others take cores: no waiting for another thread in every step
-  bool packed = false;     // the weights are packed already (frozen)
-  bool one_product = true; // a step is one product with R (Shape::one_product)
-  size_t panels = 0;       // of R, which threads that share units share
+  bool contended = false;   // others take cores: no waiting for another thread in every step
+  bool cores_taken = false; // even calls whose threads wait for each other at the end lose by that, if they are short
+  bool packed = false;      // the weights are packed already (frozen)
+  bool one_product = true;  // a step is one product with R (Shape::one_product)
+  size_t panels = 0;        // of R, which threads that share units share
 };
 
 // How the threads of a call divide its work.

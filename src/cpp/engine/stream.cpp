@@ -22,6 +22,7 @@ Stream<T>::Stream(const Kernels<T> &kernels, const Shape &shape, std::shared_ptr
     at_hidden_[r] = ptrdiff_t(r * shape.hidden);
     at_output_[r] = ptrdiff_t(r * R);
   }
+  if (shape.learned_state) reset();
 }
 
 template <class T> void Stream<T>::step(T *y, const T *x) {
@@ -105,13 +106,17 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
 template <class T> void Stream<T>::reset() {
   std::memset(h_.get(), 0, h_.bytes());
   std::memset(c_.get(), 0, c_.bytes());
+  for (size_t r = 0; r < rows_ && shape_.learned_state; ++r) reset_row(r);
 }
 
 template <class T> void Stream<T>::reset_row(size_t row) {
   const size_t R = shape_.output();
   for (size_t l = 0; l < shape_.layers; ++l) {
-    std::memset(h(l, buffer_) + row * R, 0, R * sizeof(T));
-    std::memset(c_.get() + (l * rows_ + row) * Hp_, 0, Hp_ * sizeof(T));
+    T *const to_h = h(l, buffer_) + row * R, *const to_c = c_.get() + (l * rows_ + row) * Hp_;
+    std::memset(to_h, 0, R * sizeof(T));
+    std::memset(to_c, 0, Hp_ * sizeof(T));
+    if (!weights_->h_0.empty()) std::memcpy(to_h, weights_->h_0.data() + l * R, R * sizeof(T));
+    if (!weights_->c_0.empty()) std::memcpy(to_c, weights_->c_0.data() + l * shape_.hidden, shape_.hidden * sizeof(T));
   }
 }
 

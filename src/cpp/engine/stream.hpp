@@ -11,7 +11,7 @@ template <class T> class Stream {
 public:
   Stream(const Kernels<T> &, const Shape &, std::shared_ptr<const Packed<T>>, size_t rows);
   void step(T *y, const T *x); // [B, R], [B, I]
-  void reset();
+  void reset();                // to zero, or to the learned state
   void reset_row(size_t row);
   void get_state(T *h, T *c) const; // [L, B, R], [L, B, H]
   void set_state(const T *h, const T *c);

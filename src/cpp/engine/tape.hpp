@@ -17,15 +17,17 @@ template <class T> struct Tape {
   Batch batch;
   size_t segment; // steps between checkpoints; 0: everything is kept
   std::vector<TapeDirection<T>> directions;
-  std::vector<Buffer<T>> outputs; // of the layers below the last, in the caller's layout
-  std::vector<Buffer<T>> dropped; // the same after dropout: the next layer's input
+  // Hidden states of the layers below the last, both directions side by side, in the caller's layout. Where directions
+  // are merged, of the last layer too.
+  std::vector<Buffer<T>> outputs;
+  std::vector<Buffer<T>> inputs; // of the layers above the first, where they are merged outputs or there is dropout
 
   Tape(Batch b, size_t k) : batch(std::move(b)), segment(k) {}
   size_t bytes() const {
     size_t n = 0;
     for (const auto &d : directions) n += d.gates.bytes() + d.c.bytes() + d.c_checkpoint.bytes();
     for (const auto &b : outputs) n += b.bytes();
-    for (const auto &b : dropped) n += b.bytes();
+    for (const auto &b : inputs) n += b.bytes();
     return n;
   }
 };

@@ -35,11 +35,16 @@ std::atomic<int64_t> seen_at[most_counted + 1];
 
 // ---- cores that others take
 
-// After a lost core calls do without helpers for so long, twice as long each time it happens again.
-constexpr int64_t shortest_pause = 2'000'000, longest_pause = 256'000'000;
-constexpr int undisturbed_enough = 100; // calls after which the next pause is the shortest one again
-std::atomic<int64_t> paused_until{0}, next_pause{shortest_pause};
-std::atomic<int> undisturbed{0};
+// A single delay says little. A core that goes to another thread again after so short a time of work is one that
+// somebody else computes on. Then calls do without helpers for a while, twice as long each time it happens
+// again.
+constexpr int64_t soon = 10'000'000, shortest_pause = 2'000'000, longest_pause = 256'000'000; // ns
+struct Contention {
+  std::atomic<int64_t> paused_until{0}, last_pause{0};
+  std::atomic<int64_t> undisturbed{soon}; // ns of work since a core was lost
+};
+Contention contention[2]; // by Waits
+Contention &of(Waits waits) { return contention[size_t(waits)]; }
 
 } // namespace
 
@@ -83,23 +88,29 @@ int ActiveCall::share_of(int threads) const {
   return std::max(threads / callers, 1);
 }
 
-void note_lost_core() {
-  const int64_t pause = next_pause.load(std::memory_order_relaxed);
-  paused_until.store(clock_now() + pause, std::memory_order_relaxed);
-  next_pause.store(std::min(2 * pause, longest_pause), std::memory_order_relaxed);
-  undisturbed.store(0, std::memory_order_relaxed);
+bool note_lost_core(Waits waits, int64_t worked, bool preempted) {
+  Contention &c = of(waits);
+  const bool again = preempted && c.undisturbed.load(std::memory_order_relaxed) + worked < soon;
+  c.undisturbed.store(0, std::memory_order_relaxed);
+  if (!again) {
+    c.last_pause.store(0, std::memory_order_relaxed);
+    return false;
+  }
+  const int64_t pause =
+      std::min(std::max(2 * c.last_pause.load(std::memory_order_relaxed), shortest_pause), longest_pause);
+  c.last_pause.store(pause, std::memory_order_relaxed);
+  c.paused_until.store(clock_now() + pause, std::memory_order_relaxed);
+  return true;
 }
 
-bool cores_are_contended() {
-  const int64_t until = paused_until.load(std::memory_order_relaxed);
+bool cores_are_contended(Waits waits) {
+  const int64_t until = of(waits).paused_until.load(std::memory_order_relaxed);
   return until != 0 && clock_now() < until;
 }
 
-void note_undisturbed() {
-  if (next_pause.load(std::memory_order_relaxed) == shortest_pause) return;
-  if (undisturbed.fetch_add(1, std::memory_order_relaxed) < undisturbed_enough) return;
-  undisturbed.store(0, std::memory_order_relaxed);
-  next_pause.store(shortest_pause, std::memory_order_relaxed);
+void note_undisturbed(Waits waits, int64_t worked) {
+  Contention &c = of(waits);
+  if (c.undisturbed.load(std::memory_order_relaxed) < soon) c.undisturbed.fetch_add(worked, std::memory_order_relaxed);
 }
 
 } // namespace fastrnn

@@ -1,8 +1,11 @@
 // callers: how many threads a call gets, given who else computes.
 //
 // Callers of one process share its cores. What cannot be seen, other processes and other libraries' threads, shows when
-// a helper loses its core: then calls that would wait at a barrier in every step do without helpers for a while.
+// a helper loses its core again and again: then calls that would wait at a barrier in every step do without helpers for
+// a while.
 #pragma once
+
+#include <cstdint>
 
 #include "runtime/cpus.hpp"
 
@@ -38,11 +41,15 @@ private:
   int now_;
 };
 
-// A helper lost its core to somebody else and kept a team waiting.
-void note_lost_core();
-// Whether that happened lately: a call is not to wait for helpers at a barrier in every step.
-bool cores_are_contended();
-// A call with a barrier in every step went through without losing a core.
-void note_undisturbed();
+// How often the threads of a call wait for each other: in every step, or so seldom that somebody else must have
+// computed on a core for long before it matters.
+enum class Waits { often, seldom };
+// A helper kept a call waiting, after so many nanoseconds of work without that; `preempted`: while another thread had
+// its core. Returns whether this happens again and again: then somebody else computes there.
+bool note_lost_core(Waits, int64_t worked, bool preempted);
+// Whether that was so lately: a call that waits so often is not to wait for helpers.
+bool cores_are_contended(Waits);
+// A call worked for so long without losing a core.
+void note_undisturbed(Waits, int64_t worked);
 
 } // namespace fastrnn

@@ -1,4 +1,5 @@
 #include "runtime/helpers.hpp"
+#include "runtime/callers.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -15,6 +16,7 @@
 #if defined(__linux__)
 #include <ctime>
 #include <linux/futex.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #endif
 
@@ -40,6 +42,13 @@ void cpu_relax() {
 void yield_thread() { sched_yield(); }
 
 #if defined(__linux__)
+bool was_preempted() {
+  static thread_local long seen = 0;
+  rusage usage;
+  if (getrusage(RUSAGE_THREAD, &usage) != 0) return true;
+  return std::exchange(seen, usage.ru_nivcsw) != usage.ru_nivcsw;
+}
+
 namespace {
 void wait_on(const std::atomic<unsigned> &word, unsigned value, const timespec *most) {
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, value, most, nullptr, 0);
@@ -54,6 +63,7 @@ void wake_all(const std::atomic<unsigned> &word) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
 }
 #else
+bool was_preempted() { return true; }
 void sleep_while(const std::atomic<unsigned> &, unsigned) { yield_thread(); }
 void sleep_until_woken(const std::atomic<unsigned> &, unsigned) { yield_thread(); }
 void wake_all(const std::atomic<unsigned> &) {}
@@ -72,7 +82,8 @@ struct Helper {
   // written by callers
   alignas(64) std::atomic<bool> leased{false};
   std::atomic<unsigned> state{idle};
-  std::atomic<unsigned> signal{0}; // what it sleeps on
+  std::atomic<unsigned> signal{0};  // what it sleeps on
+  std::atomic<bool> awaited{false}; // the caller has been through for a while, and waits for it
   HelperBody body = nullptr;
   void *context = nullptr;
   int index = 0;
@@ -90,6 +101,9 @@ constexpr int64_t spin_time = 60'000;
 constexpr int64_t running_within = 3'000;
 // A call that begins so soon after the last one of its thread belongs to a series: helpers that sleep are woken.
 constexpr int64_t series_within = 50'000;
+
+// Who waits for so long at the end of a call waits for a helper that may have lost its core.
+constexpr int64_t late = 300'000;
 
 thread_local int64_t last_call_ended = 0;
 
@@ -110,7 +124,12 @@ void stand_by(Helper &helper) {
     unsigned state = offered;
     if (helper.state.load(std::memory_order_acquire) == offered &&
         helper.state.compare_exchange_strong(state, begun, std::memory_order_acq_rel)) {
+      const int64_t begin = clock_now();
       helper.body(helper.context, helper.index);
+      if (helper.awaited.load(std::memory_order_relaxed)) {
+        helper.awaited.store(false, std::memory_order_relaxed);
+        note_lost_core(Waits::seldom, clock_now() - begin, was_preempted());
+      }
       helper.state.store(through, std::memory_order_release);
       since = clock_now();
       helper.seen.store(since, std::memory_order_relaxed);
@@ -232,9 +251,11 @@ Lease::Lease(int wanted, bool patient) {
     }
   };
   take(true);
-  running_ = int(helpers_.size());
   if (patient) {
+    const size_t running = helpers_.size();
     take(false);
+    for (size_t i = running; i < helpers_.size(); ++i)
+      if (helpers_[i]->asleep.load(std::memory_order_seq_cst)) wake(*helpers_[i]);
   } else if (series) {
     for (size_t i = 0, left = size_t(wanted) - helpers_.size(); i < count && left > 0; ++i) {
       Helper &helper = *pool->helpers[i].load(std::memory_order_relaxed);
@@ -250,10 +271,21 @@ void Lease::keep(int size) {
     helpers_.back()->leased.store(false, std::memory_order_release);
     helpers_.pop_back();
   }
-  running_ = std::min(running_, size);
+}
+
+int Lease::running(int64_t patience) {
+  const int64_t begin = clock_now();
+  for (int64_t now = begin;; now = clock_now()) {
+    size_t running = 0;
+    for (Helper *&helper : helpers_)
+      if (is_running(*helper, now)) std::swap(helper, helpers_[running++]);
+    if (running == helpers_.size() || now - begin >= patience) return int(running);
+    cpu_relax();
+  }
 }
 
 void Lease::begin(HelperBody body, void *context) {
+  began_ = clock_now();
   for (size_t i = 0; i < helpers_.size(); ++i) {
     Helper &helper = *helpers_[i];
     helper.body = body;
@@ -265,13 +297,26 @@ void Lease::begin(HelperBody body, void *context) {
 }
 
 void Lease::end() {
+  const int64_t begin = clock_now();
+  bool waited = false;
   for (Helper *helper : helpers_) {
     unsigned state = offered;
     if (helper->state.compare_exchange_strong(state, idle, std::memory_order_acq_rel)) continue;
-    for (unsigned spins = 0; helper->state.load(std::memory_order_acquire) != through; ++spins)
-      spins < 2000 ? cpu_relax() : yield_thread();
+    for (unsigned spins = 0; helper->state.load(std::memory_order_acquire) != through; ++spins) {
+      if (spins < 2000) {
+        cpu_relax();
+        continue;
+      }
+      yield_thread();
+      if (!waited && clock_now() - begin > late) {
+        waited = true;
+        helper->awaited.store(true, std::memory_order_relaxed);
+      }
+    }
+    helper->awaited.store(false, std::memory_order_relaxed);
     helper->state.store(idle, std::memory_order_relaxed);
   }
+  if (!waited && !helpers_.empty()) note_undisturbed(Waits::seldom, begin - began_);
 }
 
 void Lease::give_back() {

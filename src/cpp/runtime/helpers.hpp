@@ -19,6 +19,10 @@ int64_t clock_now();
 
 void cpu_relax();
 void yield_thread();
+// Whether the calling thread had to leave its core to another thread since it last asked. A thread that is late without
+// that was kept by something else: an interrupt, cold caches, the host of a virtual machine. (Where the system does not
+// tell: true.)
+bool was_preempted();
 // Sleeps while *word is `value`, 20 ms at most; wakes all who do. (Where the system has no such call: yields.)
 void sleep_while(const std::atomic<unsigned> &word, unsigned value);
 void sleep_until_woken(const std::atomic<unsigned> &word, unsigned value); // the same without a limit
@@ -33,14 +37,15 @@ struct Helper; // one thread; see helpers.cpp
 class Lease {
 public:
   Lease() = default;
-  // Takes up to `wanted` helpers that nobody else has. patient: helpers that sleep are worth waking. Otherwise only
-  // those are taken that spin, and the others are woken for the next call where calls follow each other closely.
+  // Takes up to `wanted` helpers that nobody else has. patient: helpers that sleep are worth waking, which begins here.
+  // Otherwise only those are taken that spin, and the others are woken for the next call where calls follow each other
+  // closely.
   Lease(int wanted, bool patient);
   ~Lease() { give_back(); }
   Lease(Lease &&o) noexcept { *this = std::move(o); }
   Lease &operator=(Lease &&o) noexcept {
     std::swap(helpers_, o.helpers_);
-    std::swap(running_, o.running_);
+    std::swap(began_, o.began_);
     std::swap(asked_, o.asked_);
     return *this;
   }
@@ -48,8 +53,9 @@ public:
   int size() const { return int(helpers_.size()); }
   // Gives back all but so many.
   void keep(int size);
-  // How many of them, the first ones, are running at this moment: these are certain to begin at once.
-  int running() const { return running_; }
+  // How many of them, the first ones, are running: these are certain to begin at once. Waits for so many nanoseconds,
+  // at most, for those that have been woken.
+  int running(int64_t patience);
 
   // Begins body(context, i + 1) on every helper i. `end` returns when all that have begun are through; those that have
   // not begun by then never will.
@@ -59,7 +65,7 @@ public:
 private:
   void give_back();
   std::vector<Helper *> helpers_;
-  int running_ = 0;
+  int64_t began_ = 0;
   bool asked_ = false; // for helpers, whether or not there were any
 };
 

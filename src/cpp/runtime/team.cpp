@@ -14,7 +14,7 @@ constexpr unsigned spin_limit = 2000, yield_limit = 500;
 } // namespace
 
 Team::Team(bool (*interrupted)(), const Kind &kind)
-    : pace(kind.paced ? kind.n_threads : 0), n_threads_(kind.n_threads), coarse_(kind.coarse),
+    : pace(kind.paced ? kind.n_threads : 0), n_threads_(kind.n_threads), coarse_(kind.coarse), patience_(kind.patience),
       interruption_(interrupted) {
   if (n_threads_ == 1) return;
   seats_ = std::make_unique<Seat[]>(size_t(n_threads_));
@@ -87,7 +87,7 @@ bool Team::wait(int index, bool may_change) {
     seat.member = seat.asked = false;
     seat.share = {0, 0};
     seat.changes = never;
-    return !stopped() && shares_are_shuffled(); // for tests it may come back
+    return !stopped() && seat.may_return;
   }
   take_notes(index, seat);
   return !stopped();
@@ -138,11 +138,16 @@ void Team::regroup(int last, unsigned next_round) {
   if (kept_waiting_.load(std::memory_order_relaxed)) {
     kept_waiting_.store(false, std::memory_order_relaxed);
     if (last != 0 && !coarse_ && !shuffle) {
+      const int64_t now = clock_now();
+      seats_[size_t(last)].may_return = !note_lost_core(Waits::often, now - since_, was_preempted());
+      since_ = now;
       dismiss(last);
-      note_lost_core();
     }
   }
-  if (shuffle && last != 0 && shuffled() < 0.25) dismiss(last);
+  if (shuffle && last != 0 && shuffled() < 0.25) {
+    seats_[size_t(last)].may_return = true;
+    dismiss(last);
+  }
   if (joining_.load(std::memory_order_acquire) > 0)
     for (int i = 1; i < n_threads_; ++i)
       if (seats_[size_t(i)].joins.load(std::memory_order_relaxed)) {
@@ -182,7 +187,7 @@ void Team::ask() {
 }
 
 void Team::note_end() {
-  if (!coarse_ && size_ > 1) note_undisturbed();
+  if (!coarse_ && size_ > 1) note_undisturbed(Waits::often, clock_now() - since_);
 }
 
 void Team::close() {

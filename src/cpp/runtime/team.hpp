@@ -3,7 +3,8 @@
 // The caller is thread 0. A helper belongs to the team only while it is known to be running: it joins at a barrier,
 // when it has got there by itself, and until then it runs through the code with an empty share. So a call never waits
 // for a helper that the system has not put on a core yet. A helper that lost its core, and kept the others waiting at a
-// barrier that comes often, leaves the team for the rest of the call.
+// barrier that comes often, leaves the team: until it gets to a barrier by itself again, or for the rest of the call
+// where somebody else computes on its core.
 #pragma once
 
 #include <algorithm>
@@ -19,15 +20,17 @@ public:
   // Settings of a call with several threads.
   struct Kind {
     int n_threads = 1;
-    bool paced = false;  // shares follow the pace of the threads
-    bool coarse = false; // barriers are so seldom that a thread which lost its core is rather waited for than left out
+    bool paced = false;   // shares follow the pace of the threads
+    bool coarse = false;  // barriers are so seldom that a thread which lost its core is rather waited for than left out
+    int64_t patience = 0; // ns for which the call waits for helpers to wake up, before it begins without them
   };
   Team(bool (*interrupted)(), const Kind &kind);
 
   // Runs body(thread index) on the caller and on the helpers of the lease.
   template <class F> void run(Lease &lease, F &&body) {
     if (n_threads_ > 1) {
-      seat_members(lease.running());
+      seat_members(lease.running(patience_));
+      since_ = coarse_ ? 0 : clock_now();
       lease.begin(
           [](void *context, int index) {
             const FlushSubnormals mode;
@@ -56,6 +59,11 @@ public:
   const Part &share(int index) const { return seats_[size_t(index)].share; }
   unsigned changes(int index) const { return seats_[size_t(index)].changes; }
   bool shares_are_even() const { return even_; }
+  // Whether all threads are members, of which this is one. It stays so in a coarse team, whose threads are never left
+  // out (but in tests).
+  bool is_complete(int index) const {
+    return seats_[size_t(index)].member && size_ == n_threads_ && !shares_are_shuffled();
+  }
 
   // Pieces of work that threads take one by one between two barriers: 0, 1, 2 ... A thread with an empty share gets
   // none.
@@ -81,7 +89,7 @@ private:
   struct alignas(64) Seat {
     Part share{0, 0};
     unsigned round = 0, changes = 0;
-    bool member = false, asked = false;
+    bool member = false, asked = false, may_return = false;
     std::atomic<unsigned> member_from{never}; // the round from which on it belongs to the team
     std::atomic<bool> joins{false};           // it is at a barrier, or about to be, and wants to
   };
@@ -97,6 +105,7 @@ private:
 
   const int n_threads_;
   const bool coarse_;
+  const int64_t patience_;
   std::unique_ptr<Seat[]> seats_;
   // written by the last one to arrive at a barrier, read by all members after it
   std::vector<int> members_;
@@ -104,6 +113,7 @@ private:
   unsigned changes_ = 0;
   int size_ = 1;
   bool even_ = true;
+  int64_t since_ = 0; // when the call began, or lost a core
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> round_{0};
   std::atomic<int> sleeping_{0};
@@ -140,6 +150,7 @@ struct Worker {
     if (n_threads > 1 && team->pace.measures()) team->pace.did(index, work);
   }
   size_t take() const { return team->take(index); }
+  bool team_is_complete() const { return n_threads == 1 || team->is_complete(index); }
   bool idle() const { return n_threads > 1 && team->share(index).empty(); }
   bool stopped() const { return team->stopped(); }
   void poll(size_t work) const {

@@ -54,6 +54,19 @@ def pad(sequences: Sequence[Array]) -> tuple[Array, Array]:
     return out, lengths
 
 
+def bucketed(order: Array, lengths: Sequence[Any], size: int, rng: np.random.Generator) -> list[Array]:
+    """Return batches of sequences of like lengths, in random order.
+
+    Sequences of `order` are sorted by length in stretches of a hundred batches, so that batches differ by epoch.
+    """
+    stretch = 100 * size
+    stretches = [
+        sorted(order[i : i + stretch], key=lengths.__getitem__) for i in range(0, len(order), stretch)
+    ]
+    batches = [np.array(part[i : i + size]) for part in stretches for i in range(0, len(part), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
 def width_of(sequences: Sequence[Array]) -> int:
     """Return the number of features D of sequences [T, D]; a sequence without steps may have any."""
     filled = [s for s in sequences if s.size]

@@ -24,6 +24,7 @@ CONFIG: dict[
     **dict.fromkeys(("mean", "scale", "target_mean", "target_scale", "class_weights"), float),
     **dict.fromkeys(("text", "one_dimensional"), bool),
     **dict.fromkeys(("longest", "n_features", "n_features_in", "targets"), int),
+    **dict.fromkeys(("embedding_size", "known"), int),
     **dict.fromkeys(("kind", "source_kind", "feature_names", "scaling"), (str, type(None))),
     "classes": (str, int, float),
 }
@@ -36,6 +37,8 @@ def header_text(header: Mapping[str, Any]) -> dict[str, str]:
     params = dict(header["params"])
     if isinstance(params.get("class_weight"), Mapping):  # JSON has no keys but str
         params["class_weight"] = [list(pair) for pair in params["class_weight"].items()]
+    if params.get("embedding") is not None:  # the weights that came of it are in the file
+        params["embedding"] = None
     return {FORMAT: json.dumps({**header, "params": params}, default=lambda number: number.item())}
 
 
@@ -61,12 +64,15 @@ def _header(text: str) -> dict[str, Any]:
     sizes = {len(config[key]) for key in ("mean", "scale") if key in config}
     if sizes and sizes != {config["n_features"]}:
         raise ValueError("config: mean and scale are not of n_features")
-    if not set(config.get("targets", [])) <= set(range(max(sizes, default=0))):
-        raise ValueError("config: targets are not columns")
+    for key in ("targets", "known"):
+        if not set(config.get(key, [])) <= set(range(max(sizes, default=0))):
+            raise ValueError(f"config: {key} are not columns")
     if "target_mean" in config and len(config["target_mean"]) != len(config["target_scale"]):
         raise ValueError("config: target_mean and target_scale are not of one length")
     if isinstance(header["params"].get("class_weight"), list):
         header["params"]["class_weight"] = dict(header["params"]["class_weight"])
+    if isinstance(header["params"].get("quantiles"), list):
+        header["params"]["quantiles"] = tuple(header["params"]["quantiles"])
     return dict(header)
 
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -24,6 +25,27 @@ def continued(X: Any, values: NDArray[Any], names: list[str] | None = None) -> A
         return pandas.Series(values, index=index, name=name)
     columns = names or (X.columns if values.shape[1] == X.shape[1] else None)
     return pandas.DataFrame(values, index=index, columns=columns)
+
+
+def forecasts(X: Any, values: NDArray[Any], origins: list[int], names: list[str] | None = None) -> Any:
+    """Return forecasts [n, horizon] or [n, horizon, K] as they are, or as what pandas has for them.
+
+    The index of that has the last value before each origin, and the place of each forecast.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(X, (pandas.DataFrame, pandas.Series)):
+        return values
+    n, horizon = values.shape[:2]
+    places = np.array(origins)
+    pairs = [X.index[np.repeat(places - 1, horizon)]]
+    pairs += [X.index[(places[:, None] + np.arange(horizon)).reshape(-1)]]
+    index = pandas.MultiIndex.from_arrays(pairs, names=["origin", X.index.name])
+    flat = values.reshape(n * horizon, *values.shape[2:])
+    if flat.ndim == 1:
+        name = (names[0] if names else None) if isinstance(X, pandas.DataFrame) else X.name
+        return pandas.Series(flat, index=index, name=name)
+    columns = names or (X.columns if flat.shape[1] == X.shape[1] else None)
+    return pandas.DataFrame(flat, index=index, columns=columns)
 
 
 def _following(index: Any, n: int, pandas: Any) -> Any:

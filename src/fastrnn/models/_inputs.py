@@ -53,8 +53,11 @@ def take_rows(X: Any, places: Array) -> Any:
     return np.asarray(X)[places] if hasattr(X, "__array__") else [X[i] for i in places.tolist()]
 
 
-def numbers(name: str, values: Any, expected: str = "numbers [T] or [T, D]") -> Array:
-    """Return numbers [n] or [n, K] as float64 [n, K]; `expected` says in messages what they are."""
+def numbers(name: str, values: Any, expected: str = "numbers [T] or [T, D]", *, nan: bool = False) -> Array:
+    """Return numbers [n] or [n, K] as float64 [n, K]; `expected` says in messages what they are.
+
+    With `nan`, NaN stands for a missing number.
+    """
     array = array_of(name, values, expected)
     if array.dtype.kind == "O":
         try:
@@ -69,7 +72,10 @@ def numbers(name: str, values: Any, expected: str = "numbers [T] or [T, D]") -> 
     if array.ndim < 1 and array.dtype.kind in "fiub":
         got += ". Reshape your data"
     expect(array.dtype.kind in "fiub" and array.ndim in (1, 2), name, expected, got)
-    expect(np.isfinite(array).all(), name, "finite numbers", "NaN or infinity")
+    if nan:
+        expect(not np.isinf(array).any(), name, "finite numbers or NaN", "infinity")
+    else:
+        expect(np.isfinite(array).all(), name, "finite numbers", "NaN or infinity")
     return np.asarray(array[:, None] if array.ndim == 1 else array, np.float64)
 
 

@@ -16,6 +16,8 @@ class Run:
         self.modules, self.train = modules, train
         self.tapes: dict[str, Any] = {}
         self.grads: dict[str, Any] = {}
+        self.looks: Any = None  # where attention looked in inference, [B, T, S]
+        self.guide: Any = None  # what pulls attention in training, [B, T, S]
 
     def __call__(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Run a module forward; return y, or (y, state) of a recurrent layer."""

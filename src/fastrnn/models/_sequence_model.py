@@ -13,9 +13,21 @@ from fastrnn import Ragged
 from fastrnn._arrays import expect
 from fastrnn.models._base import Callbacks, Checkpoint, Model
 from fastrnn.models._data import encode, expect_width, scale_of, scaled, vocabulary
+from fastrnn.models._embedding import extended, fill, read
 from fastrnn.models._factory import Factory
-from fastrnn.models._inputs import NUMBERS, array_of, check_names, common_names, items, names_of, sequences_of
+from fastrnn.models._inputs import (
+    CHARACTERS,
+    NUMBERS,
+    array_of,
+    check_names,
+    common_names,
+    items,
+    names_of,
+    sequences_of,
+)
+from fastrnn.models._pooling import pool, pool_back
 from fastrnn.models._run import Run
+from fastrnn.models._stream import ModelStream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,7 +42,11 @@ class SequenceModel(Model):
     inputs: str = "auto"
     bidirectional: bool = True
     embedding_size: int = 64
+    embedding: Any = None
     min_count: int = 1
+    word_dropout: float = 0.0
+    bucketing: bool = False
+    n_estimators: int = 1
     _each_step: ClassVar[bool] = False  # whether there is a target at each step, or one for a sequence
 
     def fit(
@@ -40,6 +56,7 @@ class SequenceModel(Model):
         *,
         sample_weight: ArrayLike | None = None,
         validation: Any = None,
+        metrics: Any = (),
         callbacks: Callbacks = (),
         resume: Checkpoint = None,
     ) -> Self:
@@ -49,10 +66,10 @@ class SequenceModel(Model):
         ----------
         sample_weight : array [n], optional
             how much each sequence counts in training; finite and not negative.
-        validation, callbacks, resume
+        validation, metrics, callbacks, resume
             as in `Model.fit`.
         """
-        return self._fit(X, y, sample_weight, validation, callbacks, resume)
+        return self._fit(X, y, sample_weight, validation, metrics, callbacks, resume)
 
     def _input_config(self, X: Any) -> dict[str, Any]:
         """Learn what the sequences are: their kind, and vocabulary or scale."""
@@ -61,8 +78,13 @@ class SequenceModel(Model):
         config: dict[str, Any] = {"kind": kind}
         if kind == NUMBERS:
             config |= scale_of(sequences)
+            expect(self.embedding is None, "embedding", "None, since X has numbers", "vectors of tokens")
         else:
             config |= {"n_features": 1, "vocabulary": vocabulary(sequences, min_count=self.min_count)}
+            if self.embedding is not None:
+                given = read(self.embedding, kind)
+                config["vocabulary"] = extended(config["vocabulary"], given)
+                config["embedding_size"] = given.vectors.shape[1]
         shape: tuple[int, ...] = getattr(X, "shape", ())
         config["n_features_in"] = shape[1] if len(shape) == 2 else config["n_features"]
         names = _names(X)
@@ -82,17 +104,34 @@ class SequenceModel(Model):
         return [scaled(s, config["mean"], config["scale"], dtype) for s in sequences]
 
     def _build_stack(self, make: Factory, outputs: int) -> dict[str, Any]:
-        tokens = self.config_.get("vocabulary")
-        width = len(self.config_["mean"]) if tokens is None else self.embedding_size
-        return make.stack(tokens, width, outputs, bidirectional=self.bidirectional)
+        config, tokens = self.config_, self.config_.get("vocabulary")
+        size = config.get("embedding_size", self.embedding_size)
+        width = len(config["mean"]) if tokens is None else size
+        modules = make.stack(tokens, width, outputs, bidirectional=self.bidirectional)
+        if self._pooling == "attention":
+            directions = 1 + self.bidirectional
+            modules["pool"] = make.linear(directions * self.hidden_size, self.hidden_size, "tanh")
+            modules["pool_score"] = make.linear(self.hidden_size, 1)
+        if self.embedding is not None:
+            fill(modules, config["vocabulary"], read(self.embedding, config["kind"]))
+        return modules
+
+    @property
+    def _pooling(self) -> str:
+        return getattr(self._made, "pooling", "last")
 
     def _forward(self, run: Run, inputs: Sequence[Array]) -> Array:
         """Return the input of the linear layer, one vector for each target of a batch."""
-        x = np.concatenate(inputs)
-        x = run("embedding", x) if "embedding" in self.modules_ else x
-        y, state = run("rnn", Ragged(run("drop_in", x), list(map(len, inputs))))
+        x, lengths = np.concatenate(inputs), list(map(len, inputs))
+        if run.train and self.word_dropout:
+            x = x.copy()
+            x[self._rng.random(len(x)) < self.word_dropout] = 0  # the unknown token, or the mean of numbers
+        x = run("embedding", x) if "embedding" in run.modules else x
+        y, state = run("rnn", Ragged(run("drop_in", x), lengths))
         if self._each_step:
             last = y.values
+        elif self._pooling != "last":
+            last = pool(run, self._pooling, y.values, np.array(lengths))
         else:
             h = state[0] if isinstance(state, tuple) else state  # [L * D, B, H]
             last = np.concatenate(list(h[-1 - self._made.bidirectional :]), axis=1)
@@ -101,8 +140,9 @@ class SequenceModel(Model):
     def _back(self, run: Run, dlast: Array, inputs: Sequence[Array]) -> None:
         """Run everything before the linear layer backward."""
         dlast = run.back(dlast, "drop_out").x
-        embedded = "embedding" in self.modules_
-        if self._each_step:
+        embedded = "embedding" in run.modules
+        if self._each_step or self._pooling != "last":
+            dlast = dlast if self._each_step else pool_back(run, dlast)
             g = run.back(Ragged(dlast, list(map(len, inputs))), "rnn", need_dx=embedded)
         else:
             g = run.back(None, "rnn", state=self._state_gradient(dlast), need_dx=embedded)
@@ -118,14 +158,58 @@ class SequenceModel(Model):
         dh[-directions:] = np.split(dlast, directions, axis=1)
         return (dh, None) if self._made.cell == "lstm" else dh
 
-    def _outputs(self, X: Any) -> tuple[Array, list[int]]:
-        """Return the linear layer's outputs, one for each target, and the numbers of targets of the sequences."""
+    def stream(self, batch_size: int | None = None) -> ModelStream:
+        """Return a stream: what the model says of sequences that come step by step, after each step.
+
+        Its ``step`` takes a token or numbers [D], and returns what the model would say of the steps so far: a
+        classifier the probabilities [classes], a tagger those of the step, a regressor the values. The model must not
+        be bidirectional.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            number of sequences that go side by side; then ``step`` takes and returns one for each. By default one
+            alone.
+        """
         self._check_fitted()
-        inputs, run = self._inputs(X, self.config_), Run(self.modules_, train=False)
-        batches = ([inputs[i] for i in batch] for batch in self._plan((inputs,), None))
-        return np.concatenate([run("head", self._forward(run, batch)) for batch in batches]), self._counts(
-            inputs
-        )
+        got = "True: it reads what is to come"
+        expect(not self._made.bidirectional, "bidirectional", "False, for a stream", got)
+        return ModelStream(self, batch_size, self._read_step, self._said, self._pooling)
+
+    def _read_step(self, steps: list[Any]) -> Array:
+        """Return one step of each sequence as indices [B] or scaled floats [B, D]."""
+        config = self.config_
+        if "vocabulary" in config:
+            one = config["kind"] == CHARACTERS
+            given: list[Any] = [s if isinstance(s, str) and one else [s] for s in steps]
+        else:
+            given = [np.asarray(s)[None] for s in steps]
+        sequences, _ = sequences_of(given, self._made.inputs, config["kind"])
+        for s in sequences:
+            expect(len(s) == 1, "x", "one step of each sequence", len(s))
+        if "vocabulary" in config:
+            return np.concatenate([encode(s, config["vocabulary"]) for s in sequences])
+        for s in sequences:
+            expect_width(s, config["n_features"], type(self).__name__)
+        mean, scale = config["mean"], config["scale"]
+        return np.concatenate([scaled(s, mean, scale, self._made.dtype) for s in sequences])
+
+    def _said(self, outputs: list[Array]) -> Array:
+        """Return what the model says, from the outputs [n, O] of each network."""
+        raise NotImplementedError
+
+    def _outputs(self, X: Any) -> tuple[list[Array], list[int]]:
+        """Return each network's outputs, one for each target, and the numbers of targets of the sequences."""
+        self._check_fitted()
+        inputs = self._inputs(X, self.config_)
+        batches = [[inputs[i] for i in batch] for batch in self._plan((inputs,), None)]
+        runs = [Run(modules, train=False) for modules in self._networks()]
+        outputs = [[run("head", self._forward(run, batch)) for batch in batches] for run in runs]
+        return list(map(np.concatenate, outputs)), self._counts(inputs)
+
+    def __sklearn_clone__(self) -> Self:
+        # A LanguageModel among the parameters stays what it has learned.
+        return type(self)(**self.get_params())
 
     def _counts(self, inputs: Sequence[Array]) -> list[int]:
         """Return the number of targets of each sequence."""

@@ -24,9 +24,15 @@ def curves(history: Sequence[Mapping[str, Any]], ax: Any = None) -> Any:
             raise ImportError("plot_history needs matplotlib: pip install 'fastrnn[demo]'") from error
         _, ax = pyplot.subplots()
     for key, label in (("loss", "training"), ("val_loss", "validation")):
-        points = [(log["epoch"], log[key]) for log in history if key in log]
-        if points:
-            ax.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+        lines: dict[Any, list[Any]] = {}  # one for each network
+        for log in history:
+            if key in log:
+                lines.setdefault(log.get("estimator"), []).append((log["epoch"], log[key]))
+        color = None
+        for points in lines.values():
+            own = {"label": label} if color is None else {"color": color}
+            marker = "." if len(points) < 30 else None
+            color = ax.plot(*zip(*points, strict=True), marker=marker, **own)[0].get_color()
     ax.set(xlabel="epoch", ylabel="loss (mean of a target)")
     if ax.lines:
         ax.legend()

@@ -34,6 +34,8 @@ class Captioner(Writer):
     min_count : int
         rarer tokens are treated as one unknown token, which is never written.
     label_smoothing : float
+    bucketing : bool
+        whether the captions of a batch are of like length, so that less of it is padding.
     **hyperparameters
         of every model: see `Model`.
 

@@ -8,42 +8,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import Ragged
 from fastrnn._arrays import _size, expect, number
-from fastrnn.losses import gaussian_nll
-from fastrnn.models._base import Model
-from fastrnn.models._data import expect_width, mean_and_scale, r_squared, scale_of, scaled, take
-from fastrnn.models._factory import Factory
-from fastrnn.models._frames import continued
-from fastrnn.models._inputs import check_names, common_names, expect_no_target, few, names_of, numbers
+from fastrnn.models import _series
+from fastrnn.models._data import expect_width, finite, r_squared
+from fastrnn.models._frames import continued, forecasts
+from fastrnn.models._inputs import expect_no_target, numbers
 from fastrnn.models._run import Run
+from fastrnn.models._series_model import SeriesModel
+from fastrnn.models._stream import ModelStream
 
 Array = NDArray[Any]
 Seed = np.random.Generator | int | None
 
-# Log-variances of standardised values are BOUND * tanh(raw / BOUND): no variance can vanish or explode.
-BOUND = 10.0
+MOST = 4096  # sequences of a batch in forecasts
 
 
 @dataclass(eq=False, kw_only=True)
-class Forecaster(Model):
-    """Autoregressive forecasts: at each step mean and variance of the next values (Salinas et al. 2020).
+class Forecaster(SeriesModel):
+    """Forecasts of the next values, one step after the other or a whole horizon at once.
 
     `X` is a series, an array or DataFrame [T] or [T, D], or a list of them; there is no `y`. Values are standardised.
     The network adds to the last value, so an untrained model forecasts almost no change.
+
+    Without a `horizon` the network forecasts mean and variance of the next step, and reads its own forecasts to go on
+    (Salinas et al. 2020). With a `horizon` it is trained on forecasts of that many steps at once: one recurrent
+    network reads the past, and another one goes through the steps to come and reads what is known of them.
 
     Parameters
     ----------
     steps : int
         length of the windows on which the model is trained, and of the history that a forecast reads.
-    scaling : "series" or "fit"
+    horizon : int, optional
+        number of steps that are forecast at once; by default one, as often as it takes.
+    target : int, str or list of them, optional
+        the columns to forecast, by name or place; by default all that are not `known`. The others are covariates.
+    known : int, str or list of them, optional
+        the covariates that are known in advance, such as the day of the week or a forecast of the temperature. The
+        model reads those of the steps that it forecasts, and `predict` takes them as `future`.
+    loss : "gaussian", "quantile", "mae" or "mse"
+        what a forecast is: mean and variance, with the likelihood of a normal distribution as loss; `quantiles`, with
+        the pinball loss, which needs a horizon; or a number alone, with the absolute or the squared error.
+    quantiles : tuple of float
+        in ascending order, with 0.5, which is the forecast; for loss="quantile".
+    scaling : "series", "fit" or "window"
         the mean and standard deviation with which values are standardised. With "series", each series has its own, in
         `fit` and in `predict`: give `predict` the whole history. With "fit", those of all training data together
         are used for every series: use it where the level means the same in all of them, or where `predict` gets the
-        end of a history only.
-    target : int, str or list of them, optional
-        the columns to forecast, by name or place; by default all. The others are covariates: the model reads them,
-        and forecasts them where `predict` is not given their `future`.
+        end of a history only. With "window", targets have those of the `steps` before the horizon.
+    missing : "error" or "mask"
+        what NaN is. With "mask" it is a missing value of a column to forecast: it does not count in the loss and in
+        `score`, and the network reads the last value that was there, and that it is missing.
+    season : int, optional
+        of a model with a horizon: the second network also reads the values of so many steps before each step. 24 is a
+        good choice for hourly data with a daily rhythm. At most `steps`.
+    stride : int, optional
+        number of steps from one horizon in training to the next, counted from the end of the series: 24 for hourly
+        data if forecasts are made at midnight. By default horizons follow one another from a random start.
+    n_estimators : int
+        number of networks, each with a seed of its own; forecasts and bounds are their means.
     **hyperparameters
         of every model: see `Model`.
 
@@ -63,33 +85,38 @@ class Forecaster(Model):
     >>> model = model.set_params(schedule="cosine").fit(series)
     >>> bool(abs(model.predict(series, 10) - np.sin(np.arange(600, 610) * 2 * np.pi / 20)).max() < 0.3)
     True
+
+    A horizon of 5 steps, with a covariate that is known in advance:
+
+    >>> drive = np.random.default_rng(0).choice([-1.0, 1.0], 400)
+    >>> model = Forecaster(horizon=5, known=1, steps=10, hidden_size=16, epochs=20, lr=0.02, verbose=False)
+    >>> model = model.fit(np.stack([3 * drive, drive], axis=1)[:300])
+    >>> model.predict(np.stack([3 * drive, drive], axis=1)[:300], future=drive[300:305]).shape
+    (5, 1)
     """
 
-    steps: int = 100
-    scaling: str = "series"
-    target: int | str | list[Any] | None = None
-
-    def predict(self, X: Any, horizon: int = 1, *, future: Any = None) -> Any:
+    def predict(self, X: Any, horizon: int | None = None, *, future: Any = None) -> Any:
         """Return the next `horizon` values after the series `X`: [horizon], or [horizon, D] for an `X` [T, D].
 
-        Each step reads the mean that the step before it has forecast. For a DataFrame or Series of pandas the
-        forecast is one too; its index goes on from that of `X`. With a `target`, only its columns are returned:
-        [horizon] for one that is no list.
+        For a DataFrame or Series of pandas the forecast is one too; its index goes on from that of `X`. With a
+        `target`, only its columns are returned: [horizon] for one that is no list.
 
         Parameters
         ----------
         X : series
-        horizon : int
+        horizon : int, optional
+            by default the model's own, or 1. A model without one reads the mean that it has forecast for a step, to
+            forecast the next one; of a model with a horizon it is at most that.
         future : array or DataFrame [horizon, C], optional
-            what the covariates (all columns but the target) will be, where that is known.
+            what the `known` covariates will be. A model to which none is known takes all columns but the target,
+            where they happen to be known.
         """
-        paths, scale = self._paths(X, horizon, 1, None, future)
-        return self._like(X, self._unscaled(paths[:, 0], scale))
+        return self._ahead(X, horizon, future, None)[0]
 
     def predict_interval(
         self,
         X: Any,
-        horizon: int = 1,
+        horizon: int | None = None,
         level: float = 0.9,
         *,
         samples: int = 500,
@@ -98,222 +125,241 @@ class Forecaster(Model):
     ) -> tuple[Any, Any]:
         """Return lower and upper bounds of the next values: each value lies between its own with probability `level`.
 
-        The bounds are quantiles of `samples` futures that are drawn step by step; `future` is that of `predict`.
+        They come from the variances or the quantiles of a model with a horizon. Of others they are quantiles of
+        `samples` futures that are drawn step by step from `rng`. `horizon` and `future` are those of `predict`.
         """
-        expect(0 < number("level", level) < 1, "level", "0 < level < 1", level)
-        paths, scale = self._paths(X, horizon, samples, np.random.default_rng(rng), future)
-        low, high = np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=1)
-        return self._like(X, self._unscaled(low, scale)), self._like(X, self._unscaled(high, scale))
+        _, low, high = self._ahead(X, horizon, future, level, samples, rng)
+        return low, high
+
+    def backtest(
+        self,
+        X: Any,
+        start: int,
+        step: int = 1,
+        *,
+        horizon: int | None = None,
+        level: float | None = None,
+        samples: int = 500,
+        rng: Seed = 0,
+    ) -> Any:
+        """Return the forecasts that `predict` makes at many places of one series, from the values before each.
+
+        Known covariates are read from `X`. The model is not fitted again.
+
+        Parameters
+        ----------
+        X : series
+        start, step : int
+            the first forecast is that of the values from step `start` on, the next one begins `step` later, and so on,
+            as long as `X` has all the values to compare with.
+        horizon : int, optional
+            as in `predict`.
+        level, samples, rng
+            with a `level`, the bounds of `predict_interval` are returned as well.
+
+        Returns
+        -------
+        forecasts : array [n, horizon], or [n, horizon, D] where `predict` returns [horizon, D]
+            or a DataFrame or Series whose index has, for each value, the place of the last one that the forecast knew
+            ("origin") and its own. With a `level`, a tuple of forecasts, lower and upper bounds.
+
+        Examples
+        --------
+        >>> series = np.sin(np.arange(300.0))
+        >>> model = Forecaster(horizon=4, steps=20, hidden_size=8, epochs=1, verbose=False).fit(series[:200])
+        >>> model.backtest(series, start=200, step=10).shape
+        (10, 4)
+        """
+        self._check_fitted()
+        h = self._steps_ahead(horizon)
+        series = self._one(X)
+        start, step = _size("start", start), _size("step", step)
+        room = f"at most {len(series) - h}, so that {h} values follow"
+        expect(start <= len(series) - h, "start", room, start)
+        origins = list(range(start, len(series) - h + 1, step))
+        found = self._forecasts(series, origins, self._known(series, origins, h), h, level, samples, rng)
+        values = [forecasts(X, self._shaped(part), origins, self._names()) for part in found]
+        return values[0] if level is None else tuple(values)
+
+    def stream(self, X: Any = None) -> ModelStream:
+        """Return a stream of a model without a horizon: what it forecasts after each step of a series.
+
+        Its ``step`` takes the values [D] of a step, or one number, and returns the forecast of the next step, as
+        `predict` does, from all that was read since the stream began.
+
+        Parameters
+        ----------
+        X : series, optional
+            what has come before. It gives the mean and scale, and the stream reads it first. With scaling="fit" it is
+            not needed.
+        """
+        self._check_fitted()
+        columns, made = self._columns(), self._made
+        for name, value in (("horizon", made.horizon), ("known", columns.known or None)):
+            expect(value is None, name, "None, for a stream: what it reads is not known in advance", value)
+        needed = X is None and self.config_.get("scaling", "fit") != "fit"
+        expect(not needed, "X", "the series so far, whose scale is used (scaling='series')", "None")
+        past = np.zeros((0, columns.width)) if X is None else self._one(X)
+        scale, t = self._scale(past, self.config_), columns.targets
+        last: dict[str, Array] = {}
+
+        def read(steps: list[Any]) -> Array:
+            values = numbers("x", np.reshape(steps[0], (1, -1)), nan=bool(columns.marked))
+            expect_width(values, columns.width, type(self).__name__)
+            gaps = np.isnan(values)
+            last["values"] = np.where(gaps, last.get("values", values), values)
+            last["x"] = self._standardised(last["values"], scale, self.config_, gaps)
+            return last["x"]
+
+        def answer(outputs: list[Array]) -> Array:
+            base, output = last["x"][:, columns.forecast], self._method().output
+            mean = np.mean([output.point(raw, base).astype(np.float64) for raw in outputs], axis=0)
+            mean = mean[:, [columns.forecast.index(i) for i in t]]
+            return self._shaped(mean * scale[1][t] + scale[0][t])
+
+        stream = ModelStream(self, None, read, answer)
+        for step in past:
+            stream.step(step)
+        return stream
 
     def score(self, X: Any, y: None = None) -> float:
         """Return R^2 of the forecasts one step ahead, over the series `X` from its second value on.
 
-        It is the mean over the features, or over those of the target. As in scikit-learn, it is 0 for a constant one,
-        or 1 without any error.
+        Of a model with a horizon, it is that of forecasts of whole horizons, one after the other. It is the mean over
+        the features, or over those of the target, and over the series of a list. As in scikit-learn, it is 0 for a
+        constant feature, or 1 without any error.
         """
         expect_no_target(y)
-        x, _, _ = self._one(X)
-        expect(len(x) >= 2, "X", "at least 2 steps", len(x))
-        mean, _, _ = self._forward(Run(self.modules_, train=False), x[:-1, None])
-        columns = self._targets()
-        return r_squared(x[1:, columns].astype(np.float64), mean[:, 0, columns].astype(np.float64))
-
-    def _paths(
-        self, X: Any, horizon: int, samples: int, rng: Any, future: Any = None
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Return standardised futures [horizon, samples, D], and the mean and scale with which they were.
-
-        They are drawn, or the means where `rng` is None.
-        """
-        horizon, samples = _size("horizon", horizon), _size("samples", samples)
-        series, *scale = self._one(X)
-        x, state = series[-self._made.steps :, None], None
-        known = None if future is None else self._known(future, horizon, (scale[0], scale[1]))
-        out: list[Array] = []
-        for h in range(horizon):
-            mean, log_var, state = self._forward(Run(self.modules_, train=False), x, state)
-            following = mean[-1:]
-            if rng is not None:
-                if not out:  # all samples share the history, which is read once
-                    following, log_var = (np.repeat(a, samples, axis=1) for a in (following, log_var))
-                    state = take(state, np.zeros(samples, np.intp))
-                following = following + np.exp(log_var[-1:] / 2) * rng.standard_normal(following.shape)
-            x = following.astype(self._made.dtype)
-            if known is not None:
-                x[..., self._covariates()] = known[h]
-            out.append(x[0])
-        return np.array(out, np.float64), (scale[0], scale[1])
-
-    def _configure(self, X: Any, y: Any) -> dict[str, Any]:
-        expect_no_target(y)
-        series = _series(X)
-        config = scale_of(series)
-        if self.scaling == "series":
-            # For a history that is constant, or too short for a scale of its own, that of the median series.
-            own = [mean_and_scale(s)[1] for s in series if s.size]
-            config["scale"] = np.median(own, axis=0).tolist()
-        one_dimensional = np.asarray(_parts(X)[0]).ndim == 1
-        config |= {"one_dimensional": one_dimensional, "scaling": self.scaling}
-        config["n_features_in"] = config["n_features"]
-        names = common_names(_parts(X))
-        if self.target is not None:
-            config["targets"] = self._target_places(config["n_features"], names)
-            config["one_dimensional"] = not isinstance(self.target, list)
-        return config if names is None else config | {"feature_names": names}
-
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> list[Array]:
-        if isinstance(X, _Ends):
-            scales = [self._scale(s[:start], config) for s, start in X]
-            pairs = [(s[start - 1 :], scale) for (s, start), scale in zip(X, scales, strict=True)]
-        else:
-            pairs = [(s, self._scale(s, config)) for s in self._read(X, config)]
-        series = [scaled(s, *scale, self._made.dtype) for s, scale in pairs]
-        expect(max(map(len, series)) >= 2, "X", "at least 2 steps", "n_samples = 1")
-        return series
-
-    def _hold_out(self, X: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any]:
-        expect_no_target(y)
-        series = _series(X)
-        starts = [len(s) - max(1, round(fraction * len(s))) for s in series]
-        enough = max(starts) >= 2
-        expect(enough, "validation", "a series with 2 steps to train on", f"a fraction of {fraction}")
-        parts = [_head(part, start) for part, start in zip(_parts(X), starts, strict=True)]
-        ends = [(s, start) for s, start in zip(series, starts, strict=True) if start]
-        return (parts if _many(X) else parts[0], None, None), _Ends(ends)
-
-    def _scale(self, series: Array, config: dict[str, Any]) -> tuple[Array, Array]:
-        """Return the mean and the scale with which a series [T, D] is standardised."""
-        mean, scale = np.array(config["mean"]), np.array(config["scale"])
-        if config.get("scaling", "fit") == "fit" or not series.size:
-            return mean, scale
-        return mean_and_scale(series, scale)
-
-    def _read(self, X: Any, config: dict[str, Any]) -> list[Array]:
-        """Return one series or several of them, which must have the features of fit."""
-        owner = type(self).__name__
-        check_names(owner, common_names(_parts(X)), config.get("feature_names"))
-        series = _series(X)
-        for s in series:
-            expect_width(s, config["n_features"], owner)
-        return series
-
-    def _one(self, X: Any) -> tuple[Array, Array, Array]:
-        """Return one series, standardised, and its mean and scale."""
         self._check_fitted()
-        series = self._read(X, self.config_)
-        expect(len(series) == 1, "X", "one series", len(series))
-        expect(len(series[0]), "X", "at least 1 step", "0")
-        mean, scale = self._scale(series[0], self.config_)
-        return scaled(series[0], mean, scale, self._made.dtype), mean, scale
+        return float(np.mean([self._score(series) for series in self._read(X, self.config_)]))
 
-    def _unscaled(self, values: Array, scale: tuple[Array, Array]) -> Array:
-        values = np.asarray(values * scale[1] + scale[0])[..., self._targets()]
-        return np.asarray(values[..., 0] if self.config_["one_dimensional"] else values)
+    # -- forecasts --------------------------------------------------------------------------------------
 
-    def _like(self, X: Any, values: Array) -> Any:
-        names = self.config_.get("feature_names")
-        return continued(X, values, None if names is None else [names[i] for i in self._targets()])
+    def _score(self, series: Array) -> float:
+        columns, h = self._columns(), self._made.horizon if self._direct else 1
+        expect(len(series) > h, "X", f"at least {h + 1} steps", len(series))
+        if self._direct:
+            origins = list(range(max(1, min(self._made.steps, len(series) - h)), len(series) - h + 1, h))
+            said = self._forecasts(series, origins, self._known(series, origins, h), h, None)[0]
+            said = said.reshape(-1, len(columns.targets))
+            right = np.concatenate([series[t : t + h, columns.targets] for t in origins])
+        else:
+            scale = self._scale(series, self.config_)
+            x = self._standardised(series, scale, self.config_)
+            means = [self._method().one_ahead(Run(m, train=False), x) for m in self._networks()]
+            places = [columns.forecast.index(i) for i in columns.targets]
+            said = np.mean([mean.astype(np.float64) for mean in means], axis=0)[:, places]
+            right = x[1:, columns.targets].astype(np.float64)
+            right = np.where(np.isnan(series[1:, columns.targets]), np.nan, right)
+        if not np.isnan(right).any():
+            return r_squared(right, said)
+        pairs = [
+            (r[there], s[there])
+            for r, s in zip(right.T, said.T, strict=True)
+            if (there := ~np.isnan(r)).any()
+        ]
+        expect(pairs, "X", "a value to compare with", "none")
+        return float(np.mean([r_squared(r[:, None], s[:, None]) for r, s in pairs]))
 
-    def _targets(self) -> list[int]:
-        """Return the places of the columns to forecast."""
-        return list(self.config_.get("targets", range(self.config_["n_features"])))
+    def _ahead(
+        self, X: Any, horizon: int | None, future: Any, level: float | None, samples: int = 1, rng: Seed = 0
+    ) -> list[Any]:
+        """Return the forecast after a series and, if there is a level, its bounds, each as `X` is."""
+        self._check_fitted()
+        columns, h = self._columns(), self._steps_ahead(horizon)
+        series, known = self._one(X), None
+        places = columns.known or columns.covariates
+        if future is not None:
+            got = type(future).__name__
+            legal = places and (columns.known or not self._direct)
+            expect(legal, "future", "None, since there are no covariates (target, known)", got)
+            known = _series.future_of(future, places, self.config_.get("feature_names"), h)[:, None]
+        wanted = f"the known columns of the next {h} steps"
+        expect(known is not None or not columns.known, "future", wanted, "None")
+        found = self._forecasts(series, [len(series)], known, h, level, samples, rng)
+        return [continued(X, self._shaped(part[0]), self._names()) for part in found]
 
-    def _covariates(self) -> list[int]:
-        return sorted({*range(self.config_["n_features"])} - {*self._targets()})
+    def _forecasts(
+        self,
+        series: Array,
+        origins: list[int],
+        future: Array | None,
+        horizon: int,
+        level: float | None,
+        samples: int = 1,
+        rng: Seed = 0,
+    ) -> list[Array]:
+        """Return forecasts [n, horizon, targets] from the values before each origin, and bounds if there is a level.
 
-    def _known(self, future: Any, horizon: int, scale: tuple[Array, Array]) -> Array:
-        """Return the standardised covariates of the next steps [horizon, C]."""
-        places, names = self._covariates(), self.config_.get("feature_names")
-        expect(places, "future", "None, since there are no covariates (target)", type(future).__name__)
-        own = names_of(future)
-        if own is not None and names is not None:
-            wanted = [names[i] for i in places]
-            missing = [name for name in wanted if name not in own]
-            expect(not missing, "future", f"the columns {few(wanted)}", f"none with the names {few(missing)}")
-            future = future[wanted]
-        values = numbers("future", future)
-        shape = (horizon, len(places))
-        expect(values.shape == shape, "future", f"shape {shape}", values.shape)
-        return scaled(values, scale[0][places], scale[1][places], self._made.dtype)
+        `future` [horizon, n, C] has covariates as they are.
+        """
+        columns, size = self._columns(), _size("samples", samples)
+        if level is not None:
+            expect(0 < number("level", level) < 1, "level", "0 < level < 1", level)
+        drawn = level is not None and not self._direct
+        if drawn:
+            gaussian = getattr(self._made, "loss", "gaussian") == "gaussian"
+            expect(gaussian, "loss", "'gaussian' for intervals without a horizon", repr(self._made.loss))
+        places = columns.known or columns.covariates
+        whole, parts = _series.filled(series), []
+        n = max(1, MOST // (size if drawn else 16))
+        state = np.random.default_rng(rng)
+        seed = state.bit_generator.state
+        for chunk in (slice(i, i + n) for i in range(0, len(origins), n)):
+            scales = [self._scale(series[:t], self.config_) for t in origins[chunk]]
+            pasts = [
+                self._standardised(
+                    whole[max(0, t - self._made.steps) : t], scale, self.config_,
+                    np.isnan(series[max(0, t - self._made.steps) : t]),
+                )
+                for t, scale in zip(origins[chunk], scales, strict=True)
+            ]  # fmt: skip
+            mean, scale = (np.stack(part)[:, None] for part in zip(*scales, strict=True))
+            known = None
+            if future is not None:
+                own = future[:, chunk].transpose(1, 0, 2)
+                own = finite((own - mean[..., places]) / scale[..., places], self._made.dtype)
+                known = own.transpose(1, 0, 2)
+            results = []
+            for network in self._networks():
+                state.bit_generator.state = seed
+                results.append(self._of_network(network, pasts, known, horizon, level, size, state))
+            means = [np.mean(part, axis=0).transpose(1, 0, 2) for part in zip(*results, strict=True)]
+            t = columns.targets
+            parts.append([values * scale[..., t] + mean[..., t] for values in means])
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _target_places(self, width: int, names: list[str] | None) -> list[int]:
-        """Return the places of the columns that `target` names."""
-        places = []
-        for column in self.target if isinstance(self.target, list) else [self.target]:
-            by_name = isinstance(column, str)
-            known: list[Any] = list(names or []) if by_name else list(range(width))
-            expect(column in known, "target", f"a column among {few(known)}", repr(column))
-            places.append(known.index(column))
-        expect(len(set(places)) == len(places), "target", "every column once", self.target)
-        return places
+    def _of_network(
+        self,
+        network: dict[str, Any],
+        pasts: list[Array],
+        known: Array | None,
+        horizon: int,
+        level: float | None,
+        samples: int,
+        rng: Any,
+    ) -> tuple[Array, ...]:
+        """Return one network's standardised forecasts [horizon, n, targets], and bounds if there is a level."""
+        method, run = self._method(), Run(network, train=False)
+        if self._direct:
+            return method.forecast(run, pasts, known, horizon, level)  # type: ignore[no-any-return]
+        targets = self._columns().targets
+        found = (method.forecast(run, pasts, known, horizon, 1, None)[:, :, 0, targets],)
+        if level is None:
+            return found
+        paths = method.forecast(run, pasts, known, horizon, samples, rng)[..., targets]
+        return *found, *np.quantile(paths, [(1 - level) / 2, (1 + level) / 2], axis=2)
 
-    def _build(self, make: Factory) -> dict[str, Any]:
-        width, _ = len(self.config_["mean"]), self.config_["one_dimensional"]
-        rnn = make.recurrent(width)
-        head = make.linear(self.hidden_size, 2 * width)
-        head.flat *= 0.1  # begin near "no change, variance 1"
-        return {"rnn": rnn, "drop_out": make.dropout(), "head": head}
+    def _known(self, series: Array, origins: list[int], horizon: int) -> Array | None:
+        """Return the known columns [horizon, n, C] of the steps after each origin, or None if there are none."""
+        known = self._columns().known
+        return np.stack([series[t : t + horizon, known] for t in origins], axis=1) if known else None
 
-    def _plan(self, data: Any, rng: np.random.Generator | None) -> list[Any]:
-        # Windows follow each other from a random start, so that each epoch cuts the series at other places.
-        windows, steps, size = [], self._made.steps, self._made.batch_size
-        for i, series in enumerate(data):
-            last = len(series) - 1
-            start = 0 if rng is None else int(rng.integers(min(steps, max(len(series) - steps, 1))))
-            windows += [(i, t, min(t + steps, last)) for t in range(start, last, steps)]
-        if rng is not None:
-            windows = [windows[i] for i in rng.permutation(len(windows))]
-        return [windows[i : i + size] for i in range(0, len(windows), size)]
-
-    def _forward(self, run: Run, x: Array, state: Any = None, **kwargs: Any) -> tuple[Array, Array, Any]:
-        """Return mean and log-variance [T, B, D] of what follows each step of `x`, and the state."""
-        h, state = run("rnn", x, state, **kwargs)
-        raw = run("head", run("drop_out", h))
-        width = x.shape[-1]
-        return x + raw[..., :width], BOUND * np.tanh(raw[..., width:] / BOUND), state
-
-    def _step(self, run: Run, data: Any, batch: Any) -> tuple[float, int]:
-        lengths = np.array([stop - start for _, start, stop in batch])
-        x = np.zeros((lengths.max(), len(batch), data[0].shape[1]), data[0].dtype)
-        target = np.zeros_like(x)
-        for b, (i, start, stop) in enumerate(batch):
-            x[: lengths[b], b] = data[i][start:stop]
-            target[: lengths[b], b] = data[i][start + 1 : stop + 1]
-        mean, log_var, _ = self._forward(run, x, lengths=lengths)
-        weights = np.arange(len(x))[:, None] < lengths
-        loss, (dmean, dlog_var) = gaussian_nll(mean, log_var, target, weights)
-        if run.train:
-            draw = dlog_var * (1 - np.square(log_var / BOUND))
-            run.back(np.concatenate([dmean, draw], axis=-1), "head", "drop_out", "rnn", need_dx=False)
-        return loss, int(lengths.sum())
-
-
-class _Ends(list[Any]):
-    """Series that validation reads from some step on: pairs (series [T, D], start)."""
-
-
-def _many(X: Any) -> bool:
-    if isinstance(X, Ragged):
-        return True
-    listed = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1)
-    return listed and len(X) > 0 and np.ndim(X[0]) > 0
-
-
-def _parts(X: Any) -> list[Any]:
-    """Return one series or a list of them as a list."""
-    return list(X) if _many(X) else [X]
-
-
-def _series(X: Any) -> list[Array]:
-    """Return one series or a list of them as a list of float64 [T, D]."""
-    if _many(X):
-        return [numbers(f"X[{i}]", series) for i, series in enumerate(X)]
-    if getattr(X, "ndim", 0) == 3:
-        raise ValueError(
-            f"X: expected numbers [T] or [T, D], got shape {X.shape}. list(X) is a list of series"
-        )
-    return [numbers("X", X)]
-
-
-def _head(series: Any, stop: int) -> Any:
-    return series.iloc[:stop] if hasattr(series, "iloc") else series[:stop]
+    def _steps_ahead(self, horizon: int | None) -> int:
+        """Return the number of steps to forecast."""
+        most = self._made.horizon if self._direct else None
+        if horizon is None:
+            return most or 1
+        h = _size("horizon", horizon)
+        expect(most is None or h <= most, "horizon", f"at most {most}, that of the model", h)
+        return h

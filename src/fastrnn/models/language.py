@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from fastrnn.models._inputs import (
     tokens,
 )
 from fastrnn.models._run import Run
+from fastrnn.models._stream import ModelStream
 
 Array = NDArray[Any]
 Text = str | Sequence[Any]
@@ -65,6 +67,13 @@ class LanguageModel(Model):
     def perplexity(self, X: Text) -> float:
         """Return exp(mean nats of a token) of the text `X`, read as one stream; its first token is not counted."""
         return float(np.exp(-self.score(X)))
+
+    def bits_per_token(self, X: Text) -> float:
+        """Return the mean bits of a token of the text `X`: the logarithm of `perplexity` to base 2.
+
+        For a model of characters these are bits per character.
+        """
+        return -self.score(X) / math.log(2)
 
     def score(self, X: Text, y: None = None) -> float:
         """Return the mean log-likelihood of a token of `X` in nats; the first one is not counted."""
@@ -111,6 +120,37 @@ class LanguageModel(Model):
         rng : numpy Generator or seed, optional
             by default every call draws another text.
         """
+        out = list(
+            self.iter_generate(
+                length, prompt, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop, rng=rng
+            )
+        )
+        return "".join(out) if self.config_["text"] else out
+
+    def iter_generate(
+        self,
+        length: int,
+        prompt: Text | None = None,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: Any = None,
+        rng: np.random.Generator | int | None = None,
+    ) -> Iterator[Any]:
+        """Return an iterator over the tokens that `generate` returns for the same arguments.
+
+        Each token comes as soon as it is drawn, or as soon as it is known not to begin one of `stop`.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden_size=16, epochs=5, batch_size=4, lr=0.02, verbose=False)
+        >>> for token in model.fit("abcd" * 200).iter_generate(3, "ab", temperature=0):
+        ...     print(token)
+        c
+        d
+        a
+        """
         self._check_fitted()
         known = self.config_["vocabulary"]
         length, top_k = _size("length", length, 0), None if top_k is None else _size("top_k", top_k)
@@ -122,9 +162,22 @@ class LanguageModel(Model):
             first = encode(["\n" if "\n" in known.places else known[1]], known)
         else:
             first = self._indices(prompt, "prompt")
-        stops = self._stops(stop)
-        (logits, state), out = self._read(first), []
-        for _ in range(length):
+        return self._drawn(length, first, temperature, top_k, top_p, self._stops(stop), rng)
+
+    def _drawn(
+        self,
+        length: int,
+        first: Array,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        stops: list[list[Any]],
+        rng: np.random.Generator,
+    ) -> Iterator[Any]:
+        """Yield up to `length` tokens that continue `first`."""
+        known, out, held = self.config_["vocabulary"], [], 0
+        logits, state = self._read(first)
+        for n in range(length):
             scores = logits[1:].astype(np.float64)
             if temperature == 0:
                 choice = 1 + int(np.argmax(scores))
@@ -134,10 +187,34 @@ class LanguageModel(Model):
             out.append(known[choice])
             ended = next((s for s in stops if out[-len(s) :] == s), None)
             if ended is not None:
-                del out[-len(ended) :]
-                break
-            logits, state = self._read(np.array([choice]), state)
-        return "".join(out) if self.config_["text"] else out
+                yield from out[held : len(out) - len(ended)]
+                return
+            sure = len(out) - max((_begun(out, s) for s in stops), default=0)
+            if sure > held:
+                yield from out[held:sure]
+                held = sure
+            if n + 1 < length:
+                logits, state = self._read(np.array([choice]), state)
+        yield from out[held:]
+
+    def stream(self, batch_size: int | None = None) -> ModelStream:
+        """Return a stream: its ``step`` takes the next token of a text, and returns `predict_proba` of the text so far.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            number of texts that go side by side; then ``step`` takes and returns one for each. By default one alone.
+        """
+        self._check_fitted()
+
+        def read(steps: list[Any]) -> Array:
+            one = self.config_["text"]
+            ids = [self._indices(s if one and isinstance(s, str) else [s], "x") for s in steps]
+            for i in ids:
+                expect(len(i) == 1, "x", "one token of each text", len(i))
+            return np.concatenate(ids)
+
+        return ModelStream(self, batch_size, read, lambda outputs: np.exp(log_softmax(outputs[0])))
 
     def _indices(self, text: Text, name: str = "X") -> Array:
         self._check_fitted()
@@ -184,7 +261,7 @@ class LanguageModel(Model):
         found = vocabulary(texts, min_count=self.min_count)
         return {"vocabulary": found, "text": kind == CHARACTERS, "kind": kind}
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Any:
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], extra: Any = None) -> Any:
         texts = self._all_texts(X, config["kind"])
         longest = max(map(len, texts), default=0)
         expect(longest >= 2, "X", "at least 2 tokens", longest)
@@ -193,10 +270,10 @@ class LanguageModel(Model):
         begins[np.cumsum([0, *map(len, texts)][:-1])[[len(text) > 0 for text in texts]]] = True
         return ids, begins
 
-    def _hold_out(self, X: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any]:
+    def _hold_out(self, X: Any, y: Any, extra: Any, fraction: float) -> tuple[Any, Any]:
         expect_no_target(y)
         if self._made.texts:
-            return super()._hold_out(X, y, sample_weight, fraction)
+            return super()._hold_out(X, y, extra, fraction)
         text = self._text(X)
         count = max(2, round(fraction * len(text)))
         expect(len(text) - count >= 2, "validation", "2 tokens to train on", f"a fraction of {fraction}")
@@ -234,6 +311,12 @@ class LanguageModel(Model):
         if run.train:
             run.back(dh, "drop_out", "rnn", "drop_in", "embedding")
         return loss, count
+
+
+def _begun(out: list[Any], stop: list[Any]) -> int:
+    """Return how many of the last tokens are the first ones of `stop`, which is not complete."""
+    most = min(len(out), len(stop) - 1)
+    return next((n for n in range(most, 0, -1) if out[-n:] == stop[:n]), 0)
 
 
 def _likely(scores: Array, top_k: int | None) -> Array:

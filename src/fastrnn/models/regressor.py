@@ -24,19 +24,14 @@ class SequenceRegressor(SequenceModel):
     """One number, or several, for each sequence (many to one); a str is a sequence of characters.
 
     `X` and its hyperparameters are those of `SequenceClassifier`. `y` is an array [n] or [n, K] of numbers. They are
-    standardised, and the loss is the mean squared error of the standardised values. The final hidden states, of both
-    directions if there are two, go through a linear layer.
+    standardised, and the loss is the mean squared error of the standardised values.
 
     Parameters
     ----------
-    inputs : "auto", "tokens" or "numbers"
-        what the sequences hold. With "auto", str are tokens and floats are numbers. Integers may be either, so they
-        need "tokens" or "numbers".
-    bidirectional : bool
-    embedding_size : int
-        for sequences of tokens.
-    min_count : int
-        rarer tokens are treated as one unknown token.
+    inputs, bidirectional, pooling, embedding_size, embedding, min_count, word_dropout, bucketing
+        as of `SequenceClassifier`.
+    n_estimators : int
+        number of networks, each with a seed of its own. `predict` takes the mean of their values.
     **hyperparameters
         of every model: see `Model`.
 
@@ -57,11 +52,16 @@ class SequenceRegressor(SequenceModel):
     True
     """
 
+    pooling: str = "last"
+
     def predict(self, X: Any) -> Array:
         """Return the values of each sequence, [n], or [n, K] where `y` was [n, K] in fit."""
-        outputs, _ = self._outputs(X)
+        return self._said(self._outputs(X)[0])
+
+    def _said(self, outputs: list[Array]) -> Array:
+        """Return the values [n] or [n, K]: the mean over the networks."""
         scale, mean = np.array(self.config_["target_scale"]), np.array(self.config_["target_mean"])
-        values = outputs.astype(np.float64) * scale + mean
+        values = np.mean([z.astype(np.float64) for z in outputs], axis=0) * scale + mean
         return np.asarray(values[:, 0] if self.config_["one_dimensional"] else values)
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
@@ -79,13 +79,13 @@ class SequenceRegressor(SequenceModel):
         config |= {"target_mean": mean.tolist(), "target_scale": scale.tolist()}
         return config | {"one_dimensional": np.asarray(y).ndim == 1}
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Any:
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], extra: Any = None) -> Any:
         inputs = self._inputs(X, config)
         targets = self._targets(y, len(inputs))
         width = len(config["target_mean"])
         expect(targets.shape[1] == width, "y", f"{width} values each, as in fit", targets.shape[1])
         targets = (targets - np.array(config["target_mean"])) / np.array(config["target_scale"])
-        weights = self._sample_weights(sample_weight, self._counts(inputs))
+        weights = self._sample_weights(extra, self._counts(inputs))
         rows = list(targets.astype(self._made.dtype))
         return (inputs, rows) if weights is None else (inputs, rows, weights)
 

@@ -42,14 +42,14 @@ class _Labelled(SequenceModel):
             config["class_weights"] = [float(weight.get(label, 1.0)) for label in config["classes"]]
         return config
 
-    def _prepare(self, X: Any, y: Any, config: dict[str, Any], sample_weight: Any = None) -> Any:
+    def _prepare(self, X: Any, y: Any, config: dict[str, Any], extra: Any = None) -> Any:
         inputs = self._inputs(X, config)
         labels = self._matched(y, self._counts(inputs))
         index = {label: i for i, label in enumerate(config["classes"])}
         unknown = [label for part in labels for label in part.tolist() if label not in index]
         expect(not unknown, "y", f"labels among {few(config['classes'])}", few(unknown[:1]))
         right = [np.array([index[label] for label in part.tolist()], np.intp) for part in labels]
-        weights = self._sample_weights(sample_weight, self._counts(inputs))
+        weights = self._sample_weights(extra, self._counts(inputs))
         return (inputs, right) if weights is None else (inputs, right, weights)
 
     def _choose_held_out(self, y: Any, order: Array, count: int) -> Array:
@@ -94,8 +94,12 @@ class _Labelled(SequenceModel):
 
     def _probabilities(self, X: Any) -> list[Array]:
         """Return the probability of every class, an array for each sequence."""
-        z, counts = self._outputs(X)
-        return np.split(np.exp(log_softmax(z.astype(np.float64))), np.cumsum(counts)[:-1])
+        outputs, counts = self._outputs(X)
+        return np.split(self._said(outputs), np.cumsum(counts)[:-1])
+
+    def _said(self, outputs: list[Array]) -> Array:
+        """Return the probabilities [n, classes]: the mean over the networks."""
+        return np.asarray(np.mean([np.exp(log_softmax(z.astype(np.float64))) for z in outputs], axis=0))
 
     def _labels(self, y: Any) -> list[Array]:
         """Check labels, and return those of each sequence."""
@@ -137,8 +141,8 @@ class SequenceClassifier(_Labelled):
 
     `X` is a list of sequences of any length: arrays [T, D] or [T] of numbers, or sequences of tokens. Or it is an
     array [n, T, D] or [n, T] of n sequences. `y` has one label (int, bool or str) for each sequence. Numbers are
-    standardised. The final hidden states, of both directions if there are two, go through a linear layer to a
-    softmax. `predict` takes the kind of sequences that `fit` has seen.
+    standardised. The hidden states, of both directions if there are two, become one vector by `pooling`, which goes
+    through a linear layer to a softmax. `predict` takes the kind of sequences that `fit` has seen.
 
     Parameters
     ----------
@@ -146,10 +150,23 @@ class SequenceClassifier(_Labelled):
         what the sequences hold. With "auto", str are tokens and floats are numbers. Integers may be either, so they
         need "tokens" or "numbers".
     bidirectional : bool
+    pooling : "last", "max", "mean" or "attention"
+        the final hidden states, or the maximum or mean over the steps, or a mean whose weights are learned (Yang et
+        al. 2016).
     embedding_size : int
-        for sequences of tokens.
+        for sequences of tokens; the width of `embedding` where that is given.
+    embedding : dict of vectors by token, pair (vectors [V, E], tokens), or fitted LanguageModel, optional
+        the vectors with which tokens begin, such as those of `fastrnn.text.word_vectors`; training goes on from them.
+        Tokens that have one are known, even if the training data do not have them. With a LanguageModel the recurrent
+        layers begin as its own; of two directions, the forward one. A file keeps the weights, but not this parameter.
     min_count : int
         rarer tokens are treated as one unknown token.
+    word_dropout : float
+        probability with which a token is read as the unknown one in training, or a step of numbers as their mean.
+    bucketing : bool
+        whether the sequences of a batch are of like length, so that none waits for a longer one.
+    n_estimators : int
+        number of networks, each with a seed of its own. `predict` takes the mean of their probabilities.
     label_smoothing : float
     class_weight : None, "balanced" or dict
         how much the labels of each class count in training: the same, in inverse proportion to their number, or what
@@ -175,6 +192,8 @@ class SequenceClassifier(_Labelled):
     >>> model.predict(["ab", "cd"])
     array([0, 1])
     """
+
+    pooling: str = "last"
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of every class, [n, classes]."""
@@ -206,8 +225,8 @@ class SequenceClassifier(_Labelled):
 class SequenceTagger(_Labelled):
     """A label at each step of each sequence; a str is a sequence of characters, a list of str one of words.
 
-    `X` and the hyperparameters are those of `SequenceClassifier`. `y` has a list of labels for each sequence, one for
-    each step.
+    `X` and the hyperparameters are those of `SequenceClassifier`, but for `pooling`. `y` has a list of labels for each
+    sequence, one for each step.
 
     Examples
     --------
@@ -228,11 +247,36 @@ class SequenceTagger(_Labelled):
         probabilities, classes = self._probabilities(X), self.classes_
         return [classes[np.argmax(p, axis=1)] for p in probabilities]
 
+    def _flat(self, X: Any, y: Any) -> tuple[Any, Any, Any]:
+        """Return what a scorer of scikit-learn takes: labels of steps in one row."""
+        return _Steps(self), X, np.concatenate(self._labels(y))
+
     def score(self, X: Any, y: Any) -> float:
         """Return the accuracy over all steps: the share of labels that are right."""
         predicted = self.predict(X)
         right = np.concatenate(self._matched(y, list(map(len, predicted))))
         return float(np.mean(np.concatenate(predicted) == right))
+
+
+class _Steps:
+    """A tagger as a classifier of steps, for the scorers of scikit-learn."""
+
+    _estimator_type = "classifier"
+
+    def __init__(self, tagger: SequenceTagger) -> None:
+        self.tagger, self.classes_ = tagger, tagger.classes_
+
+    def predict(self, X: Any) -> Array:
+        return np.concatenate(self.tagger.predict(X))
+
+    def predict_proba(self, X: Any) -> Array:
+        return np.concatenate(self.tagger.predict_proba(X))
+
+    def fit(self, X: Any, y: Any) -> Any:
+        raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Any:
+        return SequenceClassifier().__sklearn_tags__()
 
 
 def _labels(name: str, y: Any) -> Array:

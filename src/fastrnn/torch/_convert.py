@@ -189,6 +189,11 @@ def _make_like(layer: Any) -> Any:
         inner = layer._layer
     else:
         raise TypeError(f"layer: expected a recurrent layer or cell of fastrnn, got {kind.__name__}")
+    odd = [n for n in ("reverse", "learned_state") if getattr(inner, n, False)]
+    if getattr(inner, "merge", "concat") != "concat":
+        odd.append("merge")
+    if odd:
+        raise ValueError(f"layer: expected one without {' and '.join(odd)}, got {inner!r}")
     if kind is fastrnn.LSTM:
         options["proj_size"] = layer.proj_size
     if isinstance(inner, fastrnn.GRU):
