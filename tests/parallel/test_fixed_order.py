@@ -149,6 +149,9 @@ def test_disagreement_is_refused_on_every_process() -> None:
 def start(*command: str) -> subprocess.Popen[str]:
     paths = [str(TASK.parent), *sys.path]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    # Open MPI: more processes than cores, and by whatever user the tests are run
+    environment |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return subprocess.Popen(
         list(command), env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
