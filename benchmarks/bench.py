@@ -6,6 +6,7 @@
     python benchmarks/bench.py --quick                          under a minute
     python benchmarks/bench.py --suite programs                 whole training steps and loops, beside PyTorch
     python benchmarks/bench.py --suite callers                  many threads and processes that call at once
+    python benchmarks/bench.py --suite torch --threads 1        modules of fastrnn.torch beside those of torch.nn
 
 All engines get the same weights and inputs, and their outputs (in training also every gradient) must equal
 fastrnn's before anything is timed. Engines take turns inside one run; figures are medians of the rounds. The

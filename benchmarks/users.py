@@ -1,7 +1,7 @@
-"""The suites that see fastrnn as its users do: whole programs, their parts, and services with many callers.
+"""The suites that see fastrnn as its users do: whole programs, their parts, many callers, modules of PyTorch.
 
-But for the parts, nothing is measured in this process. Each engine has processes of its own, with the environment
-that the user has.
+But for parts and modules, nothing is measured in this process. Each engine has processes of its own, with the
+environment that the user has.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+import modules
 import parts
 from callers import mixtures, services
 from programs import suite as programs
 from report import write_json
 
-SUITES = ("programs", "parts", "callers")
+SUITES = ("programs", "parts", "callers", "torch")
 POOLS = ("OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_")  # variables that change how libraries use threads
 
 
@@ -53,6 +54,14 @@ def run_callers(options: Namespace) -> tuple[dict[str, Any], list[str]]:
     return found, problems + [f"WRONG: {call}: {engine}: {why}" for call, engine, why in sorted(wrong)]
 
 
+def run_modules(options: Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Run modules of fastrnn.torch beside those of torch.nn: results, and what failed."""
+    settings = modules.Settings(options.threads, options.rounds)
+    if options.quick:
+        settings = modules.Settings(options.threads, rounds=2, seconds=0.002, drawn=2)
+    return {"modules": modules.run(settings)}, []
+
+
 def main(options: Namespace, meta: dict[str, Any]) -> int:
     """Run the suites chosen; returns the exit status."""
     meta = {**meta, "environment": environment(), "quick": options.quick, "load": os.getloadavg()[0]}
@@ -63,7 +72,7 @@ def main(options: Namespace, meta: dict[str, Any]) -> int:
         print(f"load {meta['load']:.1f}: other processes are running, so even ratios will vary")
     results: dict[str, Any] = {"meta": meta}
     problems: list[str] = []
-    for suite, run in zip(SUITES, (run_programs, run_parts, run_callers), strict=True):
+    for suite, run in zip(SUITES, (run_programs, run_parts, run_callers, run_modules), strict=True):
         if suite in options.suite:
             found, wrong = run(options)
             results |= found

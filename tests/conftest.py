@@ -444,3 +444,14 @@ def kernel_sets() -> list[str]:
     """Kernel sets that this build has and this CPU can run, found by trying them."""
     names = ["sse2", "avx2", "avx512", "neon"]
     return [n for n in names if run_python("-c", "import fastrnn", FASTRNN_ISA=n).returncode == 0]
+
+
+@pytest.fixture(params=["nn", "fastrnn"])
+def api(request: pytest.FixtureRequest) -> Any:
+    """torch.nn, then fastrnn.torch: tests that pass on the first are known to be right."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if request.param == "nn":
+        return torch.nn
+    import fastrnn.torch
+
+    return fastrnn.torch

@@ -11,7 +11,19 @@ from fastrnn.layers import GRU, LSTM, RNN, Stream
 from fastrnn.ragged import Ragged, chunks, length_mask
 
 if TYPE_CHECKING:  # editors and type checkers do not run __getattr__
-    from fastrnn import diagnostics, functional, init, io, losses, models, nn, optim, reference, text
+    from fastrnn import (
+        diagnostics,
+        functional,
+        init,
+        io,
+        losses,
+        models,
+        nn,
+        optim,
+        parallel,
+        reference,
+        text,
+    )
     from fastrnn.nn import Dropout, Embedding, Linear, Sequential
 
     __version__: str
@@ -41,6 +53,7 @@ __all__ = [
     "models",
     "nn",
     "optim",
+    "parallel",
     "reference",
     "set_num_threads",
     "show_config",
@@ -48,8 +61,13 @@ __all__ = [
 ]
 
 # The training utilities are imported on first use, so that `import fastrnn` stays quick.
-_lazy = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim", "reference", "text")
-_doors = ("keras", "onnx")  # packages that need another library; import them, or use them as attributes
+_lazy: tuple[str, ...] = ("diagnostics", "functional", "init", "io", "losses", "models", "nn", "optim")
+_lazy += ("parallel", "reference", "text")
+_doors = (
+    "keras",
+    "onnx",
+    "torch",
+)  # packages that need another library; import them, or use them as attributes
 _lazy_names = dict.fromkeys(("Dropout", "Embedding", "Linear", "Sequential"), "fastrnn.nn")
 
 
@@ -68,4 +86,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__, *_doors, "__version__"})

@@ -55,8 +55,9 @@ def run(path: Path, text: str, known: dict[str, Any]) -> None:
 def test_examples_run(path: Path, tmp_path: Path) -> None:
     known: dict[str, Any] = {"__name__": "__main__"}
     lesson, exercise, answer = path.read_text().partition("\n## Exercise")
-    if "import pandas" in lesson:
-        pytest.importorskip("pandas")
+    for library in ("pandas", "torch"):
+        if f"import {library}" in lesson:
+            pytest.importorskip(library, reason=f"{library} is not installed")
     run(path, lesson, known)
     if path.parent == ROOT / "docs" / "tutorial":
         pytest.importorskip("matplotlib")

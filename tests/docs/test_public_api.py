@@ -31,7 +31,7 @@ MODULES = [
     "losses",
     "models",
 ]
-MODULES += ["nn", "optim", "ragged", "reference", "text"]
+MODULES += ["nn", "optim", "parallel", "ragged", "reference", "text"]
 MODULES += ["keras"]
 MODULES += ["onnx"] * (importlib.util.find_spec("onnx") is not None)
 
