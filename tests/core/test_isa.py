@@ -186,9 +186,7 @@ KEPT = (
     "::active",
     "::most_seen",
     "::seen_at",
-    "::paused_until",
-    "::next_pause",
-    "::undisturbed",
+    "::contention",
     "::pool",  # of helpers, and of memory
     "::last_call",
     "::last_call_ended",

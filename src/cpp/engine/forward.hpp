@@ -352,7 +352,7 @@ private:
     Buffer<T> m, nowhere; // [B][max(H, output)]
     Buffer<T> dropped;    // the same, of the thread itself: m h_{t-1} of recurrent dropout
     CellOptions<T> options;
-    Buffer<uint8_t> low;  // for small weights
+    Buffer<uint8_t> low; // for small weights
   };
   std::vector<Scratch> scratch_; // by thread; where threads share units or are pipelined, all use the rows of the first
   SmallVector<ptrdiff_t> at_;

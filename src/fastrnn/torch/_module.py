@@ -36,6 +36,13 @@ class Views:
         return Views, (self.trainable,)
 
 
+def elman_cell(nonlinearity: str) -> str:
+    """Return the core's name of the Elman cell with a nonlinearity of torch.nn."""
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+    return f"rnn_{nonlinearity}"
+
+
 class FastModule(nn.Module):
     """A module whose forward pass runs in fastrnn's core."""
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrnn.layers import elman, gated
-from fastrnn.torch._module import FastModule
+from fastrnn.layers import gated
+from fastrnn.torch._module import FastModule, elman_cell
 from fastrnn.torch._passes import Spec
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
@@ -133,9 +133,9 @@ class RNNCell(Cell):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        elman(nonlinearity)
+        elman_cell(nonlinearity)
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity = nonlinearity
 
     def _cell(self) -> str:
-        return elman(self.nonlinearity)
+        return elman_cell(self.nonlinearity)

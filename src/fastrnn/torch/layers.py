@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.layers import elman, gated
-from fastrnn.torch._module import FastModule
+from fastrnn.layers import gated
+from fastrnn.torch._module import FastModule, elman_cell
 from fastrnn.torch._passes import Spec
 
 __all__ = ["GRU", "LSTM", "RNN"]
@@ -218,7 +218,7 @@ class RNN(Layer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        mode = elman(nonlinearity).upper()
+        mode = elman_cell(nonlinearity).upper()
         super().__init__(
             mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             0, device, dtype,
