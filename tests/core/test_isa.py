@@ -171,7 +171,8 @@ def test_kernels_keep_to_themselves(path: Path) -> None:
     assert len(symbols) > 20
     for kind, symbol in symbols:
         if kind == "U":
-            assert symbol.split("@")[0] in PLAIN_C, symbol
+            own = f"fastrnn::{name}::add_general_cells<" in symbol  # the other object of the set
+            assert own or symbol.split("@")[0] in PLAIN_C, symbol
         elif kind not in "rdb":
             assert f"fastrnn::{name}::" in symbol, f"{kind} {symbol}"
 
@@ -187,6 +188,7 @@ KEPT = (
     "::most_seen",
     "::seen_at",
     "::contention",
+    "was_preempted()::seen",
     "::pool",  # of helpers, and of memory
     "::last_call",
     "::last_call_ended",

@@ -32,7 +32,7 @@ from fastrnn.reference.low_precision import dequantize, quantize, round_to_bfloa
 
 SMALL = ("bfloat16", "int8")
 WEIGHTS = pytest.mark.parametrize("weights", SMALL)
-TABLE = [replace(v, proj_size=v.proj_size and 10) for v in variants(I=11, H=19, T=9, B=7)]
+TABLE = [replace(v, proj_size=v.proj_size and 10) for v in variants(I=11, H=19, T=9, B=7) if not v.options]
 # Sizes around a word of bytes, a register and a tile, and work that threads share in different ways: T, B, I, H
 SIZES = [
     (3, 1, 1, 1),
@@ -406,6 +406,11 @@ def test_refusals(weights: str) -> None:
         layer.freeze(weights="int4")
     with pytest.raises(ValueError, match="weights: expected 'float32' for a layer of float64"):
         fastrnn.GRU(3, 4, dtype=np.float64).freeze(weights=weights)
+    general = fastrnn.GRU(3, 4, clip=1.0)
+    with pytest.raises(ValueError, match='weights: expected "float32" for a layer whose cells have options'):
+        general.freeze(weights=weights)
+    assert not general.frozen
+    assert general.flat.flags.writeable
     layer.freeze(weights=weights)
     x = np.ones((2, 1, 3), np.float32)
     with pytest.raises(

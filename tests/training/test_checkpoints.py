@@ -144,19 +144,26 @@ def test_a_dtype_that_is_not_read_is_no_damage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("model.pt", r"load_state_dict\(torch.load\(path, weights_only=True\)"),
-        ("model.PTH", "PyTorch"),
         ("pytorch_model.bin", "PyTorch"),
         ("model.h5", "Keras"),
         ("model.keras", "Keras"),
         ("array.npy", "numpy.load"),
-        ("model.onnx", "initializers"),
+        ("model.onnx", r"fastrnn.onnx.load\(path\)"),
         ("model", r"got '.*model'$"),
     ],
 )
 def test_files_of_other_libraries_come_with_a_hint(name: str, hint: str, tmp_path: Path) -> None:
     for call in (io.load, lambda p: io.save(p, {}), lambda p: io.restore(p, {})):
         with pytest.raises(ValueError, match=r"^path: expected a name ending in .*" + hint):
+            call(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.PTH"])
+def test_files_of_pytorch_are_read_not_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^path: expected a name ending in .safetensors or .npz, got "):
+        io.save(tmp_path / name, {})
+    for call in (io.load, lambda p: io.restore(p, {})):
+        with pytest.raises(FileNotFoundError):
             call(tmp_path / name)
 
 

@@ -15,7 +15,7 @@ public:
   Drawn(const Shape &shape, py::handle given, size_t positions, size_t rows, Arrays<T> &arrays) {
     arrays.positions = positions;
     if (given.is_none()) return;
-    const size_t width = product(shape.directions, shape.output());
+    const size_t width = shape.width();
     if (!PyTuple_Check(given.ptr())) {
       take_masks(given, shape.layers - 1, product(positions, width), arrays);
       return;

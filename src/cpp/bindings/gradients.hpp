@@ -39,8 +39,10 @@ template <class T>
 std::vector<py::object> take_dlayers(Gradients<T> &g, const Shape &shape, py::handle dlayers, const Layout &layout) {
   std::vector<py::object> kept;
   if (dlayers.is_none()) return kept;
-  if ((!PyTuple_Check(dlayers.ptr()) && !PyList_Check(dlayers.ptr())) || py::len(dlayers) != shape.layers - 1)
-    throw py::value_error("dlayers: expected a list of one for each layer below the last");
+  const bool listed = PyTuple_Check(dlayers.ptr()) || PyList_Check(dlayers.ptr());
+  if (!listed || py::len(dlayers) != shape.layers - 1)
+    throw py::value_error("dlayers: expected a list of " + std::to_string(shape.layers - 1) + " gradients, got " +
+                          (listed ? std::to_string(py::len(dlayers)) : "a " + type_name(dlayers)));
   const py::sequence given = py::reinterpret_borrow<py::sequence>(dlayers);
   const Sizes whole = layout.shape(shape.width());
   for (size_t l = 0; l + 1 < shape.layers; ++l) {

@@ -207,6 +207,6 @@ class _Remembering(Call):
         super().__init__(spec, None, lengths, reset, order, memory.rate, masks=memory.masks)
         self.memory = memory
 
-    def _draw(self, shape: tuple[int, ...], positions: int) -> Any:
-        self.memory.masks = super()._draw(shape, positions)
+    def _draw(self, shape: tuple[int, ...], positions: int, rows: int) -> Any:
+        self.memory.masks = super()._draw(shape, positions, rows)
         return self.memory.masks

@@ -217,7 +217,7 @@ class Call:
             for (start, stop, shape), need in zip(parts, needs, strict=True)
         ]
 
-    def _draw(self, shape: tuple[int, ...], positions: int) -> Any:
+    def _draw(self, shape: tuple[int, ...], positions: int, rows: int) -> Any:
         """Return the masks of dropout between layers, [L - 1, positions, D * output], drawn once.
 
         Numbers are drawn as torch.nn draws them, so that equal seeds drop the same outputs.
