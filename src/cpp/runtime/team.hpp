@@ -146,8 +146,9 @@ struct Worker {
   void begin() const {
     if (team->pace.measures()) team->pace.begin(index);
   }
+  // (Who has no share has done nothing, and may be made a member meanwhile, whose notes others read.)
   void did(double work) const {
-    if (n_threads > 1 && team->pace.measures()) team->pace.did(index, work);
+    if (n_threads > 1 && team->pace.measures() && !team->share(index).empty()) team->pace.did(index, work);
   }
   size_t take() const { return team->take(index); }
   bool team_is_complete() const { return n_threads == 1 || team->is_complete(index); }
