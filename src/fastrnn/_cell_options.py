@@ -141,14 +141,10 @@ class CellOptions:
         self.leak = float(number("leak", given.get("leak", 1.0)))
         expect(0 < self.leak <= 1, "leak", "more than 0 and at most 1", self.leak)
         self.noise = at_least_zero("noise", given.get("noise", 0.0))
-        self.silent = False  # a training pass computes what inference does: nothing is drawn
-        expect(self.clip is None or 0 < self.clip < 1e30, "clip", "None or a positive number", clip)
-
-    @property
-    def draws(self) -> bool:
-        """Whether a training pass draws something for the cells."""
+        # whether a training pass draws something for the cells; a short call reads it, so it is worked out once
         drawn = self.zoneout_h or self.zoneout_c or self.recurrent_dropout or self.noise
-        return bool(drawn) and not self.silent
+        self.draws = bool(drawn)
+        expect(self.clip is None or 0 < self.clip < 1e30, "clip", "None or a positive number", clip)
 
     def draw(
         self,

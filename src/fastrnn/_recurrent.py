@@ -296,7 +296,9 @@ class Recurrent(FinalHidden, Parameters):
         >>> lstm.backward(tape, dy=np.ones_like(y)).x.shape
         (5, 2, 3)
         """
-        if type(x) is _ndarray and not options and not self.dropout and self._chosen is None:
+        chosen = self._chosen
+        draws = self.dropout or (chosen is not None and chosen.draws)
+        if type(x) is _ndarray and not options and not draws:
             return self._network.forward(self._weights, x, state, None, None, None, False, True, 0, None, 1.0)
         return self._train(x, state, **options)
 

@@ -410,7 +410,7 @@ def _alone(layer: Any, level: int, direction: int, inputs: int, dtype: Any) -> R
     options |= {"proj_size": layer.proj_size} if layer.proj_size else {}
     one: Recurrent = type(layer)(inputs, layer.hidden_size, bias=layer.bias, dtype=dtype, rng=0, **options)
     if one._chosen:
-        one._chosen.silent = True
+        one._chosen.draws = False
     end = f"_l{level}" + "_reverse" * direction
     one.load_state_dict({name: layer.params[name.removesuffix("_l0") + end] for name in one.params})
     return one
