@@ -395,6 +395,22 @@ def assert_gradient(got: Any, want: Any, message: str = "") -> None:
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5, err_msg=message)
 
 
+def check_gradients(v: Variant, layer: Any, case: Case, got: dict[str, np.ndarray], run: Any) -> None:
+    """Compare all gradients in `got` with central differences of the outputs and last state that run() returns."""
+    states, dstates = (case.state, case.dstate) if v.states == 2 else ((case.state,), (case.dstate,))
+
+    def loss() -> float:
+        y, last = run()
+        ends = zip(last if v.states == 2 else (last,), dstates, strict=True)
+        return float((y * case.dy).sum() + sum((s * d).sum() for s, d in ends))
+
+    inputs = {"dx": case.x} | {"d" + key: value for key, value in layer.params.items()}
+    inputs |= {f"d{letter}_0": s for letter, s in zip("hc", states, strict=False)}
+    assert set(inputs) == {key for key in got if key.startswith("d")}
+    for key, array in inputs.items():
+        assert_gradient(got[key], numeric_gradient(loss, array), key)
+
+
 @pytest.fixture(params=["npz", "safetensors"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Where a file of each kind may be written."""

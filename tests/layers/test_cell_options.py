@@ -16,8 +16,8 @@ from conftest import (
     KINDS,
     Variant,
     assert_close,
-    assert_gradient,
     assert_same_bits,
+    check_gradients,
     make_case,
     make_layer,
     numeric_gradient,
@@ -186,19 +186,8 @@ def test_gradcheck(v: Variant, how: str) -> None:
     case = make_case(v, seed=5)
     kwargs = {key: getattr(case, key) for key in ("lengths", "reset") if key in how}
     layer = make_layer(v, case.params)
-    states, dstates = (case.state, case.dstate) if v.states == 2 else ((case.state,), (case.dstate,))
-
-    def loss() -> float:
-        y, last = layer(case.x, case.state, **kwargs)
-        ends = zip(last if v.states == 2 else (last,), dstates, strict=True)
-        return float((y * case.dy).sum() + sum((s * d).sum() for s, d in ends))
-
     got = run_layer(layer, case, **kwargs)
-    inputs = {"dx": case.x} | {"d" + key: value for key, value in layer.params.items()}
-    inputs |= {f"d{letter}_0": s for letter, s in zip("hc", states, strict=False)}
-    assert set(inputs) == {key for key in got if key.startswith("d")}
-    for key, array in inputs.items():
-        assert_gradient(got[key], numeric_gradient(loss, array), key)
+    check_gradients(v, layer, case, got, lambda: layer(case.x, case.state, **kwargs))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

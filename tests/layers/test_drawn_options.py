@@ -11,11 +11,10 @@ from conftest import (
     Variant,
     as_tuple,
     assert_close,
-    assert_gradient,
     assert_same_bits,
+    check_gradients,
     make_case,
     make_layer,
-    numeric_gradient,
     run_layer,
     run_reference,
 )
@@ -117,18 +116,8 @@ def test_gradcheck(v: Variant, rows: str) -> None:
     case = make_case(v, seed=4)
     kwargs = {key: getattr(case, key) for key in ("lengths", "reset") if key in rows}
     layer = make_layer(v, case.params)
-    states, dstates = (case.state, case.dstate) if v.states == 2 else ((case.state,), (case.dstate,))
-
-    def loss() -> float:
-        y, last, _ = seeded(layer).forward(case.x, case.state, **kwargs)
-        ends = zip(last if v.states == 2 else (last,), dstates, strict=True)
-        return float((y * case.dy).sum() + sum((s * d).sum() for s, d in ends))
-
     got = training(layer, case, **kwargs)
-    inputs = {"dx": case.x} | {"d" + key: value for key, value in layer.params.items()}
-    inputs |= {f"d{letter}_0": s for letter, s in zip("hc", states, strict=False)}
-    for key, array in inputs.items():
-        assert_gradient(got[key], numeric_gradient(loss, array), key)
+    check_gradients(v, layer, case, got, lambda: seeded(layer).forward(case.x, case.state, **kwargs)[:2])
 
 
 @pytest.mark.parametrize(

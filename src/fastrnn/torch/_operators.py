@@ -93,16 +93,21 @@ def backward(
     )
 
 
+def _new_state(spec: Spec, x: Any, h0: Any, batch_sizes: Any) -> tuple[Any, Any]:
+    """Return tensors with the shapes of h and c; c is empty where there is none."""
+    batch = _batch_axis(spec, x, h0, batch_sizes)
+    states = [x.new_empty((count, *batch, size)) for count, size in spec.state_shapes()]
+    return states[0], states[1] if spec.has_c else x.new_empty(0)
+
+
 @forward.register_fake
 def _(
     x: Any, weights: Any, h0: Any, c0: Any, lengths: Any, reset: Any, batch_sizes: Any, masks: Any,
     cell: str, sizes: Any, dropout: float, keep: bool,
 ) -> Any:  # fmt: skip
     spec = _spec(weights, cell, sizes)
-    batch = _batch_axis(spec, x, h0, batch_sizes)
-    states = [x.new_empty((count, *batch, size)) for count, size in spec.state_shapes()]
-    c = states[1] if spec.has_c else x.new_empty(0)
-    return x.new_empty((*x.shape[:-1], spec.width)), states[0], c, x.new_empty(1, dtype=torch.uint8)
+    h, c = _new_state(spec, x, h0, batch_sizes)
+    return x.new_empty((*x.shape[:-1], spec.width)), h, c, x.new_empty(1, dtype=torch.uint8)
 
 
 @backward.register_fake
@@ -112,11 +117,9 @@ def _(
     cell: str, sizes: Any, dropout: float, need_dx: bool,
 ) -> Any:  # fmt: skip
     spec = _spec(weights, cell, sizes)
-    batch = _batch_axis(spec, x, h0, batch_sizes)
-    states = [x.new_empty((count, *batch, size)) for count, size in spec.state_shapes()]
-    c = states[1] if spec.has_c else x.new_empty(0)
+    h, c = _new_state(spec, x, h0, batch_sizes)
     flat = x.new_empty(parts_of(spec)[-1][1])
-    return x.new_empty(x.shape if need_dx else 0), states[0], c, flat
+    return x.new_empty(x.shape if need_dx else 0), h, c, flat
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
