@@ -17,8 +17,6 @@ namespace fastrnn {
 
 // Operations of a call from which on helpers pay.
 constexpr double worth_sharing = 4e6;
-// Operations that take about as long as the system lets a thread run before it gives the core to another one.
-constexpr double a_time_slice = 5e8;
 // What an optimiser does to one parameter takes as long as so many operations: it waits for memory.
 constexpr double work_of_a_number = 40;
 
@@ -28,7 +26,7 @@ struct PieceCall {
   explicit PieceCall(double work) {
     const int threads = num_threads();
     if (threads == 1 || work < worth_sharing) return;
-    if (work < a_time_slice && cores_are_contended(Waits::seldom)) return;
+    if (work < time_slice && cores_are_contended(Waits::seldom)) return;
     active.emplace();
     lease = Lease(active->share_of(threads) - 1, work >= worth_waking);
   }

@@ -1,4 +1,5 @@
 #include "engine/schedule.hpp"
+#include "runtime/callers.hpp"
 
 #include <algorithm>
 
@@ -46,8 +47,6 @@ bool fuses_input(const Plan &plan, const Problem &p) {
 
 // Operations of a thread between two barriers. From here on, the time at barriers is a small part of the whole.
 constexpr double waits_seldom = 5e6;
-// Operations that take about as long as the system lets a thread run before it gives the core to another one.
-constexpr double time_slice = 5e8;
 
 void share(Plan &plan, const Problem &p) {
   if (p.total == 0) return;

@@ -25,6 +25,8 @@ const ThreadLimits &thread_limits();
 
 // Operations of a call from which on helpers that sleep are worth waking: some hundred microseconds of them.
 constexpr double worth_waking = 1e7;
+// Operations that take about as long as the system lets a thread run before it gives the core to another one.
+constexpr double time_slice = 5e8;
 
 // A call that could use several threads, while it lives.
 class ActiveCall {
