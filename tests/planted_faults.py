@@ -48,7 +48,7 @@ REVIEW = [
     ),
     Fault(
         "a copy of a frozen layer is not frozen",
-        "fastrnn/_recurrent.py",
+        "fastrnn/_frozen.py",
         'if kept["frozen"]:  # True in pickles',
         'if False and kept["frozen"]:  # True in pickles',
         L + "test_frozen_copies.py",
@@ -115,7 +115,7 @@ REVIEW = [
 PYTHON = [
     Fault(
         "dropout is left out of the short way into a training pass",
-        "fastrnn/_recurrent.py",
+        "fastrnn/_calls.py",
         "draws = self.dropout or (",
         "draws = False and (",
         L + "test_layers.py -k dropout",

@@ -17,7 +17,7 @@ from fastrnn.gradients import Gradients
 from fastrnn.ragged import Ragged
 
 if TYPE_CHECKING:
-    from fastrnn._recurrent import Recurrent
+    from fastrnn._calls import Calls
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ class MaskedTape(_Wrapped):
 class _Kept:
     """Which steps of a batch a mask keeps. All steps are numbered as the rows of ``x.reshape(-1, I)``."""
 
-    def __init__(self, layer: Recurrent, x: Any, mask: Any, lengths: Any, reset: Any) -> None:
+    def __init__(self, layer: Calls, x: Any, mask: Any, lengths: Any, reset: Any) -> None:
         self.like = x if isinstance(x, Ragged) else None
         self.batched = True
         if isinstance(x, Ragged):
@@ -161,7 +161,7 @@ def as_flags(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]
 
 
 def masked_forward(
-    layer: Recurrent,
+    layer: Calls,
     x: Any,
     state: Any,
     mask: Any,
@@ -187,7 +187,7 @@ def masked_forward(
 
 
 def masked_backward(
-    layer: Recurrent, tape: MaskedTape, dy: Any, dstate: Any, dy_last: Any, need_dx: bool, dlayers: Any
+    layer: Calls, tape: MaskedTape, dy: Any, dstate: Any, dy_last: Any, need_dx: bool, dlayers: Any
 ) -> Gradients:
     """Return the gradients of a pass with a mask."""
     kept, width, dtype = tape.kept, layer._output_width, layer.dtype
