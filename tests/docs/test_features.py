@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,25 @@ def threads_change_no_bit() -> bool:
     return all(np.array_equal(found[0], other) for other in found)
 
 
+def masks() -> bool:
+    gru, taken = fastrnn.GRU(3, 4, rng=0), np.ones((6, 2), bool)
+    taken[2] = False
+    return np.array_equal(gru(X, mask=taken)[0][3:], gru(np.delete(X, 2, 0))[0][2:])
+
+
+def small_weights_are_packed() -> bool:
+    lstm = fastrnn.LSTM(3, 64, rng=0).freeze(weights="int8")
+    want = fastrnn.LSTM(3, 64, rng=0)(X)[0]
+    return 0 < float(np.abs(lstm(X)[0] - want).max()) < 0.05
+
+
+def differs(**options: Any) -> bool:
+    """Whether the training pass of an LSTM differs from that of the plain one."""
+    plain, other = fastrnn.LSTM(3, 4, rng=0), fastrnn.LSTM(3, 4, rng=1, **options)
+    other.load_state_dict(other.state_dict() | plain.state_dict())
+    return not np.array_equal(plain.forward(X)[0], other.forward(X)[0])
+
+
 def width(layer: Any) -> int:
     return int(layer(X)[0].shape[-1])
 
@@ -76,11 +96,21 @@ FASTRNN: dict[str, Callable[[], bool]] = {
         not np.allclose(*(fastrnn.GRU(3, 4, reset_after=after, rng=0)(X)[0] for after in (True, False)))
     ),
     "LSTM with projection": lambda: width(fastrnn.LSTM(3, 4, proj_size=2)) == 2,
+    "peepholes": lambda: "weight_ci_l0" in fastrnn.LSTM(3, 4, peepholes=True).params,
+    "activations of your choice": lambda: differs(activations=("hard_sigmoid", "softsign", "linear")),
+    "recurrent dropout": lambda: differs(recurrent_dropout=0.5),
+    "zoneout": lambda: differs(zoneout=0.5),
+    "layer normalisation inside the cell": lambda: _accepts(fastrnn.LSTM, layer_norm=True),
     "both directions": lambda: width(fastrnn.LSTM(3, 4, bidirectional=True)) == 8,
     "sequences of unequal length": lambda: not fastrnn.GRU(3, 4)(X, lengths=[6, 2])[0][2:, 1].any(),
+    "masks of single steps": masks,
     "resets inside a sequence": resets,
     "one step at a time, the state kept": streams,
     "checkpointed BPTT": checkpoints,
+    "int8 weights for inference": small_weights_are_packed,
+    "reads ONNX models and Keras files": lambda: all(
+        importlib.util.find_spec(f"fastrnn.{name}") for name in ("onnx", "keras")
+    ),
     "float64": lambda: fastrnn.GRU(3, 4, dtype=np.float64)(X)[0].dtype == np.float64,
     "same bits for any number of threads, as a guarantee": threads_change_no_bit,
     "estimators with `fit` and `predict`": lambda: (
