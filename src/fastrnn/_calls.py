@@ -59,7 +59,7 @@ class Calls(Frozen):
     ) -> tuple[Any, ...]:
         taken = type(x) is _ndarray or not (x is None or isinstance(x, Ragged))
         if taken and lengths is None and mask is None and not return_layers:
-            return self._network.infer(self._weights, x, state, reset, steps)
+            return self._infer(self._weights, x, state, reset, steps)
         return self._forward(x, state, lengths, reset, steps, False, 0, mask, return_layers)
 
     @passes_on(_call)
@@ -107,7 +107,7 @@ class Calls(Frozen):
             There is no memory for the outputs.
         """
         if type(x) is _ndarray and not options:
-            return self._network.infer(self._weights, x, state, None, None)
+            return self._infer(self._weights, x, state, None, None)
         return self._call(x, state, **options)
 
     def _train(

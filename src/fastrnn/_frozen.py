@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Frozen(Parameters):
     dtype: np.dtype[Any]
     hidden_size: int
     _network: _core.Network
+    _infer: Callable[..., tuple[Any, ...]]  # its method of that name
     _arrays: tuple[Array, ...]  # the parameters, in its order
     _weights: Any  # what calls hand to it: the parameters, or packed weights
 
@@ -123,7 +125,7 @@ class Frozen(Parameters):
 
     def __getstate__(self) -> dict[str, Any]:
         # The core's objects are made again.
-        core = ("_network", "_arrays", "_weights")
+        core = ("_network", "_infer", "_arrays", "_weights")
         return {k: v for k, v in super().__getstate__().items() if k not in core} | {
             "frozen": self._packed_type()
         }

@@ -157,6 +157,7 @@ class Recurrent(FinalHidden, Calls):
             self.bidirectional, self.bias, self.batch_first, self.dtype == np.float64, self.reverse, self.merge,
             self.learned_state, None if self._chosen is None else self._chosen.core(),
         )  # fmt: skip
+        self._infer = self._network.infer  # bound once: a short call notices the making of a method
         self._arrays = self._weights = arrays
 
     def trace(

@@ -21,6 +21,8 @@ _owners: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 def register(owner: Any, flat: NDArray[Any]) -> None:
     """Let ``owner._changed(how)`` be called when ``flat`` is changed by a function of this package."""
     _owners[id(flat)] = owner
+    if flat.base is not None:  # a view of a part of `flat` has the base of `flat`
+        _owners[id(flat.base)] = owner
 
 
 def note_change(array: NDArray[Any], how: str) -> None:

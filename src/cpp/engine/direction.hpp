@@ -55,7 +55,7 @@ public:
     for (size_t l = 0; l < shape.layers; ++l)
       for (size_t d = 0; d < shape.directions; ++d) directions.push_back(make(l, d, outputs, inputs));
     for (size_t i = 0; i < shape.count() && shape.settings; ++i) {
-      options.push_back(weights(i / shape.directions, i % shape.directions).options);
+      options.push_back(*weights(i / shape.directions, i % shape.directions).options);
       if (training && keeps_slopes(shape.cell)) options.back().slopes = ptrdiff_t(slots * Hp);
       if (arrays.draws()) drawn_.push_back(drawn_for(i));
     }

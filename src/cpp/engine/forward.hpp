@@ -59,6 +59,7 @@ public:
       scratch.nowhere = Buffer<T>(own && recomputes ? product(p.batch.rows, width) : 0);
       scratch.dropped = Buffer<T>(p.arrays.dropped ? product(p.batch.rows, width) : 0);
       scratch.m = Buffer<T>(own && two_products ? product(p.batch.rows, width) : 0);
+      if (p.draws()) scratch.options = std::make_unique<CellOptions<T>>();
       scratch.low = Buffer<uint8_t>(kernels_.scratch_bytes());
     }
   }
@@ -292,13 +293,13 @@ private:
   // that share units compute all of it, each for itself, since a barrier would cost more.
   void take_drawn(const Task &task, size_t s, size_t n, ForwardStep<T> &step) {
     Scratch &own = scratch_[size_t(task.w.thread)];
-    own.options = p.options_at(task.dir, s, task.rows.begin);
-    step.options = &own.options;
-    if (!own.options.dropped.base) return;
-    own.options.h_direct = step.h_prev;
+    *own.options = p.options_at(task.dir, s, task.rows.begin);
+    step.options = own.options.get();
+    if (!own.options->dropped.base) return;
+    own.options->h_direct = step.h_prev;
     const Rows<T> to{own.dropped.get(), at_.data() + task.rows.begin};
     for (size_t r = 0; r < n; ++r) {
-      const T *const h = own.options.h_direct[r], *const m = own.options.dropped[r];
+      const T *const h = own.options->h_direct[r], *const m = own.options->dropped[r];
       for (size_t i = 0; i < p.R; ++i) to[r][i] = h[i] * m[i];
     }
     step.h_prev = {to.base, to.at};
@@ -348,11 +349,11 @@ private:
   struct Scratch {
     Buffer<const T *> x;
     Buffer<T *> to;
-    Buffer<T> chunk[2];   // the second one where threads are pipelined
-    Buffer<T> m, nowhere; // [B][max(H, output)]
-    Buffer<T> dropped;    // the same, of the thread itself: m h_{t-1} of recurrent dropout
-    CellOptions<T> options;
-    Buffer<uint8_t> low; // for small weights
+    Buffer<T> chunk[2];                      // the second one where threads are pipelined
+    Buffer<T> m, nowhere;                    // [B][max(H, output)]
+    Buffer<T> dropped;                       // the same, of the thread itself: m h_{t-1} of recurrent dropout
+    std::unique_ptr<CellOptions<T>> options; // of the current step, where they differ from step to step
+    Buffer<uint8_t> low;                     // for small weights
   };
   std::vector<Scratch> scratch_; // by thread; where threads share units or are pipelined, all use the rows of the first
   SmallVector<ptrdiff_t> at_;

@@ -27,9 +27,9 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
     }
     if (shape.peepholes()) d.peepholes = Buffer<T>(product(3, Hp));
     if (shape.settings) {
-      d.options = shape.settings->template options<T>(i % shape.directions);
-      d.options.bias_n = d.bias_n.get();
-      for (size_t j = 0; j < 3 && shape.peepholes(); ++j) d.options.peephole[j] = d.peepholes.get() + j * Hp;
+      d.options = std::make_unique<CellOptions<T>>(shape.settings->template options<T>(i % shape.directions));
+      d.options->bias_n = d.bias_n.get();
+      for (size_t j = 0; j < 3 && shape.peepholes(); ++j) d.options->peephole[j] = d.peepholes.get() + j * Hp;
     }
     if (forward && !w_in_pieces) d.w = Buffer<T>(product(G, Hp, I));
     if (in_pieces) continue;
@@ -64,10 +64,11 @@ Packed<T>::Packed(const Kernels<T> &kernels, const Shape &shape, std::vector<Par
     PackedDirection<T> &d = directions_[i];
     d.bias = Buffer<T>(k_.gate_slots(shape.cell) * round_up(H, k_.lanes));
     if (shape.cell == Cell::gru) d.bias_n = Buffer<T>::zeroed(round_up(H, k_.lanes));
-    allocate(d.low_w, shape.gates(), H, shape.layer_input(i / shape.directions));
-    allocate(d.low_r, shape.step_gates(), H, R);
-    if (shape.cell == Cell::gru_before) allocate(d.low_r_n, 1, H, R);
-    if (shape.proj) allocate(d.low_project, 1, R, H);
+    d.low = std::make_unique<LowDirection>();
+    allocate(d.low->w, shape.gates(), H, shape.layer_input(i / shape.directions));
+    allocate(d.low->r, shape.step_gates(), H, R);
+    if (shape.cell == Cell::gru_before) allocate(d.low->r_n, 1, H, R);
+    if (shape.proj) allocate(d.low->project, 1, R, H);
   }
 }
 
@@ -117,10 +118,10 @@ template <class T> void Packed<T>::pack_low(size_t i, const Worker &w) {
       const Range part = share(k_.gate_panels(count, hidden), w);
       low_->pack_gates(to.packed(), from, depth, first, count, hidden, depth, part.begin, part.end);
     };
-    gates(d.low_w, p.w_ih, 0, shape_.gates(), H, shape_.layer_input(i / shape_.directions));
-    gates(d.low_r, p.w_hh, 0, shape_.step_gates(), H, R);
-    if (shape_.cell == Cell::gru_before) gates(d.low_r_n, p.w_hh, 2, 1, H, R);
-    if (shape_.proj) gates(d.low_project, p.w_hr, 0, 1, R, H);
+    gates(d.low->w, p.w_ih, 0, shape_.gates(), H, shape_.layer_input(i / shape_.directions));
+    gates(d.low->r, p.w_hh, 0, shape_.step_gates(), H, R);
+    if (shape_.cell == Cell::gru_before) gates(d.low->r_n, p.w_hh, 2, 1, H, R);
+    if (shape_.proj) gates(d.low->project, p.w_hr, 0, 1, R, H);
   }
 }
 
@@ -160,7 +161,7 @@ template <class T> size_t Packed<T>::bytes() const {
   for (const auto &d : directions_)
     n += d.w.bytes() + d.r.bytes() + d.r_n.bytes() + d.bias.bytes() + d.bias_n.bytes() + d.project.bytes() +
          d.w_back.bytes() + d.r_back.bytes() + d.r_n_back.bytes() + d.project_back.bytes() + d.peepholes.bytes() +
-         d.low_w.bytes() + d.low_r.bytes() + d.low_r_n.bytes() + d.low_project.bytes();
+         (d.low ? d.low->bytes() : 0);
   return n;
 }
 

@@ -71,6 +71,12 @@ struct LowWeights {
   size_t bytes() const { return words.bytes() + scale.bytes() + offset.bytes(); }
 };
 
+// Small weights of a direction, in place of w, r, r_n and project below.
+struct LowDirection {
+  LowWeights w, r, r_n, project;
+  size_t bytes() const { return w.bytes() + r.bytes() + r_n.bytes() + project.bytes(); }
+};
+
 template <class T> struct PackedDirection {
   // as the caller has them, for products that pack what they read
   RowMajor<T> w_rows, r_rows, w_back_rows, r_back_rows;
@@ -78,10 +84,10 @@ template <class T> struct PackedDirection {
   Buffer<T> w, r, r_n, bias, bias_n, project;
   // backward: panels of columns, rows in the order of a row of gradients
   Buffer<T> w_back, r_back, r_n_back, project_back;
-  Buffer<T> peepholes;    // [3][H padded]
-  CellOptions<T> options; // of a general cell
-  // forward with small weights, in place of w, r, r_n and project
-  LowWeights low_w, low_r, low_r_n, low_project;
+  Buffer<T> peepholes; // [3][H padded]
+  // What few networks have lies elsewhere: a short call would notice the time to clear it.
+  std::unique_ptr<CellOptions<T>> options; // of a general cell
+  std::unique_ptr<LowDirection> low;
 };
 
 template <class T> class Packed {

@@ -25,27 +25,27 @@ public:
   // W x + b
   void input_product(Product<T> q, const PackedDirection<T> &weights, uint8_t *scratch) const {
     if constexpr (is_float)
-      if (low_) return low_->gate_product(q, weights.low_w.matrix(), shape_.cell, scratch);
+      if (low_) return low_->gate_product(q, weights.low->w.matrix(), shape_.cell, scratch);
     q.b = weights.w.get();
     q.b_rows = weights.w_rows;
     k_.gate_product(q, shape_.cell);
   }
   void forward(const ForwardStep<T> &s, const PackedDirection<T> &weights, uint8_t *scratch) const {
     if constexpr (is_float)
-      if (low_) return low_->forward[int(shape_.cell)](s, weights.low_r.matrix(), scratch);
+      if (low_) return low_->forward[int(shape_.cell)](s, weights.low->r.matrix(), scratch);
     k_.forward[int(shape_.cell)](s);
   }
   // Reset-before GRU: the candidate and h.
   void forward_candidate(ForwardStep<T> s, const PackedDirection<T> &weights, uint8_t *scratch) const {
     if constexpr (is_float)
-      if (low_) return low_->forward_candidate(s, weights.low_r_n.matrix(), scratch);
+      if (low_) return low_->forward_candidate(s, weights.low->r_n.matrix(), scratch);
     s.r = weights.r_n.get();
     (shape_.settings ? k_.forward_candidate_general : k_.forward_candidate)(s);
   }
   // W_hr m
   void project(Product<T> q, const PackedDirection<T> &weights, uint8_t *scratch) const {
     if constexpr (is_float)
-      if (low_) return low_->plain_product(q, weights.low_project.matrix(), scratch);
+      if (low_) return low_->plain_product(q, weights.low->project.matrix(), scratch);
     q.b = weights.project.get();
     k_.plain_product(q);
   }

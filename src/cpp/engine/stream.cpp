@@ -72,7 +72,7 @@ template <class T> void Stream<T>::step(T *y, const T *x) {
     s.recurrent = R;
     s.r = w.r.get();
     if (shape_.settings)
-      s.options = &w.options;
+      s.options = w.options.get();
     else
       s.bias_n = w.bias_n.get();
     s.zeros = zeros_.get();

@@ -150,6 +150,8 @@ private:
     if (q.first >= q.last) return;
     if (q.depth)
       p.k.outer(q);
+    else if (q.overwrite && q.order == natural) // rows in the order of the result: one stretch
+      std::memset(q.c + q.first * q.ld, 0, (q.last - q.first) * q.columns * sizeof(T));
     else if (q.overwrite)
       for (size_t r = q.first; r < q.last; ++r) std::memset(q.c + q.row(r) * q.ld, 0, q.columns * sizeof(T));
     const bool block_ends = (done + n) % block == 0 || done + n == p.batch.total();

@@ -18,7 +18,8 @@ inline size_t product(size_t a, size_t b) {
 }
 template <class... Rest> size_t product(size_t a, size_t b, Rest... rest) { return product(product(a, b), rest...); }
 
-inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+// multiple: a power of two, as the lanes of a register are. A division would cost a short call as much as an array.
+inline size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) & ~(multiple - 1); }
 
 // Cache-line aligned memory. From 64 KiB on from a pool of blocks that earlier calls returned, from some megabytes on
 // in huge pages where the system has them: page faults would cost a training step a seventh of its time. The pool
@@ -49,7 +50,9 @@ public:
   }
   Buffer(const Buffer &) = delete;
   Buffer &operator=(const Buffer &) = delete;
-  ~Buffer() { release_bytes(data_, bytes()); }
+  ~Buffer() {
+    if (data_) release_bytes(data_, bytes());
+  }
 
   T *get() { return data_; }
   const T *get() const { return data_; }
