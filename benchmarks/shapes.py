@@ -190,6 +190,38 @@ GNMT_FORWARD = tuple((b, t, 512, 512) for b in (1, 64, 128) for t in (10, 50, 10
 DEEPSPEECH2 = ((1, 50, 1760, 1760), (1, 200, 1760, 1760), (32, 50, 1760, 1760), (128, 50, 1760, 1760))
 FRAMEWORKS = ((1, 50, 500, 500), (64, 50, 500, 500), (1, 629, 128, 128), (128, 629, 128, 128))
 
+# Layers of models that people run, in the form in which they run them: frames of a stream, whole recordings, batches of
+# training. (B, T, I, H), layers, whether bidirectional.
+REAL: dict[tuple[str, str], Sequence[tuple[tuple[int, int, int, int], int, bool]]] = {
+    ("lstm", "infer"): (
+        ((1, 1, 128, 128), 1, False),  # silero-vad 5: a chunk of 32 ms
+        ((1, 1875, 128, 128), 1, False),  # a minute of it
+        ((1, 4800, 1, 24), 1, False),  # Neural Amp Modeler: 0.1 s of samples, standard and light
+        ((1, 4800, 1, 16), 1, False),
+        ((8, 1, 64, 256), 1, False),  # sb3-contrib's RecurrentPPO: a step of 8 environments
+        ((8, 1, 64, 64), 1, False),
+    ),
+    ("lstm", "train"): (
+        ((8, 128, 64, 256), 1, False),  # its batch: 128 steps of each environment
+        ((8, 128, 64, 64), 1, False),
+        ((16, 512, 1, 24), 1, False),  # Neural Amp Modeler
+    ),
+    ("gru", "infer"): (
+        ((1, 1, 256, 256), 1, False),  # DeepFilterNet 3: a frame of 10 ms, and 10 s
+        ((1, 1000, 256, 256), 1, False),
+        ((1, 1, 384, 384), 1, False),  # RNNoise 0.2: the same
+        ((1, 1000, 384, 384), 1, False),
+        ((1, 10000, 10, 128), 2, True),  # medaka: a stretch of a genome
+    ),
+    ("gru", "train"): (
+        ((32, 200, 384, 384), 1, False),  # RNNoise, its sequences cut in ten
+        ((10, 1000, 10, 128), 2, True),  # medaka, its stretches cut in ten
+    ),
+    # Yang et al. 2019: 20 cognitive tasks, 85 inputs, 256 units
+    ("rnn", "infer"): (((1, 1, 85, 256), 1, False), ((64, 100, 85, 256), 1, False)),
+    ("rnn", "train"): (((64, 100, 85, 256), 1, False),),
+}
+
 # under a minute with every peer: each regime once (single step, sequence, batch, odd sizes)
 QUICK = ((1, 1, 64, 64), (1, 100, 64, 64), (33, 20, 31, 79), (32, 10, 256, 256))
 
@@ -206,13 +238,14 @@ SUITES = (
     "audio",
     "odd",
     "drawn",
+    "real",
     "ragged",
     "stream",
     "long",
     "scaling",
     "lowp",
 )
-SHAPE_SUITES = SUITES[:7]  # plain dense layers: fastrnn beside every peer, on the roofline
+SHAPE_SUITES = SUITES[:8]  # plain dense layers: fastrnn beside every peer, on the roofline
 
 
 def _deepbench(kind: str, mode: str) -> list[tuple[int, int, int, int]]:
@@ -264,6 +297,8 @@ def suite_cases(suite: str, kind: str, mode: str, dtype: str = "float32", seed: 
         return [case(shape) for shape in plain[suite]]
     if suite == "drawn":
         return _drawn(kind, mode, dtype, seed)
+    if suite == "real":
+        return [case(shape, layers=layers, bidirectional=both) for shape, layers, both in REAL[kind, mode]]
     if suite == "deepbench":
         return [case(shape) for shape in _deepbench(kind, mode)]
     if suite == "gnmt":
